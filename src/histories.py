@@ -147,6 +147,36 @@ class Histories:
         """
         return self.where(slice(first, end))
 
+    def in_catalogue(self, rows: Int64[np.ndarray, "N"]) -> tuple["Histories", Bool[np.ndarray, "Q"]]:
+        """Leave out the tracks that another catalogue lacks.
+
+        Args:
+            rows: row of each track in the other catalogue; -1 where it lacks the track.
+
+        Returns:
+            The histories that have a track left, with its rows, and True for each query that has one of them.
+        """
+        is_known = rows[self.tracks] >= 0
+        num_known, first = is_known.cumsum(), self.last - self.length + 1
+        last, length = num_known[self.last] - 1, num_known[self.last] - num_known[first] + is_known[first]
+        tracks, previous, timeline = rows[self.tracks[is_known]], rows[self.previous], self.timeline
+        if timeline is not None:
+            remaining, session = np.unique(timeline.session[is_known], return_inverse=True)
+            timeline = Timeline(
+                session=session, timestamp=timeline.timestamp[is_known], listener=timeline.listener[remaining]
+            )
+        found = length > 0
+        last, length, previous = last[found], length[found], previous[found]
+        others = Histories(
+            tracks=tracks,
+            played_ratio=self.played_ratio[is_known],
+            last=last,
+            length=length,
+            previous=np.where(previous < 0, tracks[last], previous),
+            timeline=timeline,
+        )
+        return others, found
+
     def newest(self, max_length: int) -> tuple[Int64[np.ndarray, "Q H"], Float32[np.ndarray, "Q H"]]:
         """Look up the newest tracks of each history.
 

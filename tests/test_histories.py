@@ -1,9 +1,11 @@
 """Histories: what was heard before a track, against slow loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from segue.histories import Histories
+from segue.histories import Histories, Timeline
 
 TRACKS = np.array([4, 2, 7, 2, 5, 1])
 SHARES = np.array([1.0, 0.5, np.nan, 0.25, 0.0, 0.75], np.float32)
@@ -42,3 +44,31 @@ def test_a_track_alone_is_its_history() -> None:
     assert rows.tolist() == [[3, -1], [3, -1], [0, -1]]
     assert np.isnan(shares).all()
     assert alone.previous.tolist() == [3, 3, 0]
+
+
+@pytest.mark.parametrize("lacking", [[], [2], [4, 7], [1, 2, 4, 5, 7]])
+def test_tracks_that_another_catalogue_lacks_are_left_out(lacking: list[int]) -> None:
+    rows = np.array([-1 if row in lacking else 10 + row for row in range(8)])
+    found, is_left = HISTORIES.in_catalogue(rows)
+    expected = []
+    for last, length in zip(HISTORIES.last, HISTORIES.length, strict=True):
+        heard = range(last, last - length, -1)
+        expected.append([(rows[TRACKS[event]], SHARES[event]) for event in heard if rows[TRACKS[event]] >= 0])
+    assert is_left.tolist() == [bool(one) for one in expected]
+    ours, shares = found.newest(6)
+    for query, one in enumerate(filter(None, expected)):
+        assert ours[query].tolist() == [row for row, _ in one] + [-1] * (6 - len(one))
+        np.testing.assert_equal(shares[query, : len(one)], [share for _, share in one])
+        assert found.previous[query] == one[0][0], "here the newest track is what each query is paired with"
+
+
+def test_what_listeners_heard_in_earlier_sessions_is_left_out_too() -> None:
+    times, sessions = np.array([0, 1, 10, 11, 20, 21]), np.array([0, 0, 1, 1, 2, 2])
+    timeline = Timeline(session=sessions, timestamp=times, listener=np.array([3, 3, 3]))
+    histories = replace(HISTORIES.where(np.array([2])), timeline=timeline)
+    rows = np.array([-1, 11, -1, -1, 14, 15, -1, 17])  # nothing of the events 1 and 3
+    found, _ = histories.in_catalogue(rows)
+    assert found.timeline is not None
+    owner, event = found.timeline.earlier(found.timeline.session[found.last], 10)
+    assert (owner.tolist(), found.tracks[event].tolist()) == ([0, 0], [14, 17])
+    assert found.timeline.timestamp[event].tolist() == [0, 10]

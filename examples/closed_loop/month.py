@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A month of a service in a closed loop: simulated listeners with habits, and a model that learns every night.
+"""A month of a service in a closed loop: simulated listeners with habits, and a model that is trained every night.
 
     python examples/closed_loop/month.py --folder outputs/month
 
@@ -9,8 +9,8 @@ and leave for good after bad sessions. The table says who is still there after a
 
 day 0        the log from which the service begins, with random, popular and the like
 night 0      the first model
-day n        2,000 sessions of all arms, from the model of the night before (simulate.py after=)
-night n      the model learns the day (train.py from=)
+day n        2,000 sessions of all arms, from the model that is served (simulate.py after=)
+night n      a training on the plays of all days; the new model is served if it is not worse than the one before
 
 --folder keeps every day and night: the same command goes on where it was stopped. month.json has the table.
 """
@@ -25,6 +25,8 @@ import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import segue
 
 SEGUE = shlex.split(os.environ.get("SEGUE", f"{shlex.quote(sys.executable)} -m segue"))
 HABITS = {"fatigue": 0.5, "leaving": 0.05}
@@ -47,13 +49,13 @@ def main() -> None:
     folder, common = given.folder, [f"world={given.world}", *(f"habits.{name}={one}" for name, one in HABITS.items())]
     begin = "experiment=BEGIN", "arms={C: random, T1: random, T2: sticky_artist, T3: popular}", "habits.leaving=0"
     play(folder, 0, f"sessions={given.first}", *common, *begin)
-    train(folder, 0, "datamodule=botify", "context=listener", "seed=1", *QUICK)
+    served = train(folder, 0)
     for day in range(1, given.days + 1):
-        arms = ", ".join(f"{arm}: {recommender(folder / f'night-{day - 1}', one)}" for arm, one in FAMILIAR.items())
+        arms = ", ".join(f"{arm}: {recommender(served, one)}" for arm, one in FAMILIAR.items())
         before = f"after={folder / f'day-{day - 1}'}"
         play(folder, day, before, f"sessions={given.sessions}", *common, "experiment=MONTH", f"arms={{{arms}}}")
         if day < given.days:
-            train(folder, day, f"from={folder / f'night-{day - 1}'}", "guard=none")
+            served = better(train(folder, day), served)
     found = table([json.loads((folder / f"day-{day}/simulation.json").read_text()) for day in range(1, given.days + 1)])
     (folder / "month.json").write_text(json.dumps(found, indent=2) + "\n")
     print(f"\nafter {given.days} days ({folder / 'month.json'})")
@@ -112,10 +114,25 @@ def play(folder: Path, day: int, *words: str) -> None:
     call(record.exists() and json.loads(record.read_text())["complete"], run, "simulate", *words)
 
 
-def train(folder: Path, night: int, *words: str) -> None:
-    """Learn a day."""
+def train(folder: Path, night: int) -> Path:
+    """Train on all days so far, which the folder of the last one has; returns the run."""
     run = folder / f"night-{night}"
-    call((run / "model_card.md").exists(), run, "train", *words, f"datamodule.path={folder / f'day-{night}'}")
+    words = "datamodule=botify", f"datamodule.path={folder / f'day-{night}'}", "context=listener", "seed=1", *QUICK
+    call((run / "model_card.md").exists(), run, "train", *words)
+    return run
+
+
+def better(run: Path, served: Path) -> Path:
+    """The run that is served after a night: the new one, unless it ranks the newest sessions worse."""
+    record = run / "gain.json"
+    if not record.exists():
+        gain = segue.load(run).gain_over(segue.load(served))
+        record.write_text(json.dumps({"lower": gain.lower, "upper": gain.upper}))
+    gain = json.loads(record.read_text())
+    chosen = served if gain["upper"] < 0 else run
+    interval = f"[{gain['lower']:+.4f}, {gain['upper']:+.4f}]"
+    print(f"{run.name}: ndcg@10 {interval} beside {served.name}; {chosen.name} is served", flush=True)
+    return chosen
 
 
 def call(has_ended: bool, run: Path, *words: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -74,6 +74,20 @@ class Evaluation:
     def _repr_html_(self) -> str:
         lines = repr(self).splitlines()[: 1 + len(self.notes)]
         return f"<p>{'<br>'.join(map(html.escape, lines))}</p>{self._shown().to_html()}"
+
+
+class Gain(NamedTuple):
+    """How much better one run ranks the next tracks of sessions than another, in ndcg@10.
+
+    Attributes:
+        difference: the mean of one less that of the other, over the same queries.
+        lower: lower end of its 95 % interval over sessions; NaN with one session.
+        upper: upper end.
+    """
+
+    difference: float
+    lower: float
+    upper: float
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,7 +373,7 @@ class Recommender:
         from segue.callbacks.ranking_metrics import measured
 
         (data, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)], names=plays.names)
-        if data.digest() == json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]:
+        if self._was_fitted_to(data):
             return *measured(self._evaluated.ranker, data, split, settings), []
         data.path = plays.names.get(data.path, data.path)  # for messages
         if split != "test" or has_rivals:
@@ -369,6 +383,9 @@ class Recommender:
             raise InputError(f"{data.path} has other pairs than those of the fit; evaluate the files, not their shards")
         test = data.as_test_of(self._model.catalog, self._model.plays)
         return *measured(self._model.ranker, test, split, settings), self._notes_on(data, test.dropped["unknown"])
+
+    def _was_fitted_to(self, data: Any) -> bool:
+        return bool(data.digest() == RunRecord.read(self.folder).data_digest)
 
     def _notes_on(self, data: Any, num_unknown: int) -> list[str]:
         """What is left out of other plays than those of the fit, and how many of their sessions may be known."""
@@ -381,6 +398,35 @@ class Recommender:
             if num := int((began <= datetime.fromisoformat(f"{until}+00:00").timestamp() * 1000).sum()):
                 notes.append(f"{num:,} of {len(began):,} sessions began by {until}: the model may have learned them")
         return notes
+
+    def gain_over(self, other: "Recommender", plays: Any = None) -> Gain:
+        """Compare with another run on the newest sessions of the plays of this one: those that test it.
+
+        The tested model of each run ranks the tracks of its run, because the models that recommend have learned these
+        sessions. A query counts 0 for the other run if it does not know the track that followed, or none before it.
+
+        Args:
+            other: a run that was tested on no later sessions, such as that of yesterday.
+            plays: those that this run was fitted to; None reads them again, where the run found them.
+
+        Returns:
+            The mean of this run less that of the other, paired by query; of at most 10,000 queries.
+
+        Raises:
+            InputError: the plays are others, not the newest sessions test, or a file of a run cannot be read.
+        """
+        from segue.callbacks.query_sample import QuerySample
+
+        source = [word for word in RunRecord.read(self.folder).overrides if word.startswith("datamodule")]
+        words, names = (source, {}) if plays is None else ((plays := self._read(plays)).words, plays.names)
+        (data, _), _ = call(read_data, [*words, *self._words(self._of_fit)], names=names)
+        queries, theirs = QuerySample(data, "test"), other._evaluated
+        if not self._was_fitted_to(data) or not data.is_by_time or not len(queries.session):
+            path = names.get(data.path, data.path)
+            raise InputError(f"{path} must be the plays of the fit, whose newest sessions test (datamodule.split=time)")
+        rows = theirs.catalog.rows_of(data.catalog.track_ids)
+        found = queries.gain(self._evaluated.ranker, theirs.ranker, rows)
+        return Gain(found.difference, found.lower, found.upper)
 
     def similar_artists(self, artist: str, k: int = 10) -> pd.DataFrame:
         """Find the artists whose vectors are nearest.

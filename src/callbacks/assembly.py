@@ -13,7 +13,6 @@ from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.datamodules.learned import FOLDER as LEARNED
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
@@ -44,7 +43,7 @@ class Refitted:
 
     def record(self) -> dict[str, Any]:
         """What it has learned, for `refit.json`: `epochs`, `sessions`, `pairs`, and `until`, its last play in UTC."""
-        num_sessions, num_pairs = self.data.num_learned
+        num_sessions, num_pairs = len(self.data.sessions), len(self.data.pairs["train"])
         until = None if (span := self.data.span()) is None else span[1]
         return {"epochs": self.num_epochs, "sessions": num_sessions, "pairs": num_pairs, "until": until}
 
@@ -66,10 +65,6 @@ class AfterTest(Callback):
 
     Attributes:
         refitted: set before the test; None where the tested model is exported.
-        is_exported: set before the test; decides by the metrics of the test whether the model is exported.
-        is_begun_from: set before the test; whether a night may begin from the refitted model.
-        has_tested: set before the test; whether the lists of the tested model are written beside those of the refitted
-            one. Those of a night are in the run that it began from.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
@@ -88,8 +83,6 @@ class AfterTest(Callback):
         self._context, self._export, self._ranking = context, export, ranking
         self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
         self.refitted: Refitted | None = None
-        self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
-        self.is_begun_from = self.has_tested = True
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
@@ -97,8 +90,6 @@ class AfterTest(Callback):
         """Run the steps."""
         data, history, evaluated = self._context.datamodule, self._context.history, ranker_of(pl_module)
         ranker, pictures = evaluated, list[Path]()
-        if not self.is_exported(history.test):
-            return
         if self.refitted is not None:
             ranker = ranker_of(self.refitted.module.to(pl_module.device).eval())
         of_evaluated: Exported | None = None
@@ -145,18 +136,12 @@ class AfterTest(Callback):
         for path in map(export.path.with_name, of_before):
             path.unlink(missing_ok=True)
         if record.exists():  # a run that is resumed may export another model than before
-            for of_refit in (others, export.path.with_name(LEARNED)):
-                shutil.rmtree(of_refit, ignore_errors=True)
+            shutil.rmtree(others, ignore_errors=True)
             record.unlink()
         if refitted is not None:
-            if self.has_tested:
-                with progress("exporting the evaluated model", len(data.catalog)) as advance:
-                    tested = export.write(evaluated, vocabulary, advance, into=others)
+            with progress("exporting the evaluated model", len(data.catalog)) as advance:
+                tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
-            if self.is_begun_from:
-                learned = ranker_of(refitted.module)
-                counts = learned.scorer is None or learned.counted is not None
-                refitted.data.remember(export.path.with_name(LEARNED), is_whole=counts)
             write_record(refitted.record(), record)
         ranker = evaluated if refitted is None else ranker_of(refitted.module)
         if ranker.listener is not None:
@@ -177,14 +162,14 @@ class AfterTest(Callback):
 
 
 def build_callbacks(
-    chosen: Mapping[str, Any], context: RunContext, *, monitor: str | None
+    chosen: Mapping[str, Any], context: RunContext, *, monitor: str
 ) -> tuple[list[Callback], AfterTest]:
     """All callbacks. Their order has no meaning, except that the first keeps what others read.
 
     Args:
         chosen: those of `conf/callbacks`, by name: a callback, what makes one from the context of the run, a step after
             the test, or None where it is left out.
-        monitor: the metric that decides between epochs; None where no epoch is chosen.
+        monitor: the metric that decides between epochs.
 
     Returns:
         The callbacks, and the one of them that has the results after the test.
@@ -192,8 +177,7 @@ def build_callbacks(
     Raises:
         InputError: a callback is out of its range, or nothing computes `monitor`.
     """
-    if monitor is not None:
-        check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
+    check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
     made: dict[str, Any] = {
         name: choice if isinstance(choice, Callback) else choice(context)
         for name, choice in chosen.items()

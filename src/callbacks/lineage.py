@@ -45,11 +45,9 @@ class Lineage(Callback):
         self._context, self._run_dir = context, Path(run_dir)
         self._system_metrics_s, self._with_model = system_metrics_s, model
         self._watching = ExitStack()
-        self._is_logged = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log provenance and data."""
-        self._is_logged = True
         if diff := git_diff()[:1_000_000]:
             write_text(diff + "\n", self._run_dir / UNCOMMITTED)
         if (logger := run_logger(trainer)) is None:
@@ -69,11 +67,6 @@ class Lineage(Callback):
             self._watching.callback(
                 watch_machine(run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s)
             )
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log provenance and data of a run that was not trained before its test, which is a night."""
-        if not self._is_logged:
-            self.on_fit_start(trainer, pl_module)
 
     def log_results(self, trainer: Trainer, models: Mapping[str, Path], pictures: Sequence[Path]) -> None:
         """Log the run folder and the models, when every file exists.

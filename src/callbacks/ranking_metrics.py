@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float64, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from segue.callbacks.query_sample import rated_pairs
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.callbacks.validation_queries import rated_pairs
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError

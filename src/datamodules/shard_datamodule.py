@@ -3,13 +3,11 @@
 S sessions.
 """
 
-import time
 from copy import copy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from segue.catalog import Listens
-from segue.datamodules.learned import Learned
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.shards.manifest import Manifest
 from segue.datamodules.shards.shard_columns import map_columns
@@ -102,19 +100,6 @@ class ShardDataModule(SplitDataModule):
         other.describe_pairs(self._hidden)
         other.take_choices(self)
         return other
-
-    def remember(self, folder: Path, *, is_whole: bool) -> None:
-        """See `SplitDataModule`. What is new is read from the source, with the settings that the shards have of it."""
-        manifest, ends_now = self._manifest, self._manifest.source["policies"]["until"] == "now"
-        Learned.of(
-            self,
-            self.sessions,
-            is_whole=is_whole,
-            now_ms=int(1000 * time.time()) if ends_now else None,
-            files=manifest.files,
-            plays_of_files=manifest.plays_of_files,
-            source={**manifest.source, "batch_size": self.batch_size},
-        ).write(folder)
 
     def _training_listens(self, train: Pairs) -> Listens:
         return self._train if self._train is not None else super()._training_listens(train)

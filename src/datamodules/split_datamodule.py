@@ -7,7 +7,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -128,19 +127,6 @@ class SplitDataModule(LightningDataModule, ABC):
         if own is not None and chosen is not None:
             chosen = replace(own, half_life=chosen.half_life, newest_days=chosen.newest_days)
         self.vocabulary = replace(self.vocabulary, calendar=chosen)
-
-    @property
-    def num_learned(self) -> tuple[int, int]:
-        """Number of sessions and of pairs that a model has learned that learns these. Call it after `as_training`."""
-        return len(self.sessions), len(self.pairs["train"])
-
-    def remember(self, folder: Path, *, is_whole: bool) -> None:
-        """Write what another run needs to go on from here; nothing where no run can. Call it after `as_training`.
-
-        Args:
-            folder: see `learned.py`.
-            is_whole: whether all sessions are kept, not only a sample.
-        """
 
     @property
     def not_as_training(self) -> str | None:

@@ -22,7 +22,7 @@ from segue.models.restoring import CHECKPOINT, REFITTED, restore
 from segue.picking.onnx_files import write_onnx
 from segue.picking.session_query import SessionQuery
 from segue.runs.catalog_files import PLAYS, read_plays
-from segue.runs.folder import NIGHT, REFIT
+from segue.runs.folder import REFIT
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.runs.targets import check_targets, read_config
@@ -62,15 +62,9 @@ class FittedModel:
             trust: a package, or several, whose classes the settings may build; a run cannot vouch for itself.
 
         Raises:
-            InputError: a file is missing or damaged, the config builds what is not in `conf/`, or the tested model of
-                a night is asked for.
+            InputError: a file is missing or damaged, or the config builds what is not in `conf/`.
         """
         is_refitted = (folder / REFIT).is_file()
-        if evaluated and (folder / NIGHT).is_file():
-            raise InputError(
-                f"{folder} is a night, which tests the model of the run before: name that one, "
-                f"{read_config(folder / 'config.yaml')['from']}"
-            )
         files = folder / OF_EVALUATED if evaluated and is_refitted else folder
         checkpoint = folder / (REFITTED if is_refitted and not evaluated else CHECKPOINT)
         lists, catalog = Recommendations.read_with_catalog(files / LISTS)

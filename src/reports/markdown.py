@@ -14,8 +14,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> lis
 
 
 def escape(text: str) -> str:
-    """Text that cannot end a cell of a table."""
-    return text.replace("|", "\\|")
+    """Text in one line that cannot end a cell of a table."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -58,12 +58,11 @@ def write_model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, 
 def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) -> str:
     """The card as Markdown; see `write_model_card`. Two runs of one command differ in the seconds alone."""
     choices, config, metrics = run.choices, run.config, run.metrics
-    chosen = f"{metrics['epochs']}, the best by {config.monitor.metric} was tested"
     details = {
         "run": short_run_name(run.run_id) if run.run_id else config.run_dir,
         **{f"{group}=": choices[group] for group in ("model", "context", "recipe")},
         "seed=": config.seed,
-        "epochs": chosen if config.get("from") is None else f"those of {config['from']}, whose model was tested",
+        "epochs": f"{metrics['epochs']}, the best by {config.monitor.metric} was tested",
         "training": f"{metrics['fit_seconds']:,.1f} seconds",
         **tested_and_exported(run),
     }

@@ -101,49 +101,6 @@ def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
     }
 
 
-def left_out_lines(late: Mapping[str, int], later: Mapping[str, int]) -> dict[str, str]:
-    """What a night has left out because of its time: lines by name.
-
-    Args:
-        late: number of plays of each file that came too late.
-        later: the same of plays of the future.
-    """
-    lines = {}
-    if late:
-        lines["late"] = f"{sum(late.values()):,} plays are not after that, and are left out ({', '.join(late)})"
-    if later:
-        names = ", ".join(later)
-        lines["future"] = f"{sum(later.values()):,} plays are later than now, and are left out until then ({names})"
-    return lines
-
-
-def night_report(night: Mapping[str, Any], run_id: str | None, run_dir: str) -> dict[str, str]:
-    """What a night has found and done: lines by name.
-
-    Args:
-        night: what `night.json` has.
-    """
-    new = f"{night['sessions']:,} sessions, {night['plays']:,} plays, {night['new_tracks']:,} tracks"
-    lines = {"new": f"{new} since {night['since'] or 'the last run'}"}
-    lines |= left_out_lines(night["late_plays"], night["future_plays"])
-    for name, of in night["metrics"].items():
-        limits = night["limits"].get(name)
-        beside = f"; limits {limits['lower']:.4f} to {limits['upper']:.4f}, of the {limits['of']}" if limits else ""
-        lines[name.replace("_at_", "@")] = f"{of['mean']:.4f} ({of['lower']:.4f} to {of['upper']:.4f}){beside}"
-    done = (
-        "exported" if night["is_exported"] else f"not exported: {', '.join(night['fallen'])} fell; guard=none exports"
-    )
-    lines["night"] = f"{night['verdict']}, {done}"
-    if run_id:
-        lines["run"] = f"{short_run_name(run_id)}, in full {run_id}"
-    load = f"serve load store.folder=<run folder of the service>/store recommendations={shlex.quote(run_dir)}"
-    again = f"train from={shlex.quote(night['from'])} datamodule.path=<all logs so far>"
-    lines["run folder"] = run_dir
-    verb, _, words = (load if night["is_exported"] else again).partition(" ")
-    lines["next"] = f"{call_of(verb)} {words}"
-    return lines
-
-
 def next_steps(run: FinishedRun) -> str:
     """Lines for a person: what the run is called, where it is, and what to type next."""
     config = run.config

@@ -65,7 +65,7 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, without its title and its notes."""
         rows = ([_in_markdown(cell) for cell in row] for row in self.rows)
-        return "\n".join(markdown.table(self.columns, rows, self.align.lower()))
+        return "\n".join(markdown.table([*map(markdown.escape, self.columns)], rows, self.align.lower()))
 
     def record(self) -> dict[str, list[str]]:
         """The cells of each column as plain text, by its name."""
@@ -78,6 +78,6 @@ def _in_markdown(cell: Cell) -> str:
         return markdown.escape(cell)
     text = cell.plain
     for span in reversed(cell.spans):
-        if span.style == "bold":
+        if "bold" in str(span.style):
             text = f"{text[: span.start]}**{text[span.start : span.end]}**{text[span.end :]}"
     return markdown.escape(text)

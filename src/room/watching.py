@@ -19,7 +19,7 @@ from segue.statistics.design import sample_ratio
 from segue.statistics.intervals import always_valid
 from segue.verdicts.abtest.analysis import analyse
 from segue.verdicts.abtest.log import read_users
-from segue.verdicts.abtest.metrics import IN_POINTS, difference, samples
+from segue.verdicts.abtest.metrics import IN_POINTS, samples
 from segue.verdicts.abtest.result import Analysis
 from segue.verdicts.abtest.settings import AnalysisSettings
 from segue.verdicts.abtest.slices import LEAST_USERS
@@ -56,7 +56,7 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
         return found | {"state": "alone"}
     defaults: Any = OmegaConf.to_container(OmegaConf.load(_CONF), resolve=False)
     given = {name: value for name, value in defaults["analysis"].items() if name != "_target_"}
-    settings = AnalysisSettings(**{**given, "seed": defaults["seed"]})
+    settings = AnalysisSettings(**given)
     found["primary"] = settings.primary
     files = [path for path in logs.rglob("data.json*") if path.stat().st_size] if logs.is_dir() else []
     if not files:
@@ -64,7 +64,7 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
     try:
         users = read_users(logs, experiment=experiment, arms=list(arms), **{name: defaults[name] for name in _READING})
     except InputError as error:
-        if "only one arm" in str(error) or "is not in" in str(error) or "no line is an event" in str(error):
+        if "has only the arms" in str(error) or "is not in" in str(error) or "no line is an event" in str(error):
             return found | {"state": "quiet", "reason": str(error)}
         raise
     planned = settings.shares(users.arms)
@@ -94,7 +94,7 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
         "days": [
             {name: _number(value) for name, value in asdict(one).items()}
             for one in analysis.slices
-            if one.split == "day"
+            if one.part.startswith("day ")
         ],
         "course": course(analysis),
         "took_s": round(time.monotonic() - started_s, 3),
@@ -124,13 +124,13 @@ def course(analysis: Analysis) -> dict[str, Any]:
 
 
 def _point(users: Users, analysis: Analysis, number: int, arm: str) -> tuple[float, float, float]:
-    settings, metric = analysis.settings, analysis.settings.primary
+    metric = analysis.settings.primary
     counts = np.bincount(users.arm_of, minlength=len(users.arms))
-    if min(counts[0], counts[number]) < LEAST_USERS or metric in IN_POINTS or settings.always_valid_percent is None:
+    if min(counts[0], counts[number]) < LEAST_USERS or metric in IN_POINTS:
         return (math.nan, math.nan, math.nan)
     groups, alpha = samples(users, metric, number), 1 - analysis.effect(arm, metric).level
-    bounds = always_valid(*groups, alpha, settings.always_valid_percent)
-    return difference(metric, *groups, alpha).effect_percent, bounds.lower_percent, bounds.upper_percent
+    one = always_valid(*groups, alpha)
+    return one.effect_percent, one.lower_percent, one.upper_percent
 
 
 def _number(value: Any) -> Any:

@@ -6,8 +6,7 @@ It has one run, is written by one process at a time, and has what resuming needs
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from omegaconf.errors import InterpolationKeyError
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_text
 from segue.runs.provenance import CONF, provenance
-from segue.runs.targets import read_config
 
 CHECKPOINT = "checkpoints/last.ckpt"
 """The checkpoint from which a run is resumed."""
@@ -35,16 +33,13 @@ RECORD = "run.json"
 REFIT = "refit.json"
 """What a run folder has if its lists and vectors are those of a model that has learned all sessions."""
 
-NIGHT = "night.json"
-"""What a run folder has if its model begins with that of another run; the last file of a night."""
-
 LOCK = ".lock"
 """The file that a process locks while it writes into a run folder."""
 
 UNCOMMITTED = "uncommitted.diff"
 """What a run folder has of the changes that were not committed."""
 
-OF_ONE_COMMAND = ("resume=", "trust=", "from=", "guard=", "keep_days=")
+OF_ONE_COMMAND = ("resume=", "trust=")
 """Beginnings of words that a run does not hand on to another one."""
 
 TRAINS_NOTHING = {"counting": "baseline", "mixture": "mixture"}
@@ -54,8 +49,7 @@ _OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
 
 # Keys of a config that do not change what a run measures of its test sessions.
 _OF_THE_RUN = (
-    "run_dir", "run_name", "resume", "refit", "add", "catalogue", "from", "guard", "keep_days", "trust",
-    "parent_run_id", "swept", "trial", "logger",
+    "run_dir", "run_name", "resume", "refit", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
 )  # fmt: skip
 
 
@@ -66,25 +60,20 @@ class RunRecord:
     Args:
         mlflow_run_id: its run in MLflow, if it has one.
         began_in: the folder that it was typed in; what the overrides name lies below it.
-        began_from: the run that its model begins with; None where there is none.
     """
 
     overrides: list[str]
     mlflow_run_id: str | None
     data_digest: str
     began_in: str
-    began_from: str | None = None
 
     def write(self, run_dir: Path) -> None:
         """Write `run.json`."""
         write_record({"layout": LAYOUT, **asdict(self)}, run_dir / RECORD)
 
     @classmethod
-    def read(cls, run_dir: Path, key: str = "resume") -> "RunRecord":
+    def read(cls, run_dir: Path) -> "RunRecord":
         """Read what `write` wrote.
-
-        Args:
-            key: of the word that names it, for messages.
 
         Raises:
             InputError: no run was started in the folder, its record is damaged, or it has another layout.
@@ -97,13 +86,13 @@ class RunRecord:
             known = TypeAdapter(cls).validate_python(record)
         except FileNotFoundError:
             raise InputError(
-                f"{key}={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
+                f"resume={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
                 "train.py, or a run id of MLflow"
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"{key}={run_dir}: {path} is damaged; start the run again in another folder") from None
+            raise InputError(f"resume={run_dir}: {path} is damaged; start the run again in another folder") from None
         if record.get("layout") != LAYOUT:
-            raise InputError(f"{key}={run_dir}: it is of another version of Segue; start the run again")
+            raise InputError(f"resume={run_dir}: it is of another version of Segue; start the run again")
         return known
 
 
@@ -135,41 +124,6 @@ def refuse_used_folder(
     if (run_dir / record).exists():
         resume = f"resume={run_dir} continues it if it was stopped; for a new run " if is_resumable(run_dir) else ""
         raise InputError(f"{run_dir} holds a run already; {resume}{remedy}")
-
-
-def is_unfinished_night(run_dir: Path) -> bool:
-    """Whether a night was begun there that has exported nothing: it was killed, or has fallen.
-
-    Args:
-        run_dir: the folder, which need not exist.
-
-    Raises:
-        InputError: a file of it is damaged.
-    """
-    if not (path := run_dir / "config.yaml").is_file() or read_config(path).get("from") is None:
-        return False
-    with suppress(OSError, ValueError, LookupError):
-        return not json.loads((run_dir / NIGHT).read_text(encoding="utf-8"))["is_exported"]
-    return True
-
-
-def forget_unfinished_night(run_dir: Path, *, but: Collection[Path] = ()) -> None:
-    """Empty the folder of a night that has exported nothing, so that it can be begun again there.
-
-    Args:
-        run_dir: the folder, which need not exist.
-        but: files that stay.
-
-    Raises:
-        InputError: another process is writing there.
-    """
-    if is_unfinished_night(run_dir):
-        with lock_folder(run_dir, is_resumed=True):
-            for path in sorted(run_dir.iterdir(), key=lambda path: path.name == "config.yaml"):  # it says what this is
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != LOCK and path not in but:
-                    path.unlink()
 
 
 @contextmanager
@@ -293,7 +247,6 @@ def record_beginning(
         mlflow_run_id=mlflow_run_id,
         data_digest=data_digest,
         began_in=str(Path.cwd()),
-        began_from=config.get("from"),
     ).write(run_dir)
 
 

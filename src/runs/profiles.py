@@ -246,12 +246,6 @@ class Profiles:
         num_played = np.append(0, (self.entries["last_ms"] > before_ms).cumsum())[np.append(0, self.ends)]
         return int((np.diff(num_played) == 0).sum())
 
-    def without(self, keys: Int64[np.ndarray, "n"]) -> "Profiles":
-        """Leave out listeners."""
-        owner = self.owners
-        kept = ~np.isin(owner, keys)
-        return Profiles.of(owner[kept], self.entries[kept])
-
     def write(self, path: Path) -> None:
         """Write a file, which appears under its name only when it is complete.
 

@@ -1,7 +1,6 @@
 """When a run is resumed: the one that `resume=<run>` names, or, with `resume=true`, the one of the same config.
 
-`words_of_run` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides. A
-night, which goes on with `from=<run>` in another folder, has the overrides of that run too.
+`words_of_run` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
 """
 
 import os
@@ -25,24 +24,9 @@ from segue.runs.targets import check_targets, read_config
 # data lie.
 _MAY_CHANGE = (
     "trainer.", "callbacks.", "logger", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
-    "trial", "from", "guard", "keep_days", "datamodule.path",
-    "datamodule.rejected_path",
+    "trial", "datamodule.path", "datamodule.rejected_path",
 )  # fmt: skip
-_WITHOUT = "datamodule.policies.without"
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
-# Keys that the command of a night may have: which plays, where, how it is guarded.
-_OF_A_NIGHT = (
-    "from", "guard", "keep_days", "datamodule.path", _WITHOUT, "run_dir", "run_name", "trust", "counted",
-    "logger", "logger.tracking_uri",
-    "logger.experiment_name", "callbacks.plots", "trainer.accelerator", "trainer.enable_progress_bar",
-)  # fmt: skip
-_OF_THE_DAY = ("datamodule.policies.until", _WITHOUT)  # a night may have others than its run
-# Keys that a run does not hand on to a night: the last day of its plays, its place, its sweep, and its processes,
-# because a night trains in one.
-_OF_ONE_RUN = (
-    "datamodule.policies.until", "run_dir", "run_name", "resume", "refit", "parent_run_id", "swept", "trial", "trust",
-    "trainer", "trainer.devices", "trainer.num_nodes",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +62,12 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
         InputError: there is no such run, it is not on this machine, its store is elsewhere, or it began before settings
             were renamed.
     """
-    if _named(words, "from") is not None:
-        return _words_of_night(words, folder_of)
     if (name := _named(words, "resume")) is None:
         return list(words)
     if {"-m", "--multirun"} & set(words):
         raise InputError(f"resume={name} resumes one run; in a sweep use resume=true, which skips finished runs")
     folder = folder_of(name, _store_of(words)).resolve()
     record = RunRecord.read(folder)
-    if record.began_from is not None:
-        raise InputError(
-            f"resume={folder}: its model began with that of {record.began_from}, and such a run is started again: "
-            f"python train.py from={record.began_from} datamodule.path=<logs> hydra.run.dir={folder}"
-        )
     is_tracked = record.mlflow_run_id is not None and "MLFLOW_TRACKING_URI" not in os.environ
     if is_tracked and Path(record.began_in) != Path.cwd() and not any(word.startswith("logger") for word in words):
         raise InputError(
@@ -98,30 +75,11 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
             "store with logger.tracking_uri=<uri>, or track no more with logger=none"
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
-    before = _before(record, folder, {_key(word) for word in given} | set(_OF_THIS_COMMAND), "resume")
+    replaced = {_key(word) for word in given} | set(_OF_THIS_COMMAND)
+    before = [word for word in record.overrides if _key(word) not in replaced]
+    for word in before:
+        _refuse_unsafe(word, folder)
     return [*before, *given, *(f"{key}={quoted(str(folder))}" for key in ("resume", "hydra.run.dir"))]
-
-
-def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None], Path]) -> list[str]:
-    """The command line of a night: the overrides of the run that it begins from, and its own."""
-    name = str(_named(words, "from"))
-    if {"-m", "--multirun"} & set(words):
-        raise InputError(f"from={name} goes on with one run; leave out -m")
-    if others := [word for word in words if not _key(word).startswith("hydra") and _key(word) not in _OF_A_NIGHT]:
-        raise InputError(
-            f"{others[0]} has no place beside from={name}, which keeps the recipe and the source of its run; leave it "
-            "out, or train a new run"
-        )
-    if not any(word.startswith("datamodule.path=") for word in words):
-        raise InputError(f"from={name} needs datamodule.path=<all logs so far>")
-    try:
-        folder = folder_of(name, _store_of(words)).resolve()
-    except InputError as error:
-        raise InputError(str(error).replace("resume=", "from=", 1)) from None
-    record = RunRecord.read(folder, "from")
-    # shards do not have the key, and their source does
-    given = [f"++{word.lstrip('+')}" if _key(word) == _WITHOUT else word for word in words if _key(word) != "from"]
-    return [*_before(record, folder, {*map(_key, given), *_OF_ONE_RUN}, "from"), *given, f"from={quoted(str(folder))}"]
 
 
 def _named(words: Sequence[str], key: str) -> str | None:
@@ -134,19 +92,11 @@ def _store_of(words: Sequence[str]) -> str | None:
     return uri[-1] if uri else None
 
 
-def _before(record: RunRecord, folder: Path, replaced: set[str], key: str) -> list[str]:
-    """The overrides of a run but those that are replaced."""
-    before = [word for word in record.overrides if _key(word) not in replaced]
-    for word in before:
-        _refuse_unsafe(word, folder, key)
-    return before
-
-
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _refuse_unsafe(word: str, folder: Path, named_by: str) -> None:
+def _refuse_unsafe(word: str, folder: Path) -> None:
     """Refuse a word of a run that acts before its targets can be checked: Hydra itself obeys it, or reads other files.
 
     No run leaves such words, unless its command had a reference to an environment variable, or an `@`.
@@ -163,8 +113,8 @@ def _refuse_unsafe(word: str, folder: Path, named_by: str) -> None:
         is_safe = not (is_of_hydra or override.package is not None or reads or refers)
     if not is_safe:
         raise InputError(
-            f"{named_by}={folder}: its run.json has the setting {word}, which Hydra would obey before anything is "
-            f"checked; if it is yours, type {_key(word)}=<value> again, otherwise do not {named_by} this run"
+            f"resume={folder}: its run.json has the setting {word}, which Hydra would obey before anything is "
+            f"checked; if it is yours, type {_key(word)}=<value> again, otherwise do not resume this run"
         )
 
 
@@ -180,9 +130,8 @@ def check_resumed_targets(config: DictConfig) -> None:
     Raises:
         InputError: they do, and `trust=` does not name the package.
     """
-    for key in ("resume", "from"):
-        if config.get(key) not in (None, True, False):
-            check_targets(as_dict(config), trust=config.trust, of=f"{key}={config[key]}")
+    if config.resume not in (None, True, False):
+        check_targets(as_dict(config), trust=config.trust, of=f"resume={config.resume}")
 
 
 def named_run(config: DictConfig) -> PreviousRun | None:
@@ -241,25 +190,8 @@ def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     return as_dict(copy)
 
 
-def refuse_another_recipe(config: DictConfig) -> None:
-    """Refuse a night whose recipe or source is not that of the run it begins from, such as one of an older version.
-
-    Args:
-        config: composed with the overrides of the run.
-
-    Raises:
-        InputError: a setting differs.
-    """
-    folder = Path(str(config["from"]))
-    for name, was, now in _others(folder, config, (*_MAY_CHANGE, *_OF_THE_DAY), absent=None):
-        raise InputError(
-            f"from={folder}: {name} was {was} in this run, and is {now} in this version of Segue or for these logs; "
-            f"{_COUNTED_NOTHING if was is None and name.startswith('counted') else ''}train a new run"
-        )
-
-
 def _refuse_another(folder: Path, config: DictConfig) -> None:
-    for name, was, now in _others(folder, config, _MAY_CHANGE, absent=...) if (folder / "config.yaml").exists() else ():
+    for name, was, now in _others(folder, config) if (folder / "config.yaml").exists() else ():
         if was is ...:
             raise InputError(
                 f"resume={folder}: a run is resumed with its own settings, and {name} is none of them; "
@@ -274,11 +206,9 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
 _COUNTED_NOTHING = "where the run counted nothing, type counted=none, otherwise "
 
 
-def _others(
-    folder: Path, config: DictConfig, may_change: tuple[str, ...], *, absent: Any
-) -> Iterator[tuple[str, Any, Any]]:
-    """The settings of a run that are others now: the name of each, what it was, `absent` where it is new, and is."""
+def _others(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
+    """The settings of a run that are others now: the name of each, what it was, `...` where it is new, and is."""
     was, now = (flatten(one) for one in (read_config(folder / "config.yaml"), as_dict(config)))
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
-        if not name.startswith(may_change) and was.get(name, absent) != now.get(name):
-            yield name, was.get(name, absent), now.get(name)
+        if not name.startswith(_MAY_CHANGE) and was.get(name, ...) != now.get(name):
+            yield name, was.get(name, ...), now.get(name)

@@ -17,6 +17,9 @@ from scipy import special  # t quantiles: scipy.stats gives the same numbers and
 LEVEL = 0.95
 """Level of every interval whose level nobody can set."""
 
+EXPECTED_PERCENT = 10.0
+"""The effect at which the always-valid interval is narrowest, in percent of the control mean."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeanInterval:
@@ -247,60 +250,25 @@ def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float, covari
     return PercentDifference(effect, lower, upper, mean_test(control, treatment, covariance=covariance))
 
 
-def always_valid(
-    control: GroupSummary, treatment: GroupSummary, alpha: float, expected_percent: float
-) -> PercentDifference:
+def always_valid(control: GroupSummary, treatment: GroupSummary, alpha: float) -> PercentDifference:
     """Interval of the relative effect that is valid under continuous monitoring.
 
-    The mixture sequential probability ratio test, mixed over effects N(0, τ²) with τ the expected effect.
+    The mixture sequential probability ratio test, mixed over effects N(0, τ²) with τ the `EXPECTED_PERCENT`.
 
     Args:
         control: summary of the control group.
         treatment: summary of the treatment group.
         alpha: the interval has level 1 − alpha at all times together; in (0, 1).
-        expected_percent: the effect at which the interval is narrowest, in percent of the control mean, above 0.
 
     Returns:
-        The bounds alone; NaN if no value varies or the control mean is 0.
+        The difference and its interval, without a p-value; NaN if no value varies or the control mean is 0.
 
     Source: Johari, Koomen, Pekelis, Walsh, Peeking at A/B Tests, KDD 2017, section 3.
     """
     error2 = control.squared_error + treatment.squared_error
-    tau2 = (expected_percent / 100 * control.mean) ** 2
+    tau2 = (EXPECTED_PERCENT / 100 * control.mean) ** 2
     if not (error2 > 0 and tau2 > 0):
         return UNKNOWN
     margin = (error2 * (error2 + tau2) / tau2 * (np.log((error2 + tau2) / error2) - 2 * np.log(alpha))) ** 0.5
-    difference = treatment.mean - control.mean
-    return PercentDifference(
-        lower_percent=100 * float(difference - margin) / control.mean,
-        upper_percent=100 * float(difference + margin) / control.mean,
-    )
-
-
-def bootstrap(
-    control: Float64[np.ndarray, "V"],
-    treatment: Float64[np.ndarray, "W"],
-    alpha: float,
-    rounds: int,
-    rng: np.random.Generator,
-) -> PercentDifference:
-    """Bootstrap percentile interval of the relative effect.
-
-    Args:
-        control: values of the control group, shape `[V]`.
-        treatment: values of the treatment group, shape `[W]`.
-        alpha: the interval has level 1 − alpha; in (0, 1).
-        rounds: number of resamples.
-        rng: draws the resamples.
-
-    Returns:
-        The bounds alone; NaN if the control mean is 0.
-    """
-    means = []
-    for values in (control, treatment):
-        block = max(1, 2_000_000 // len(values))
-        sizes = [(min(block, rounds - start), len(values)) for start in range(0, rounds, block)]
-        means.append(np.concatenate([values[rng.integers(len(values), size=size)].mean(1) for size in sizes]))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lower, upper = np.quantile(100 * (means[1] / means[0] - 1), [alpha / 2, 1 - alpha / 2])
-    return PercentDifference(lower_percent=float(lower), upper_percent=float(upper))
+    effect, margin_percent = (100 * float(one) / control.mean for one in (treatment.mean - control.mean, margin))
+    return PercentDifference(effect, effect - margin_percent, effect + margin_percent)

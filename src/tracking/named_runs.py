@@ -182,7 +182,7 @@ class FilesOfRun:
 
 
 def folder_of(name: str, tracking_uri: str | None) -> Path:
-    """The folder of the run that `resume=` or `from=` names.
+    """The folder of the run that `resume=` names.
 
     Raises:
         InputError: there is no such run, or its folder is not on this machine.

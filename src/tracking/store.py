@@ -40,8 +40,6 @@ MODEL = "segue.model"
 EVALUATED, REFITTED = "evaluated", "refitted"
 """The model that was tested, and the one that has learned all sessions."""
 
-BEGAN_FROM = "began_from"
-"""Tag of a night: the folder of the run that its model begins with."""
 PRUNED = "pruned"
 """Tag of a run that a search pruned."""
 

@@ -14,8 +14,8 @@ from jaxtyping import Float64
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
+from segue.callbacks.query_sample import QuerySample, half_width
 from segue.callbacks.run_context import ranker_of
-from segue.callbacks.validation_queries import ValidationQueries, half_width
 from segue.datamodules.split_datamodule import ADJUSTED, SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
@@ -123,7 +123,7 @@ class Choice:
 
 
 def _short_run(
-    datamodule: SplitDataModule, queries: ValidationQueries, config: DictConfig, words: str, *, num_steps: int
+    datamodule: SplitDataModule, queries: QuerySample, config: DictConfig, words: str, *, num_steps: int
 ) -> Candidate:
     """Train a candidate for a short time, or count.
 
@@ -157,7 +157,7 @@ def _short_run(
 class _Checks(Callback):
     """Ranks at some steps of a training, and at its end."""
 
-    def __init__(self, queries: ValidationQueries, steps: Sequence[int]) -> None:
+    def __init__(self, queries: QuerySample, steps: Sequence[int]) -> None:
         self._gains, self._fit, self._steps = queries.gains, queries.fit, steps
         self._values: dict[int, np.ndarray] = {}
 
@@ -236,7 +236,7 @@ def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> B
     counting = [one for one in choice.ranked if not one.steps] if choice.candidates else []
     if not counting:
         return None
-    best, own = counting[0], ValidationQueries(datamodule).gains(model)
+    best, own = counting[0], QuerySample(datamodule).gains(model)
     ahead = best.gains - own
     if ahead.mean() <= half_width(ahead, choice.session):
         return None
@@ -262,7 +262,7 @@ def words_beside(candidate: str, words: Sequence[str]) -> str:
 def _compared(
     datamodule: SplitDataModule, config: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
 ) -> Choice | None:
-    queries = ValidationQueries(datamodule)
+    queries = QuerySample(datamodule)
     if len(np.unique(queries.session)) < _LEAST_SESSIONS:
         return None
     choice, fitting = Choice(session=queries.session), {}

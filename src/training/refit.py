@@ -16,9 +16,6 @@ from segue.callbacks.assembly import Refitted
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
-from segue.models.counted import COUNTED
-from segue.models.growing import Grown
-from segue.models.listener_part import LISTENER
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.models.retrieval.ranks import refuse_non_finite
 from segue.runs.folder import as_dict
@@ -84,10 +81,8 @@ def refit(
     epochs: Sequence[Mapping[str, float]],
     *,
     checkpoint: Path | None = None,
-    begin: Grown | None = None,
-    label: str = "refit",
 ) -> Refitted:
-    """Train the recipe of a run on all sessions, from its beginning or from what another run has learned.
+    """Train the recipe of a run on all sessions, from its beginning.
 
     It writes `checkpoints/refitted.ckpt` after each epoch.
 
@@ -95,23 +90,18 @@ def refit(
         decided: what validation decided for the evaluated model; see `Ranker.decided`.
         epochs: metrics of the first epochs of its training: this one gets as many.
         checkpoint: of a refit that was stopped, from which this one goes on.
-        begin: the model to begin with, and the state of its optimizer; None for the beginning.
 
     Raises:
         InputError: the recipe refuses all sessions, or its training has diverged.
     """
     seed_everything(config.seed, workers=True, verbose=False)
-    model: LightningModule = (
-        begin.module if begin else instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
-    )
+    model: LightningModule = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
     ranker_of(model).decide(decided)
     path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
     callbacks = [
-        *_callbacks(config, data, path, len(epochs), label),
+        *_callbacks(config, data, path, len(epochs)),
         _InsteadOfValidation(config.monitor.metric, epochs, decided),
     ]
-    if begin is not None:
-        callbacks.append(_OptimizerState(begin))
     if keeps:
         callbacks.append(
             ModelCheckpoint(path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False)
@@ -132,23 +122,16 @@ def refit(
 
 
 def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
-    """What validation decided for the evaluated model: in its best epoch, by the checkpoint, or in the last one."""
+    """What validation decided for the evaluated model, which gets the weights that are tested: those of its best epoch.
+
+    Without a checkpoint these are the weights of the last epoch, which it has.
+    """
     kept = trainer.checkpoint_callback
     if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
-        return decided_in(read_checkpoint(Path(kept.best_model_path)), evaluated)
+        checkpoint = dict(read_checkpoint(Path(kept.best_model_path)))
+        evaluated.on_load_checkpoint(checkpoint)
+        evaluated.load_state_dict(checkpoint["state_dict"])
     return dict(ranker_of(evaluated).decided())
-
-
-def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[str, Any]:
-    """What validation decided, by a checkpoint.
-
-    Args:
-        checkpoint: of the model.
-    """
-    of_model = checkpoint["state_dict"]
-    state = {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
-    state |= {**of_model.get("_extra_state", {}), **of_model["context.repeats._extra_state"]}
-    return {name: state[name] for name in ranker_of(model).decided()}
 
 
 def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | None:
@@ -165,34 +148,20 @@ def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": num_epochs, "decided": dict(decided)}
 
 
-def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int, label: str) -> list[Callback]:
+def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int) -> list[Callback]:
     """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
-    given, context = config.callbacks, RunContext(datamodule=data)
     changes: Mapping[str, Mapping[str, Any]] = {
-        "progress": {"context": context, "max_epochs": num_epochs, "label": label},
+        "progress": {"context": RunContext(datamodule=data), "max_epochs": num_epochs, "label": "refit"},
         "resume": {},
         "epoch_checkpoint": {"path": str(path)},
     }
-    found = []
-    for name, others in changes.items():
-        if name == "epoch_checkpoint" and given.get("checkpoint") is None:  # it would be the only one
-            continue
-        if (chosen := given.get(name)) is not None:
-            build: Any = instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")
-            found.append(build(**others))
-    return found
-
-
-class _OptimizerState(Callback):
-    """Gives the optimizer the state that it had at the end of another run."""
-
-    def __init__(self, begin: Grown) -> None:
-        self._begin = begin
-
-    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
-        """Load it."""
-        [optimizer] = trainer.optimizers
-        optimizer.load_state_dict(self._begin.optimizer_state(optimizer))
+    if config.callbacks.get("checkpoint") is None:  # the checkpoints within an epoch would be the only ones
+        changes = {name: one for name, one in changes.items() if name != "epoch_checkpoint"}
+    chosen = {name: one for name in changes if (one := config.callbacks.get(name)) is not None}
+    return [
+        instantiate({**as_dict(one), "_partial_": True}, _convert_="all")(**changes[name])
+        for name, one in chosen.items()
+    ]
 
 
 class _InsteadOfValidation(Callback):

@@ -2,7 +2,6 @@
 
 import inspect
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,18 +18,14 @@ from segue.reports.next_steps import (
     BetterModel,
     FinishedRun,
     added_report,
-    night_report,
     share_learned,
     training_report,
 )
 from segue.reports.tables import frame_table
 from segue.runs.atomic import write_record
 from segue.runs.folder import (
-    NIGHT,
     REFIT,
     as_dict,
-    forget_unfinished_night,
-    is_unfinished_night,
     lock_folder,
     refuse_used_folder,
     setup_name,
@@ -39,7 +34,7 @@ from segue.runs.folder import (
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line, provenance
-from segue.runs.resume import check_resumed_targets, named_run, refuse_another_recipe, run_to_resume, words_of_run
+from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import Sweep
@@ -57,7 +52,6 @@ if TYPE_CHECKING:
     from segue.models.contracts import Ranker
     from segue.runs.resume import PreviousRun
     from segue.training.choosing import Choice
-    from segue.training.night import Night
 
 _Part = Annotated[
     float, Setting("batches of an epoch: their number or share", above=0, hint="a run is trained, validated and tested")
@@ -87,9 +81,8 @@ def read_data(config: DictConfig) -> "tuple[SplitDataModule, dict[str, Any]]":
     return datamodule, as_dict(config.callbacks.ranking)
 
 
-def _show_data(datamodule: "SplitDataModule", *, has_table: bool = True) -> list[str]:
-    if has_table:
-        console.print(frame_table(datamodule.summary(), title=datamodule.path))
+def _show_data(datamodule: "SplitDataModule") -> list[str]:
+    console.print(frame_table(datamodule.summary(), title=datamodule.path))
     remarks = datamodule.remarks()
     for line in remarks:
         console.print(line, soft_wrap=True, markup=False)
@@ -102,8 +95,7 @@ def _is_job() -> bool:
 
 @verb("train", option_of=option_of, rewrite=_words, choose=_recipe_of_data, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
-    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, go on with one that is finished,
-    or add new tracks to one.
+    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
 
     Returns:
         The best value of the monitored metric, for a search.
@@ -121,8 +113,6 @@ def train(config: DictConfig) -> float:
         with quick_imports():
             setup, named = _check_before_data(config)
         clock.end("start")
-        if config["from"] is not None:
-            return _learn_more(config, setup, clock)
         return _train(config, setup, named, clock)
 
 
@@ -176,31 +166,6 @@ def _train(config: DictConfig, setup: str, named: "PreviousRun | None", clock: P
         refuse_used_folder(Path(config.run_dir))
     with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
         return _run(config, datamodule, previous, setup, words, clock, choice)
-
-
-def _learn_more(config: DictConfig, setup: str, clock: PhaseClock) -> float:
-    """A night: learn the plays that a finished run has not learned."""
-    refuse_another_recipe(config)
-    from segue.training.night import night_from
-
-    run_dir = Path(config.run_dir)
-    with night_from(config) as night:
-        if night is None:
-            return float("nan")
-        config.refit = "none"
-        config.callbacks.merge_with({"plots": None, "off_policy": None})
-        rejected = {night.new.whole.rejected_path} if night.new.whole.reading.num_rejected else set()
-        forget_unfinished_night(run_dir, but=rejected)
-        with lock_folder(run_dir):
-            words = list(HydraConfig.get().overrides.task)
-            _run(config, night.new.evaluated, None, setup, words, clock, None, night)
-    if not night.is_done:
-        sys.exit(FALL)
-    return float("nan")
-
-
-FALL = 3
-"""Exit code of a night that is not exported."""
 
 
 def _is_auto() -> bool:
@@ -275,12 +240,8 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         swept=config.swept,
     )
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
-    of_night = [word for word in hydra.overrides.task if word.startswith(("guard=", "keep_days="))]
-    if of_night and config["from"] is None:
-        raise InputError(f"{of_night[0]} is of a night and needs from=<run>; leave it out")
-    is_again = config["from"] is not None and is_unfinished_night(Path(config.run_dir))
-    named = None if is_again else named_run(config)
-    if named is None and config["from"] is None:  # a run that goes on has its source
+    named = named_run(config)
+    if named is None:  # a run that goes on has its source
         check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     _check_settings(config)
     if config.get("logger"):
@@ -290,11 +251,9 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 
 def _check_settings(config: DictConfig) -> None:
     from segue.callbacks.ranking_metrics import check_monitor_mode
-    from segue.datamodules.learned import FOLDER as LEARNED
     from segue.datamodules.shards.shard_vocabulary import example_of
 
-    learned = None if config["from"] is None else Path(str(config["from"])) / LEARNED
-    instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule, learned))
+    instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule))
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
@@ -322,7 +281,6 @@ def _run(
     words: list[str],
     clock: PhaseClock,
     choice: "Choice | None",
-    night: "Night | None" = None,
 ) -> float:
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -334,19 +292,18 @@ def _run(
     from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
-    from segue.tracking.store import BEGAN_FROM, PRUNED, runs_page
+    from segue.tracking.store import PRUNED, runs_page
     from segue.training.refit import begun, decided_by, epochs_of_refit, is_refitted, refit
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
-    remarks = _show_data(datamodule, has_table=night is None)
+    remarks = _show_data(datamodule)
     if choice is not None:
         console.print(choice.table())
-    build = instantiate(config.ranker, _convert_="all")
-    model: Any = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
+    model: Any = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
-    callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric if night is None else None)
+    callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
     pruning = None
     if config.trial:
         from segue.sweeps.pruning import Pruning
@@ -376,19 +333,13 @@ def _run(
     )
     clock.end("tracking")
 
-    if night is None:
-        trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    else:
-        after_test.refitted, after_test.is_exported = night.learn(config, build), night.is_exported
-        after_test.has_tested = False  # its lists are those of the run that the night began from
-        clock.end("training")
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
         try:
             whole, limit = datamodule.as_training(), config.trainer.get("limit_train_batches")
             num_epochs = epochs_of_refit(history.best_epoch(trainer) + 1, datamodule, whole, limit=limit)
             decided = decided_by(trainer, model)
             path = trainer.strategy.broadcast(begun(run_dir, num_epochs, decided))
-            after_test.is_begun_from = config.recipe.name != "mixture"
             after_test.refitted = refit(config, whole, decided, history.epochs[:num_epochs], checkpoint=path)
         except (InputError, OSError) as error:  # what was trained is not lost
             console.print(f"refit        none, the tested model is exported: {error}", soft_wrap=True, markup=False)
@@ -401,10 +352,8 @@ def _run(
             logger.log_tags({PRUNED: "true"})
             logger.finish()
         return float("nan")
-    best = "best" if night is None and trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
+    best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    if night is not None:
-        history.test.update(night.metrics())
     metrics, more_files = history.metrics(), []
     if choice is not None:
         more_files.append(run_dir / "choice.json")
@@ -412,7 +361,7 @@ def _run(
     run_id = logger.run_id if logger else None
     metrics_file = history.write(run_dir, mlflow_run_id=run_id)
     clock.end("tracking")
-    better = None if night is not None else _better(config, model.eval(), datamodule, choice, words, clock)
+    better = _better(config, model.eval(), datamodule, choice, words, clock)
     finished = FinishedRun(
         config=config,
         choices=dict(hydra.runtime.choices),
@@ -424,25 +373,16 @@ def _run(
         seconds=clock.seconds,
         is_job=_is_job(),
         better=better,
-        learned=(
-            share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time) if night is None else night.learned
-        ),
+        learned=share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time),
         refit=None if after_test.refitted is None or after_test.exported is None else after_test.refitted.record(),
     )
     data = CardData(
         path=datamodule.path, digest=data_digest, sizes=datamodule.summary(), span=datamodule.span(), remarks=remarks
     )
     written = metrics_file, write_model_card(finished, data, provenance())
-    if night is not None:  # the last file: a folder without it has no whole night
-        record = night.write(run_dir, clock.seconds, is_exported=after_test.exported is not None)
-        lines = night_report(record, run_id, config.run_dir)
-        more_files.append(run_dir / NIGHT)
     if logger:
         for file in (*written, *more_files):
             logger.log_file(file)
-        if night is not None:
-            logger.log_metrics(night.metrics())
-            logger.log_tags({"night": night.judgement["verdict"], BEGAN_FROM: str(night.folder)})
         clock.end("tracking")
         logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()
@@ -450,9 +390,6 @@ def _run(
 
     for line in model.describe():
         console.print(line, soft_wrap=True, markup=False)
-    if night is not None:
-        show_lines(lines.items())
-        return float("nan")
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)
     return metrics[config.monitor.metric]

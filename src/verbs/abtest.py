@@ -1,8 +1,8 @@
 """From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -14,6 +14,9 @@ from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 from segue.verbs.simulate import plain, play, words_of
+
+if TYPE_CHECKING:
+    from segue.reports.result_table import Table
 
 # Settings that have no use beside another one.
 _WITHOUT = {
@@ -46,10 +49,8 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.recommender_names import parse_name, recommender_name
     from segue.tracking.named_runs import attach_abtest
     from segue.verdicts.abtest.analysis import analyse
-    from segue.verdicts.abtest.known_before import discovery_table
     from segue.verdicts.abtest.log import read_users
-    from segue.verdicts.abtest.report import FILES, details, effects_table, explain_columns, methods_table, write_report
-    from segue.verdicts.abtest.verdict import doubts, split_sentence, users_table
+    from segue.verdicts.abtest.report import FILES, sections, write_report
 
     reading = {name: config[name] for name in _READING}
     settings = instantiate(config.analysis, _convert_="all")
@@ -71,14 +72,9 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
         analysis = replace(analysis, recommenders={arm: name for arm, name in names.items() if name is not None})
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, {"control": names["C"], "treatment": names["T1"]})
-    meanings = [f"- {column}: {meaning}" for column, meaning in explain_columns(analysis).items()]
-    _print(
-        *(users_table(analysis), split_sentence(analysis)),
-        *(effects_table(analysis, in_colour=console.color_system is not None), ""),
-        *([discovery_table(analysis.discovery, 1 - analysis.settings.alpha), ""] if analysis.discovery else ()),
-        *("What could be wrong", *(f"- {line}" for line in doubts(analysis)), ""),
-        *(methods_table(analysis, "+.1f"), "", "Columns of the effects", *meanings, "", *details(analysis), ""),
-    )
+    _print(analysis.title, "")
+    for title, part in sections(analysis).items():
+        _print(title, *([f"- {line}" for line in part] if isinstance(part, list) else [part]), "")
     source = run_dir if config.logs is None else logs
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
     lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir)), *[("next", call_of("compare"))] * is_run]
@@ -110,29 +106,35 @@ def _asked(config: DictConfig) -> str | None:
 
 def _plan(config: DictConfig, run_dir: Path) -> None:
     from segue.verdicts.abtest.log import read_users
-    from segue.verdicts.abtest.plan import explain, make_plan, plan_table, sentence, write_plan
+    from segue.verdicts.abtest.plan import make_plan, plan_table
 
     settings = instantiate(config.analysis, _convert_="all")
     with console.status("reading logs"):
         reading = {name: config[name] for name in _READING}
         past = read_users(Path(str(config.logs)), experiment=None, any_arms=True, **reading)
     plan = make_plan(past, settings, plan=config.plan)
-    write_plan(plan, run_dir, provenance())
-    _print(sentence(plan), plan_table(plan), *(f"- {line}" for line in explain(plan)), "")
-    show_lines([("results", "plan.md, plan.json"), ("run folder", str(run_dir))])
+    _report("plan", plan_table(plan), asdict(plan), run_dir)
 
 
 def _releases(config: DictConfig, run_dir: Path) -> None:
-    from segue.verdicts.abtest.releases import REMARKS, compare_releases, releases_table, write_releases
+    from segue.verdicts.abtest.releases import compare_releases, releases_table
 
     if config.releases is not True:
         raise InputError(f"releases must be true, or left out, got {config.releases}")
     reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
     with console.status("reading logs"):
         rows = compare_releases(Path(str(config.logs)), **reading)
-    write_releases(rows, run_dir, provenance())
-    _print(releases_table(rows), "", *(f"- {line}" for line in REMARKS), "")
-    show_lines([("results", "releases.md, releases.json"), ("run folder", str(run_dir))])
+    _report("releases", releases_table(rows), {"releases": [asdict(row) for row in rows]}, run_dir)
+
+
+def _report(name: str, table: "Table", record: dict[str, Any], run_dir: Path) -> None:
+    from segue.reports.markdown import bullets
+    from segue.reports.writing import write_report
+
+    blocks = [f"# {table.title}", table.markdown(), bullets(table.notes)]
+    write_report(run_dir, name, record, provenance(), blocks=blocks)
+    _print(table, "")
+    show_lines([("results", f"{name}.md, {name}.json"), ("run folder", str(run_dir))])
 
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,9 @@ import torch
 
 import segue
 from segue.api.calling import Folder, _remove
+from segue.histories import Histories
 from segue.models.fitted import FittedModel
+from segue.statistics.ranking import ndcg_at
 from segue.training.train import train
 from tests.conftest import ROOT, new_store
 
@@ -335,6 +338,31 @@ def test_plays_of_later_days_are_a_test_of_the_model_that_recommends() -> None:
     for one in found.queries.iloc[::20].to_dict("records"):
         listed = model.next(one["previous"], k=10)["id"].tolist()
         assert (one["following"] in listed) == (one["recall_at_10"] > 0)
+
+
+def test_runs_of_two_days_are_compared_on_the_newest_sessions_of_the_later_one(tmp_path: Path) -> None:
+    table = pd.read_csv(CSV).sort_values("played_at")
+    how: dict[str, Any] = {"model": "rules", "context": "last", "refit": "none", **BARE}
+    served = segue.fit(table.iloc[:6000], folder=tmp_path / "served", **how)
+    table.loc[table.index[6000::40], "song"] = "A new song"
+    table.to_csv(tmp_path / "plays.csv", index=False)
+    new = segue.fit(tmp_path / "plays.csv", **how)
+    found, queries = new.gain_over(segue.load(tmp_path / "served")), new.evaluate(tmp_path / "plays.csv").queries
+    known = served._evaluated
+    previous, following = (known.catalog.rows_of(queries[name].tolist()) for name in ("previous", "following"))
+    is_known = (previous >= 0) & (following >= 0)
+    assert 0 < (~is_known).sum() < len(queries) / 2, "the served run cannot find a new song"
+    ranks = known.ranker.ranks(Histories.of_tracks(previous[is_known]), following[is_known], lambda _: None)
+    expected = queries["ndcg_at_10"].sum() - ndcg_at(ranks, 10).sum()
+    assert found.difference == pytest.approx(expected / len(queries))
+    assert found.lower < found.difference < found.upper
+    assert new.gain_over(new, tmp_path / "plays.csv").difference == 0
+    with pytest.raises(segue.InputError, match="the table must be the plays of the fit, whose newest sessions test"):
+        new.gain_over(served, table.iloc[:6000])
+    other_ids = replace(known.catalog, track_ids=np.arange(len(known.catalog)))
+    served.__dict__["_evaluated"] = replace(known, catalog=other_ids)
+    with pytest.raises(segue.InputError, match="the other run knows too few of these tracks"):
+        new.gain_over(served)
 
 
 def test_other_plays_have_no_validation_and_no_rivals(session: segue.Recommender) -> None:

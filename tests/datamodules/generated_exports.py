@@ -285,14 +285,6 @@ class _Writer:
             self.plays.append(self.plays[n]._replace(at=at, is_read=False))
         self.export.says.append(r"warning +2 plays .* are later than today, .*datamodule.policies.until=")
 
-    def _early(self) -> None:
-        for n in range(2):
-            self.plays.insert(n, self.plays[n + 9]._replace(at=datetime(1980, 5, 4, 1, n, tzinfo=UTC)))
-
-    def _nameless(self) -> None:
-        for n in self.some(30):
-            self.plays[n] = self.plays[n]._replace(artist="")
-
     def _machine(self) -> None:
         at = self.plays[-1].at + timedelta(hours=30)
         at = at.replace(hour=0, minute=0, second=0)
@@ -300,12 +292,6 @@ class _Writer:
             play = self.plays[self.rng.randrange(300)]
             self.plays.append(play._replace(user="bot", at=at + timedelta(seconds=77 * n), played=play.length))
         self.export.says.append(r"warning +1 listener with 1,000 plays or more on one day.*policies.plays_a_day=1000")
-
-    def _long_session(self) -> None:
-        at = self.plays[-1].at + timedelta(hours=30)
-        for n in range(400):
-            play = self.plays[self.rng.randrange(300)]
-            self.plays.append(play._replace(user="radio", at=at + timedelta(seconds=240 * n), played=play.length))
 
     def _repeated(self) -> None:
         for n in reversed(self.some(15)):
@@ -409,13 +395,6 @@ class _Writer:
     def _preamble_text(self, text: str) -> str:
         return f"Export of all plays{self.end}January{self.end}{text}"
 
-    def _stray_quotes(self) -> None:
-        self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
-        first, second = len(self.plays) - 60, len(self.plays) - 20
-        self.plays[first] = self.plays[first]._replace(title='"' + self.plays[first].title)
-        self.plays[second] = self.plays[second]._replace(title=self.plays[second].title + '"')
-        self.export.changes = {"files": {"quote": ""}}
-
     def _open_quote(self) -> None:
         self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
         self.plays[200] = self.plays[200]._replace(title='"' + self.plays[200].title)
@@ -425,11 +404,11 @@ class _Writer:
 
 _OF_TEXT = ("csv", "txt", "csv.gz", "zip", "folder", "spreadsheet")
 _DEFECTS = (
-    *("none", "future", "early", "nameless", "machine", "long_session", "repeated", "missing", "many_missing"),
+    *("none", "future", "machine", "repeated", "missing", "many_missing"),
     *("no_time", "two_users", "two_times", "ambiguous", "truncated"),
 )
-_DEFECTS_OF_TEXT = ("unknown_encoding", "preamble", "stray_quotes", "open_quote")
-_DEFECTS_OF_TAKEOUT = ("none", "future", "early", "nameless", "long_session", "repeated", "no_time", "truncated")
+_DEFECTS_OF_TEXT = ("unknown_encoding", "preamble", "open_quote")
+_DEFECTS_OF_TAKEOUT = ("none", "future", "repeated", "no_time", "truncated")
 
 
 def generated_export(seed: int, folder: Path) -> Export:

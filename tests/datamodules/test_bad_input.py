@@ -206,12 +206,6 @@ def test_a_line_of_100_mb_is_refused_with_its_number(
         read_text(tmp_path, begin + LONG + end, name)
 
 
-def test_a_compressed_line_of_100_mb_is_refused(tmp_path: Path) -> None:
-    content = gzip.compress((GOOD + LONG).encode(), 1)
-    with pytest.raises(InputError, match=r"plays.csv.gz line 10 is longer than 16 MiB"):
-        read_text(tmp_path, content, "plays.csv.gz")
-
-
 def test_a_line_of_three_megabytes_is_rejected(tmp_path: Path) -> None:
     log = read_text(tmp_path, GOOD + "1,1700000000,10," + "x" * 3_000_000 + ",Ann\n" + ROWS[0] + "\n")
     assert log.reading.rejected == {"the line is longer than 2 MiB": 1}
@@ -360,13 +354,6 @@ def test_few_wrong_bytes_are_rejected_and_many_mean_another_encoding(tmp_path: P
     assert read("table", write(tmp_path, wrong), max_rejected=1.0).reading.encoding == "windows-1252"
 
 
-def test_a_first_line_that_is_not_utf_8_means_another_encoding(tmp_path: Path) -> None:
-    text = GOOD.replace("title", "Hörtitel", 1).replace("Café", "Cafe") + "1,1700000000,10,Löwe,A\n"
-    columns = {"title": "Hörtitel"}
-    log = read("table", write(tmp_path, text.encode("latin-1")), changes={"columns": columns})
-    assert (log.reading.encoding, log.reading.num_rejected) == ("windows-1252", 0)
-
-
 @pytest.mark.parametrize(
     ("times", "proposed"),
     [
@@ -394,20 +381,6 @@ def test_a_title_that_is_named_keeps_the_ids(tmp_path: Path) -> None:
     log = read("table", write(tmp_path, text), changes={"columns": {"title": "song"}})
     assert log.catalog.track_ids.tolist() == [7, 8]
     assert log.catalog.titles.tolist() == ["A", "A"]
-
-
-def test_ids_of_mixed_types_are_texts(tmp_path: Path) -> None:
-    log = read_text(tmp_path, GOOD + "bob,1700000000,x7,S,A\n1.5,1700000000,010,S,A\n")
-    assert {row[0] for row in log.rows} == {"1", "2", "bob", "1.5"}
-    assert log.catalog.track_ids.tolist() == ["10", "11", "12", "13", "x7", "010"]
-    rows = objects()
-    rows[3] |= {"user": "1", "track": "13"}
-    check_good(read_text(tmp_path, as_lines(rows), "plays.jsonl"))
-
-
-def test_numbers_with_a_point_are_rejected_where_ids_must_be_whole(tmp_path: Path) -> None:
-    log = read_text(tmp_path, GOOD + "1.5,1700000000,7,S,A\nbob,1700000000,7,S,A\n", ids="whole")
-    assert log.reading.rejected == {"user must be a whole number": 2}
 
 
 @pytest.mark.parametrize(
@@ -567,50 +540,21 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"zone": "Mars/Base"}, "datamodule.zone must be a time zone such as UTC or Europe/Berlin, got 'Mars/Base'"),
-        ({"zone": "../etc"}, "datamodule.zone must be a time zone"),
-        ({"clock": "middle"}, "datamodule.clock must be start or end, got 'middle'"),
-        ({"ids": "int"}, "datamodule.ids must be one of auto, whole, text, got 'int'"),
-        ({"share": "x"}, "datamodule.share must be one of auto, ratio, played, skipped, gap, none, got 'x'"),
+        ({"zone": "../etc"}, "datamodule.zone must be a time zone such as UTC or Europe/Berlin, got '../etc'"),
         ({"share": "ratio"}, "datamodule.share=ratio needs a column; give datamodule.columns.played_ratio=<column>"),
         ({"share": "gap"}, "datamodule.share=gap needs the columns timestamp and duration"),
-        (
-            {"units": {"timestamp": "hours"}},
-            "datamodule.units.timestamp must be one of auto, s, ms, us, ns, epoch, excel, iso, or",
-        ),
+        ({"units": {"timestamp": "hours"}}, "datamodule.units.timestamp must be one of auto, s, ms, us, ns, epoch"),
         ({"units": {"timestamp": "%Q"}}, "datamodule.units.timestamp must be .*, got '%Q': Failed to parse format"),
-        ({"units": {"played": "h"}}, "datamodule.units.played must be one of auto, s, ms, us, hms, got 'h'"),
-        ({"units": {"times": "s"}}, "datamodule.units has no key 'times'; did you mean timestamp"),
         ({"columns": {"usr": "user"}}, "datamodule.columns has no key 'usr'; did you mean user"),
-        ({"columns": {"user": True}}, "datamodule.columns.user must be a text or a whole number or null, got True"),
-        ({"columns": {"user": ["a"]}}, r"datamodule.columns.user must be .*, got \['a'\]"),
-        ({"files": {"format": "xml"}}, "datamodule.files.format must be one of auto, csv, .*, got 'xml'"),
         ({"files": {"delimiter": "abcde"}}, "plays.csv has the column user,timestamp,.*; give datamodule.files.delim"),
-        ({"files": {"delimiter": ""}}, "plays.csv has the column user,timestamp,.*; give datamodule.files.delimiter="),
-        ({"files": {"quote": "ab"}}, "datamodule.files.quote must be one of auto, '', \", ', got 'ab'"),
-        ({"files": {"header": "yes"}}, "datamodule.files.header must be auto or true or false, got 'yes'"),
-        ({"files": {"skip": -1}}, "datamodule.files.skip must be a whole number of at least 0, got -1"),
         ({"files": {"skip": 99}}, "plays.csv has no row; .*or give datamodule.files.format or datamodule.files.skip"),
-        (
-            {"files": {"encoding": "utf8000"}},
-            "datamodule.files.encoding must be auto or an .* Python knows, .* 'utf8000'",
-        ),
-        (
-            {"files": {"encoding": "utf-16"}},
-            r"plays.csv: it is not utf-16 \(.*\); give datamodule.files.encoding=<name>",
-        ),
-        ({"files": {"patern": "x"}}, "datamodule.files has no key 'patern'; did you mean pattern"),
-        ({"optional": "x"}, "datamodule.optional must be a list of a text, got 'x'"),
-        ({"sql": {"drops": {}}}, "datamodule.sql has no key 'drops'; did you mean drop"),
+        ({"files": {"encoding": "utf8000"}}, "datamodule.files.encoding must be auto or an .* Python knows, .*utf8000"),
+        ({"files": {"encoding": "utf-16"}}, r"plays.csv: it is not utf-16 \(.*\); give datamodule.files.encoding="),
         ({"sql": {"columns": {"x": "zzz"}}}, 'datamodule.sql does not fit .*plays.csv: .*"zzz" not found'),
         ({"sql": {"columns": {"x": "nonsense("}}}, r"datamodule.sql.columns.x must be one SQL .*'nonsense\(': syntax"),
-        ({"sql": {"drop": {"x": "zzz = 1"}}}, r'column "zzz" not found .*\(datamodule.sql has expressions'),
         ({"sql": {"drop": {"x": "1 END FROM rows; COPY rows TO 'x'; SELECT CASE WHEN 1"}}}, "drop.x must be one SQL"),
         ({"sql": {"each": "1), (2"}}, "datamodule.sql.each must be one SQL expression of DuckDB"),
-        (
-            {"catalogue": {"file": "x", "columns": {"track": "y"}, "sql": {"y": "1, 2"}}},
-            "catalogue.sql.y must be one SQL",
-        ),
+        ({"catalogue": {"file": "x", "columns": {"track": "y"}, "sql": {"y": "1, 2"}}}, "catalogue.sql.y must be one"),
     ],
 )
 def test_wrong_settings_are_named_with_their_value(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -770,12 +714,6 @@ def test_an_endless_play_is_one_rejected_row(tmp_path: Path) -> None:
     log = read("table", write(tmp_path, text), changes=changes, max_rejected=0.9)
     assert [(time, share) for _, time, _, share, _ in log.rows] == [(1_700_000_500_000, 0.5)]
     assert log.reading.num_rejected == 2
-
-
-def test_dates_with_slashes_are_ambiguous(tmp_path: Path) -> None:
-    text = "ts,track\n01/02/2021 10:00,1\n03/04/2021 10:00,2\n"
-    with pytest.raises(InputError, match=r"'%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M' fits the first rows"):
-        read("table", write(tmp_path, text))
 
 
 def test_shares_above_one_are_counted(tmp_path: Path) -> None:

@@ -115,12 +115,6 @@ def test_the_summary_counts_what_each_split_holds(ring: PairDataModule) -> None:
     assert summary.loc[["train", "val", "test"], "pairs"].sum() == 2800
 
 
-def test_setup_reads_once(ring: PairDataModule) -> None:
-    before = ring.pairs
-    ring.setup("test")
-    assert ring.pairs is before
-
-
 def test_the_digest_changes_with_the_data_and_only_with_it(datamodule_of: Make, ring_logs: Path) -> None:
     def digest(**changes: Any) -> str:
         datamodule = datamodule_of(ring_logs, **changes)
@@ -151,22 +145,6 @@ def test_the_pair_split_divides_sessions(datamodule_of: Make, ring_logs: Path) -
     assert listens.track.reshape(-1, 2).tolist() == np.stack([train.previous, train.following], 1).tolist()
     assert np.isnan(listens.played_ratio[::2]).all()
     assert listens.played_ratio[1::2].tolist() == train.played_ratio.tolist()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"split": "random"}, "split must be one of auto, time, order, session, pair, got 'random'"),
-        ({"max_rejected": 1.1}, "max_rejected must be a number of at least 0 and at most 1, got 1.1; such as 0.01"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
-        ({"seed": -1}, "seed must be a whole number of at least 0 and at most 4294967295, got -1"),
-    ],
-)
-def test_impossible_settings_are_refused(
-    datamodule_of: Make, ring_logs: Path, change: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        datamodule_of(ring_logs, **change)
 
 
 def test_sessions_of_one_listener_share_a_listener(tmp_path: Path, datamodule_of: Make) -> None:
@@ -238,13 +216,6 @@ def test_a_log_without_sessions_at_the_same_time_gives_the_same_pairs_under_ever
         assert datamodule.remarks() == []
         digests.add(datamodule.digest())
     assert len(digests) == 1
-
-
-def test_an_unknown_policy_for_interleaved_sessions_is_refused(datamodule_of: Make, tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"datamodule\.policies\.interleaved must be one of separate, keep, drop, got 'split'"
-    ):
-        datamodule_of(tmp_path, policies={"interleaved": "split"})
 
 
 def test_lines_of_one_millisecond_that_differ_in_their_latency_are_two_events(

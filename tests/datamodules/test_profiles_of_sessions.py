@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from segue.catalog import key_of
-from segue.datamodules.learned import Learned
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs import profiles_of_sessions
 from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
@@ -66,7 +65,6 @@ def test_profiles_go_on_with_later_plays() -> None:
         for name in ENTRY.names or ():
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
     assert len(first.continued_by(later, most=5).entries) == 15
-    assert found.without(np.array([1])).listeners.tolist() == [0, 2]
 
 
 _HALVES = slice(0, 200), slice(200, None)
@@ -81,29 +79,6 @@ def test_listeners_of_a_file_are_left_out_and_counted(tmp_path: Path, users: lis
     assert data.reading.num_events == 60
     assert any("30 by without" in line for line in data.remarks())
     assert data.profiles().listeners.tolist() == sorted(key_of(user) for user in (users[0], users[2]))
-
-
-def test_profiles_of_a_night_go_on_from_those_of_its_run_without_who_is_left_out(tmp_path: Path) -> None:
-    users = ["7", "8", "9"]
-    data = read(tmp_path, users)
-    data.as_training().remember(tmp_path / "learned", is_whole=True)
-    before = data.profiles()
-    before.write(tmp_path / "profiles.npz")
-    (tmp_path / "removed.txt").write_text("8\n", encoding="utf-8")
-    lines = [f"9,{START_S + 20 * 86_400 + step},{step},Title {step},Artist {step}" for step in range(3)]
-    (tmp_path / "plays.csv").write_text("\n".join(["user,timestamp,track,title,artist", *lines]) + "\n")
-    policies = {"without": str(tmp_path / "removed.txt")}
-    found = {}
-    for name in ("profiles.npz", "absent.npz"):
-        night = build_datamodule(tmp_path / "plays.csv", tmp_path, source="table", policies=policies)
-        new = night.read_new(Learned.read(tmp_path / "learned", "run"), before=tmp_path / name)
-        found[name] = new.whole.profiles()
-        assert new.evaluated.profiles().listeners.tolist() == found[name].listeners.tolist()
-    assert found["absent.npz"].listeners.tolist() == [9]
-    assert found["profiles.npz"].listeners.tolist() == [7, 9]
-    kept, own = (one.of_listeners(np.array([7])) for one in (found["profiles.npz"], before))
-    for name in ENTRY.names or ():
-        np.testing.assert_array_equal(kept[name], own[name])
 
 
 def test_a_file_of_ids_that_is_not_there_is_refused(tmp_path: Path) -> None:

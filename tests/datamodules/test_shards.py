@@ -165,20 +165,6 @@ def changed(folder: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def other_version(folder: Path) -> None:
-    record = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**record, "version": 99}))
-
-
-def torn_manifest(folder: Path) -> None:
-    (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:300])
-
-
-def another_shard_listed(folder: Path) -> None:
-    record = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**record, "shards": record["shards"][:-1]}))
-
-
 def other_vocabulary(folder: Path) -> None:
     path = folder / "vocabulary.json"
     path.write_text(path.read_text().replace("Title 1", "Title one"))
@@ -188,32 +174,24 @@ DAMAGE = {
     missing: r"shard .*pairs-00002.parquet is missing; copy it again",
     truncated: r"pairs-00002.parquet has [\d,]+ bytes, and the manifest says [\d,]+; copy it again",
     changed: r"pairs-00002.parquet has another digest than the manifest says; copy it again",
-    other_version: r"manifest.json has version 99 of shards, not 1; run prepare.py again",
-    torn_manifest: r"manifest.json is damaged",
-    another_shard_listed: r"manifest.json is damaged",
     other_vocabulary: r"vocabulary.json has another digest than the manifest says",
 }
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        {"counts": {}},
-        {"counts": "many"},
-        {"vocabulary": []},
-        {"reading": {}},
-        {"dropped": None},
-        {"batch_size": 0},
-        {"batch_size": "large"},
-        {"pairs": {}},
-        {"pairs": {"train": 1, "val": 1, "test": 1}},
+        ({"version": 99}, r"manifest.json has version 99 of shards, not 1; run prepare.py again"),
+        ({"counts": {}}, "manifest.json is damaged; copy it again"),
+        ({"pairs": {"train": 1, "val": 1, "test": 1}}, "manifest.json is damaged; copy it again"),
+        ({"shards": []}, "manifest.json is damaged; copy it again"),
     ],
     ids=str,
 )
-def test_a_manifest_that_does_not_add_up_is_refused(copied: Path, change: dict[str, Any]) -> None:
+def test_a_manifest_that_does_not_add_up_is_refused(copied: Path, change: dict[str, Any], message: str) -> None:
     record = json.loads((copied / MANIFEST).read_text())
     (copied / MANIFEST).write_text(json.dumps({**record, **change}))
-    with pytest.raises(InputError, match=r"manifest.json is damaged; copy it again"):
+    with pytest.raises(InputError, match=message):
         read_shards(copied).setup()
 
 
@@ -255,16 +233,7 @@ def no_column(columns: Path) -> None:
     (columns / "train-previous.bin").unlink()
 
 
-def no_record(columns: Path) -> None:
-    (columns / "columns.json").write_text("[]")
-
-
-def no_sizes(columns: Path) -> None:
-    record = json.loads((columns / "columns.json").read_text())
-    (columns / "columns.json").write_text(json.dumps({**record, "sizes": {}}))
-
-
-@pytest.mark.parametrize("damage", [torn_column, no_column, no_record, no_sizes])
+@pytest.mark.parametrize("damage", [torn_column, no_column])
 def test_columns_that_are_not_whole_are_written_again(copied: Path, damage: Callable[[Path], None]) -> None:
     read_shards(copied).setup()
     before = {path.name: path.read_bytes() for path in (copied / "columns").iterdir()}
@@ -303,8 +272,6 @@ def test_columns_that_are_there_are_read_where_nothing_can_be_written(
     ("changes", "message"),
     [
         ({"recipe": "playlists"}, "recipe=playlists is not the recipe of these shards, shares: leave recipe= out"),
-        ({"window": 0}, "datamodule.window must be a whole number of at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1 or null, got 0"),
         ({"path": "/nowhere"}, "datamodule.path=/nowhere has no manifest.json"),
     ],
 )

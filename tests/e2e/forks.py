@@ -79,40 +79,6 @@ def held_command(stops: Mapping[str, Path], verb: str, *words: str) -> list[str]
     return fork_command("-c", _HELD.format(stops=files), str(ROOT / verb), *words)
 
 
-_KILLED = """
-import os, signal, sys
-def kill(event, given):
-    path = given[1] if event == "os.rename" else given[0] if event == "open" else ""
-    if event == {event!r} and str(path).endswith({file!r}):
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(kill)
-"""
-
-KILLS = {
-    "reading": (("open", "/learned/learned.json"),),
-    "training": (("os.rename", "/checkpoints/refitted.ckpt"),),
-    "test": (("os.rename", "/test_queries.parquet"),),
-    "writing learned/": (("os.rename", ".partial.learned/learned.json"), ("os.rename", "/refit.json")),
-    "export": (("os.rename", "/lists/part-0000000.npy"), ("os.rename", "/recommendations.jsonl")),
-    "the end": (("os.rename", "/metrics.json"), ("os.rename", "/night.json")),
-}
-"""The files at which a night is killed in each of its phases: when it opens one, or gives a whole one its name."""
-
-
-def killed_command(event: str, file: str, program: str, *words: str) -> list[str]:
-    """A program that is killed by SIGKILL in the moment in which it opens a file, or gives it its name.
-
-    Its environment needs `PYTHONPATH`.
-
-    Args:
-        event: `open` or `os.rename`.
-        file: how the path of the file ends.
-        program: the text of the program.
-        words: its arguments.
-    """
-    return fork_command("-c", _KILLED.format(event=event, file=file) + program, *words)
-
-
 def run_forked(
     verb: Path, *words: str, cwd: Path, env: dict[str, str], timeout_s: float
 ) -> subprocess.CompletedProcess[str]:

@@ -41,8 +41,7 @@ def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic
     assert "better than C" in text
     assert not re.search(r"\bnan\b", text)
     assert "better than C" in done.stdout
-    assert "p: p-value of the test, corrected for the tests of its family (Holm)" in " ".join(done.stdout.split())
-    assert "the sheet" in done.stdout  # its interval is a row of its own
+    assert "What could be wrong" in done.stdout
     *_, results, folder, following = done.stdout.splitlines()
     assert results == "results      abtest.md, abtest.html, abtest.png, abtest.json"
     assert folder == f"run folder   {run}"
@@ -60,8 +59,7 @@ def test_simulate_and_abtest_report_the_same_means(traffic: Path) -> None:
 
 def test_a_pre_period_adds_the_effect_with_cuped(traffic: Path) -> None:
     done = abtest(traffic, "logs=after", "experiment=AFTER", "pre=before", "hydra.run.dir=cuped")
-    [row] = [line for line in done.stdout.splitlines() if "CUPED" in line]
-    assert row.startswith("│ T1  │ CUPED")
+    assert "- T1, CUPED: " in done.stdout
 
 
 def test_a_plan_has_the_users_and_days_of_a_test(traffic: Path) -> None:
@@ -148,7 +146,6 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
         (["candidate=popular", "logs=before", "unfinished=keep"], "has no use for unfinished=; leave it out"),
         (["logs=.", "control=random", "treatment=popular"], "logs=. has no use for control=; leave it out"),
         (["logs=before", "experiment=NONE"], "experiment=NONE is not in logs=before; it has BEFORE"),
-        (["logs=before", "analysis.slices=no"], "analysis.slices must be true or false, got 'no'"),
         (["control=random", "treatment=popular", "pre=nowhere"], "pre=nowhere: no such folder"),
         (["logs=after", "experiment=AFTER", "pre=after"], "pre overlaps the experiment"),
     ],

@@ -26,7 +26,8 @@ class Loop:
         assert spec.loader is not None
         self.module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
-        self.calls, self.stops_at = list[list[str]](), ""
+        self.calls, self.stops_at, self.upper = list[list[str]](), "", {"night-2": -0.1}
+        monkeypatch.setattr(self.module.segue, "load", self.load)
         monkeypatch.setattr(self.module.subprocess, "run", self.run)
         monkeypatch.setattr(sys, "argv", ["month.py", "--folder", str(folder), "--days", "3"])
 
@@ -46,6 +47,10 @@ class Loop:
         (run / "model_card.md").touch()
         return SimpleNamespace(returncode=0, stdout="")
 
+    def load(self, run: Path) -> Any:
+        upper = self.upper.get(run.name, 0.1)
+        return SimpleNamespace(gain_over=lambda _: SimpleNamespace(lower=-0.2, upper=upper))
+
     def names(self) -> list[str]:
         return [call[-1].rpartition("/")[2] for call in self.calls]
 
@@ -61,13 +66,15 @@ def test_each_day_is_played_from_the_night_before_and_a_stopped_month_goes_on(
     loop.stops_at, loop.calls = "", []
     loop.module.main()
     assert loop.names() == ["day-2", "night-2", "day-3"]
-    played, trained = loop.calls[:2]
-    assert f"after={tmp_path / 'day-1'}" in played
-    assert played.count("habits.leaving=0.05") == 1
-    (arms,) = [word for word in played if word.startswith("arms=")]
-    assert arms.count(f'recommender: "{tmp_path / "night-1"}"') == 3
-    assert [f"familiar: {share}" in arms for share in (0.0, 0.5, 1.0)] == [True] * 3
-    assert trained[:2] == ["train", f"from={tmp_path / 'night-1'}"]
+    assert "night-2: ndcg@10 [-0.2000, -0.1000] beside night-1; night-1 is served" in capsys.readouterr().out
+    first, trained, last = loop.calls
+    assert f"after={tmp_path / 'day-1'}" in first
+    assert first.count("habits.leaving=0.05") == 1
+    for played in (first, last):  # the second night is worse
+        (arms,) = [word for word in played if word.startswith("arms=")]
+        assert arms.count(f'recommender: "{tmp_path / "night-1"}"') == 3
+        assert [f"familiar: {share}" in arms for share in (0.0, 0.5, 1.0)] == [True] * 3
+    assert trained[:2] == ["train", "datamodule=botify"]
     assert f"datamodule.path={tmp_path / 'day-2'}" in trained
     rows = json.loads((tmp_path / "month.json").read_text())
     assert [row["familiar"] for row in rows] == [0.0, 0.5, 1.0]
@@ -76,7 +83,8 @@ def test_each_day_is_played_from_the_night_before_and_a_stopped_month_goes_on(
         "familiar": 0.0, "listeners": 100, "left": 12, "retained": 0.88, "half_width": half_width,
         "mean_time_per_session": 7.0, "share_known": pytest.approx(0.1),
     }  # fmt: skip
-    assert "     0.0         100     12          88.0   6.4" in capsys.readouterr().out
+    table = loop.module.main() or capsys.readouterr().out  # nothing is played again
+    assert "     0.0         100     12          88.0   6.4" in table
 
 
 def test_the_habits_of_the_month_are_those_of_listeners() -> None:

@@ -10,8 +10,7 @@ from tests.e2e.test_train import DIRTY, FILES, PLOTS, metrics_of, quick, train
 
 NAMES = [name for name in yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text()) if name != "defaults"]
 LISTS = {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"}
-LEARNED = {f"learned/{name}" for name in ("learned.json", "vocabulary.json", "tracks.parquet", "plays.parquet")}
-REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS), *LEARNED}
+REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS)}
 NOT_REFITTED = ("ranking", "plots")
 """A run without one of these callbacks is not refitted, to save time."""
 LACKS = {
@@ -26,7 +25,7 @@ QUIET = {"quiet": _OTHERS[::2], "quiet too": _OTHERS[1::2]}
 """Callbacks that leave nothing of their own. Each half of them is left out beside the other half, which may need it;
 all others are left out one at a time."""
 ALL = {*FILES, *REFITTED, *(f"plots/{name}" for name in PLOTS), "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
-OF_MLFLOW = ALL - {"checkpoints/last.ckpt", *LEARNED}
+OF_MLFLOW = ALL - {"checkpoints/last.ckpt"}
 
 
 def left(folder: Path) -> set[str]:

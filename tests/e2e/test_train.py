@@ -35,7 +35,7 @@ FILES = {
     *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json"),
     *("plays.npz", "vectors.npz", "model_card.md"),
 }
-REFITTED = {"refit.json", "evaluated", "learned"}
+REFITTED = {"refit.json", "evaluated"}
 """What a run leaves besides where it is refitted."""
 PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
 DIRTY = {"uncommitted.diff"}
@@ -177,7 +177,7 @@ def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
     assert [point.step for point in curve] == list(range(int(metrics["epochs"]) + 1))
     assert curve[-1].value == metrics["val/loss"] == min(point.value for point in curve)  # of the best epoch
     files = {file.path for file in client.list_artifacts(metrics["mlflow_run_id"])}
-    assert files - DIRTY == {*FILES, *REFITTED, "checkpoints", "plots"} - {"learned"}  # sessions of listeners
+    assert files - DIRTY == {*FILES, *REFITTED, "checkpoints", "plots"}
     plots = {Path(file.path).name for file in client.list_artifacts(metrics["mlflow_run_id"], "plots")}
     assert plots == PLOTS
 

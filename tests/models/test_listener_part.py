@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from segue.callbacks.query_sample import rated_pairs
 from segue.callbacks.ranking_metrics import measured
-from segue.callbacks.validation_queries import rated_pairs
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories, Timeline

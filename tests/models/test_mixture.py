@@ -452,15 +452,6 @@ def test_a_refit_mixes_the_refitted_models_with_the_weights_of_validation(of_fol
     assert tested.lists_digest() != exported.lists_digest()
 
 
-def test_no_night_begins_from_a_mixture_which_does_not_remember_what_it_has_learned(
-    of_folders: Path, ring_logs: Path
-) -> None:
-    assert [(of_folders / name / "learned").is_dir() for name in ("a", "mixed")] == [True, False]
-    words = "from=mixed", f"datamodule.path={ring_logs}", "logger=none", "hydra.run.dir=night"
-    done = train(of_folders, *words, code=2)
-    assert "/mixed is a mixture, whose runs learn new plays; begin from each of those" in done.stderr
-
-
 def test_a_mixture_of_heads_is_exported_with_what_all_sessions_counted(of_folders: Path, ring_logs: Path) -> None:
     common = ["datamodule=botify", f"datamodule.path={ring_logs}", "logger=none", "callbacks.plots=null"]
     of_head = ["recipe=playlists", "context=session", "model.dim=8", "trainer.max_epochs=1"]

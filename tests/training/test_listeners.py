@@ -1,4 +1,4 @@
-"""A run with context=listener, from its words to its files, and the night after it."""
+"""A run with context=listener, from its words to its files."""
 
 import json
 from pathlib import Path
@@ -66,25 +66,6 @@ def test_it_says_what_it_has_and_writes_vectors_and_profiles(run: tuple[Path, st
     profiles = Profiles.read(folder / "first" / FILE)
     assert profiles.listeners.tolist() == list(range(NUM_LISTENERS))
     assert max(plays_of(folder / "first", 3).values()) > 5, "the favourites of a listener"
-
-
-def test_a_night_goes_on_with_the_profiles_and_keeps_the_weights(run: tuple[Path, str]) -> None:
-    folder, _ = run
-    write_days(folder / "logs", 24, 28)
-    words = ("from=first", "datamodule.path=logs", "hydra.run.dir=night", *OTHERS, "guard=none")
-    (folder / "removed.txt").write_text("4\n")
-    run_verb("train.py", folder, *words, "datamodule.policies.without=removed.txt")
-    before, after = (json.loads((folder / one / "metrics.json").read_text()) for one in ("first", "night"))
-    assert before["listener_plays"] == pytest.approx(after["listener_plays"])
-    assert Profiles.read(folder / "night" / FILE).listeners.tolist() == [
-        user for user in range(NUM_LISTENERS) if user != 4
-    ]
-    first, night = plays_of(folder / "first", 3), plays_of(folder / "night", 3)
-    assert sum(first.values()) < sum(night.values()) < sum(first.values()) + 4 * 6
-    assert set(first) <= set(night)
-    record = json.loads((folder / "night" / "night.json").read_text())
-    assert record["limits"] == record["first"] == {}  # the test of the run knew all that its listeners had heard
-    assert record["metrics"].keys() >= {"ndcg_at_10", "recall_at_10"}
 
 
 def test_listeners_of_a_file_are_not_learned(run: tuple[Path, str]) -> None:

@@ -126,7 +126,6 @@ def test_a_finished_run_is_refitted_by_resuming_it(both: tuple[Path, str]) -> No
         assert not {"refit.json", "evaluated", "checkpoints/refitted.ckpt"} & artifacts(cwd, "none")
         assert lists(cwd / "none") == lists(cwd / "kept")
         assert not (cwd / "none" / "evaluated").exists()
-        assert not (cwd / "none" / "learned").exists()
         assert not (cwd / "none" / "refit.json").exists()
     finally:
         shutil.rmtree(cwd / "none")

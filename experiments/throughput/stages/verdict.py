@@ -16,7 +16,7 @@ def make(folder: Path, small: bool) -> None:
 
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
-    """Segue, as in `abtest.py` by default: with all checks, corrections and the bootstrap."""
+    """Segue, as in `abtest.py` by default: with all checks and corrections."""
     from hydra.utils import instantiate
 
     from segue.verdicts.abtest.analysis import analyse

@@ -82,7 +82,6 @@ def printed(
         *_reading(reading),
         _numbers(facts, title),
         _spreads(facts),
-        *_attributes(facts),
         *(_session(session, number) for number, session in enumerate(facts["first_sessions"], start=1)),
         *map(Text, remarks),
         reports,
@@ -155,18 +154,6 @@ def _spreads(facts: Facts) -> Table:
     numbers = ("least", "median", "mean", "high", "most")
     rows = [[name, *(plain(facts[of][number]) for number in numbers)] for of, name in _SPREADS.items() if of in facts]
     return _titled("distributions", ["", "least", "median", "mean", "95 % at most", "most"], rows, "lRRRRR")
-
-
-def _attributes(facts: Facts) -> list[RenderableType]:
-    columns = ["attribute", "kind", "tracks with it", "values", "commonest value", "tracks with that"]
-    rows = [
-        [
-            *(one["name"], one["kind"], percent(one["coverage"]), f"{one.get('num_values', ''):,}"),
-            *(one.get("commonest", ""), percent(one["commonest_share"]) if "commonest" in one else ""),
-        ]
-        for one in facts["attributes"]
-    ]
-    return [_titled("attributes of the tracks", columns, rows, "llRRlR")] if rows else []
 
 
 def _session(session: Mapping[str, Any], number: int) -> Table:

@@ -6,7 +6,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,7 +51,6 @@ class Files:
         format: see `FileFormat`.
         folder: of the files, in which other files of the source are looked for.
         left_out: names of the other files of a folder or an archive, if no pattern says which are read.
-        digests: of the local files, by path, where they were computed.
     """
 
     paths: list[str]
@@ -59,29 +58,11 @@ class Files:
     format: str
     folder: Path
     left_out: list[str] = field(default_factory=list)
-    digests: dict[Path, str] = field(default_factory=dict)
 
     @property
     def local(self) -> list[Path]:
         """The paths of files on this machine, without the escapes of a glob; none of an address."""
         return [Path(plain_path(path)) for path in self.paths if not is_address(path)]
-
-    def without(self, digests: Collection[str]) -> "Files":
-        """The files but those with the content of others, each content once, and those of an address.
-
-        Args:
-            digests: of the others; see `digest_of_file`.
-        """
-        kept, found = [], dict[str, Path]()
-        for place, path in enumerate(self.paths):
-            if not is_address(path):
-                digest = digest_of_file(file := Path(plain_path(path)))
-                if digest in digests or digest in found:
-                    continue
-                found[digest] = file
-            kept.append(place)
-        paths, shown = ([names[place] for place in kept] for names in (self.paths, self.shown))
-        return replace(self, paths=paths, shown=shown, digests={file: digest for digest, file in found.items()})
 
     def run(self, database: Database, query: str, **parameters: object) -> Database:
         """Execute a query over the files, which are its parameter `$files`.
@@ -108,22 +89,10 @@ class Files:
             raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None
 
 
-def digest_of_file(path: Path, size: int | None = None) -> str:
-    """A digest of the first bytes of a file.
-
-    Args:
-        path: the file.
-        size: number of bytes; None for all.
-
-    Returns:
-        64 hexadecimal digits, of SHA-256.
-    """
-    sha, left = hashlib.sha256(), path.stat().st_size if size is None else size
+def digest_of_file(path: Path) -> str:
+    """The SHA-256 of a file, in 64 hexadecimal digits."""
     with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(left, 2**24))):
-            sha.update(block)
-            left -= len(block)
-    return sha.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_address(path: str) -> bool:
@@ -131,9 +100,7 @@ def is_address(path: str) -> bool:
     return bool(_ADDRESS.match(path))
 
 
-def find_files(
-    path: str, settings: FileFormat, *, patterns: str | Sequence[str], unpacked: Path, may_be_empty: bool = False
-) -> Files:
+def find_files(path: str, settings: FileFormat, *, patterns: str | Sequence[str], unpacked: Path) -> Files:
     """Find the files that hold the rows.
 
     Args:
@@ -141,7 +108,6 @@ def find_files(
         settings: how they are written.
         patterns: globs of the files of a folder; of several, the first that matches a file is used.
         unpacked: folder that a .zip file is unpacked into.
-        may_be_empty: whether files without a byte are left out, and there may be no others.
 
     Raises:
         InputError: there is no such file, a file is truncated, or the files have several formats.
@@ -155,9 +121,6 @@ def find_files(
         found, folder, left_out = _local_files(Path(path), settings, patterns, unpacked)
         if not found and Path(path).is_dir():
             next(Path(path).iterdir(), None)  # which fails without permission, unlike a glob
-        is_there = bool(found) or Path(path).is_dir()
-        if may_be_empty and is_there and not (found := [file for file in found if file.stat().st_size]):
-            return Files(paths=[], shown=[], format="", folder=folder)
         formats = {_format_of(file, settings): file for file in reversed(found)}
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror}") from None

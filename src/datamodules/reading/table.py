@@ -31,21 +31,6 @@ from segue.errors import InputError
 _MOST_NAMED = 5  # names of files that are not read, in a remark
 
 
-class NothingNew(Exception):  # noqa: N818
-    """A source has no play that a model has not learned.
-
-    Args:
-        num_learned: see `FilesRead`.
-        num_later: see `FilesRead`.
-    """
-
-    def __init__(
-        self, num_learned: Mapping[str, int] | None = None, num_later: Mapping[str, int] | None = None
-    ) -> None:
-        super().__init__()
-        self.num_learned, self.num_later = num_learned or {}, num_later or {}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What was read of a source, for a report.
@@ -100,62 +85,25 @@ class LeftOut:
         min_seconds: those that are shorter, in seconds.
         since: those before this day (UTC).
         until: those after this day (UTC).
-        is_now: whether this day is that of the clock of this machine.
         listeners: ids of the listeners all of whose plays are left out.
-        learned: SQL condition of those that a model has learned; None for none.
-        now_ms: with `learned`, those after this moment, in milliseconds since 1970, instead of those after the day.
-        known_files: digests of files that are not read, because a model has learned all of them.
     """
 
     min_seconds: int | float = 0
     since: date | None = None
     until: date | None = None
-    is_now: bool = False
     listeners: Collection[str] = ()
-    learned: str | None = None
-    now_ms: int | None = None
-    known_files: Collection[str] = ()
 
     def of_times(self) -> dict[str, str]:
         """SQL condition of each rule about the time of a play, by its name."""
-        later = None if self.until is None else f"timestamp >= {_ms_of(self.until + timedelta(days=1))}"
         rules = {
-            "until": later if self.now_ms is None else f"timestamp > {self.now_ms}",
+            "until": None if self.until is None else f"timestamp >= {_ms_of(self.until + timedelta(days=1))}",
             "since": None if self.since is None else f"timestamp < {_ms_of(self.since)}",
-            "learned": self.learned,
         }
         return {name: sql for name, sql in rules.items() if sql is not None}
 
 
 def _ms_of(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilesRead:
-    """The files of a source.
-
-    Args:
-        sizes: number of bytes that each file on this machine had when it was opened.
-        digests: of these files, where they were computed.
-        num_plays: number of plays of each file, also of those that a model has learned.
-        num_learned: number of plays of each file that were left out because a model has learned plays up to a later
-            moment.
-        num_later: number of plays of each file that were left out because they are of the future.
-    """
-
-    sizes: Mapping[Path, int] = field(default_factory=dict)
-    digests: Mapping[Path, str] = field(default_factory=dict)
-    num_plays: Mapping[str, int] = field(default_factory=dict)
-    num_learned: Mapping[str, int] = field(default_factory=dict)
-    num_later: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def past(self) -> set[Path]:
-        """The files on this machine that have no play of the future; none of them if an archive has one."""
-        names = {str(file): file for file in self.sizes}
-        is_known = self.num_later.keys() <= names.keys()
-        return {file for name, file in names.items() if name not in self.num_later} if is_known else set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,14 +120,12 @@ class SourceEvents:
         catalog: the catalogue.
         user_names: id of each user in the source, where `user_id` is a number in 0..U-1 instead; otherwise None.
         reading: counts and choices.
-        files: that were read.
     """
 
     database: Database
     catalog: Catalog
     user_names: np.ndarray | None
     reading: Reading
-    files: FilesRead
 
     @property
     def query(self) -> str:
@@ -210,37 +156,14 @@ def read_table(
 
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
-        NothingNew: every play is left out because a model has learned it.
     """
     left_out = left_out or LeftOut()
     with _database(settings, path) as (database, folder):
-        where, is_night = folder / "unpacked", left_out.learned is not None
-        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=where, may_be_empty=is_night)
-        if is_night and not (files := files.without(left_out.known_files)).paths:
-            raise NothingNew
-        sizes = {file: file.stat().st_size for file in files.local if folder not in file.parents}
+        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
         plan, tracks = _open(database, files, settings, left_out)
         _parse(plan, has_catalogue=tracks is not None)
         plan.rows.check_rejects()
-        try:
-            source = _events(path, plan, tracks, left_out, rejections)
-        except NothingNew:
-            left = (_plays_of_files(database, files, f"dropped = '{rule}'") for rule in ("learned", "until"))
-            raise NothingNew(*left) from None
-        is_later = left_out.is_now and source.reading.dropped.get("until")
-        read = FilesRead(
-            sizes=sizes,
-            digests={file: digest for file, digest in files.digests.items() if file in sizes},
-            num_plays=_plays_of_files(database, files, "reason IS NULL AND COALESCE(dropped, 'learned') = 'learned'"),
-            num_learned=_plays_of_files(database, files, "dropped = 'learned'"),
-            num_later=_plays_of_files(database, files, "dropped = 'until'") if is_later else {},
-        )
-        yield replace(source, files=read)
-
-
-def _plays_of_files(database: Database, files: Files, which: str) -> dict[str, int]:
-    found = _counts(database, f"SELECT file, count(*) FROM numbered WHERE {which} GROUP BY 1")
-    return {files.shown[int(file)]: num for file, num in found.items()}
+        yield _events(path, plan, tracks, left_out, rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -425,8 +348,6 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rej
     _validate(plan, tracks)
     found = find_rejected(rows, has_items=has_items)
     num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
-    if num_rows == 0 and left_out.learned is not None:
-        raise NothingNew
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.check(found, num_rows, path)
@@ -436,8 +357,6 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rej
     dropped |= _counts(database, "SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1")
     if left_out.listeners:
         num_events, dropped["without"] = num_events - num_without, num_without
-    if num_events == 0 and left_out.learned is not None and any(dropped.values()):
-        raise NothingNew
     if num_events == 0:
         raise InputError(
             f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
@@ -451,7 +370,6 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rej
     capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
     return SourceEvents(
         database=database,
-        files=FilesRead(),
         catalog=replace(tracks.catalog(database), attributes=attributes),
         user_names=user_names,
         reading=Reading(

@@ -189,9 +189,6 @@ class CatalogueSettings(FileFormat):
     unknown: Annotated[
         Literal["reject", "add"], Setting("events of tracks that it lacks: reject them, or add these")
     ] = "reject"
-    repeated: Annotated[
-        Literal["refuse", "first"], Setting("a track that it has twice: refuse it, or take the first")
-    ] = "first"
     sql: Annotated[_Expressions, Setting("expressions that roles can name like columns")] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -125,7 +125,7 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
     for what, condition in wrong.items():
         if (entry := _first_entry(database, condition)) is not None:
             raise InputError(f"{shown}: entry {entry} has {what}; correct or remove it")
-    remarks = _drop_repeated(database, column, Path(shown).name, refuse=given.repeated == "refuse")
+    remarks = _drop_repeated(database, column, Path(shown).name)
     if ids == "text":
         remarks += remarks_on_ids(database, "SELECT text AS id FROM track_file")
     columns = "number AS track, CAST(NULL AS VARCHAR) AS track_id"
@@ -140,19 +140,12 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
     return Tracks(shown=Path(shown).name, ids=ids, has_durations="duration" in mapping, remarks=remarks)
 
 
-def _drop_repeated(database: Database, column: str, shown: str, *, refuse: bool) -> list[str]:
+def _drop_repeated(database: Database, column: str, shown: str) -> list[str]:
     """Leave out all entries of an id but the first, and say in a line which of them have another title or artist.
 
     Without titles, several entries of a track are usual: one for each artist.
-
-    Raises:
-        InputError: an id occurs twice, and this is to be refused.
     """
     repeated = f"SELECT {column} AS id, min(rowid) AS place FROM track_file GROUP BY 1 HAVING count(*) > 1"
-    if (first := database.execute(f"{repeated} ORDER BY place LIMIT 1").fetchone()) is None:
-        return []
-    if refuse:
-        raise InputError(f"{shown}: track {first[0]} occurs twice; every id must be unique")
     database.execute(f"""
         CREATE OR REPLACE TABLE repeated AS
         SELECT t.rowid AS place, r.id, f.title AS first_title, f.artist AS first_artist, t.title, t.artist

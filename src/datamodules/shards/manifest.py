@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,6 @@ class Manifest:
         dropped: number of events (of pairs) that each rule left out.
         vocabulary: the files of the vocabulary with their digests; the first is JSON.
         shards: the files of rows, in the order of sessions.
-        files: path of each file that was read, by digest. Shards of an older version do not know them.
-        plays_of_files: number of plays of each file; see `Learned`.
     """
 
     version: int
@@ -92,8 +90,6 @@ class Manifest:
     vocabulary: Mapping[str, str]
     shards: Sequence[Shard]
     provenance: Mapping[str, str]
-    files: Mapping[str, str] = field(default_factory=dict)
-    plays_of_files: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""

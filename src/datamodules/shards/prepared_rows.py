@@ -27,7 +27,6 @@ from segue.datamodules.pairs.pairs_in_splits import (
 )
 from segue.datamodules.pairs.sessions import session_keys
 from segue.datamodules.reading.files import digest_of_file
-from segue.datamodules.reading.table import FilesRead
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import ROW, Shard
 from segue.datamodules.shards.session_files import SessionFiles, write_events
@@ -177,7 +176,6 @@ class PreparedRows:
     dropped: Mapping[str, int]
     parts: Int8[np.ndarray, "_"]
     begins: Int64[np.ndarray, "_"]
-    read: FilesRead
 
     def shards(self, folder: Path, rows_at_once: int) -> list[SessionRange]:
         """The shards in their order."""
@@ -203,7 +201,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
     rules = datamodule.rules
     engine.begin()
     with datamodule.source() as source:
-        catalog, reading, names, read = source.catalog, source.reading, source.user_names, source.files
+        catalog, reading, names = source.catalog, source.reading, source.user_names
         kind = rules.split_of(has_clock="timestamp" in reading.columns)
         write_events(source, folder, engine.num_parts(reading.num_events))
     files = SessionFiles(folder=folder, reading=reading, rules=rules)
@@ -233,7 +231,6 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
         dropped=dict(dropped),
         parts=parts,
         begins=begins,
-        read=read,
     )
 
 

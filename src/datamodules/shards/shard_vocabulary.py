@@ -58,17 +58,16 @@ def read_vocabulary(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
     return catalog, hidden
 
 
-def example_of(config: Any, learned: Path | None = None) -> Vocabulary:
+def example_of(config: Any) -> Vocabulary:
     """A vocabulary to try settings with, before the source is read: with the attributes that its tracks have.
 
     Args:
         config: `datamodule` of a config.
-        learned: folder of what another run has learned of these tracks, where the path is not that of the shards.
     """
     if "cache" not in config:
         return example_vocabulary(config.get("attributes") or ())
     try:
-        known = json.loads(((learned or Path(str(config.path))) / VOCABULARY).read_text(encoding="utf-8"))["attributes"]
+        known = json.loads(Path(str(config.path), VOCABULARY).read_text(encoding="utf-8"))["attributes"]
     except (OSError, ValueError, KeyError):
         known = ()  # `setup` says what is wrong
     return example_vocabulary(known)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from segue.datamodules.learned import by_keys, known_files
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import VERSION, Manifest
@@ -82,8 +81,6 @@ def write_shards(
             has_clock="timestamp" in rows.maker.files.reading.columns,
             num_interleaved=rows.numbers["interleaved"],
             dropped=rows.dropped,
-            files=known_files(rows.read),
-            plays_of_files=by_keys(rows.read.num_plays),
             reading=rows.maker.files.reading,
             vocabulary=vocabulary,
             shards=shards,

@@ -175,11 +175,11 @@ export function Experiment({ room }) {
       ] }))} />
       ${!answer.effects.some((one) => one.metric === "fallback_percent") && html`<p class="faint">${answer.with_fallback ? "No answer was a fallback." : html`Whether an answer was a fallback is in the log only with <code>log.with_fallback=true</code>.`}</p>`}</article>
     ${answer.days.length > 0 && html`<article class="card"><h2>By day</h2><${Table} label="By day" columns=${[
-      { name: "arm" }, { name: "day", isNumber: true }, { name: "users", isNumber: true },
+      { name: "arm" }, { name: "day" }, { name: "users", isNumber: true },
       { name: "effect", isNumber: true }, { name: "interval" }, { name: "p", isNumber: true },
     ]} lines=${answer.days.map((one) => ({ key: one.treatment + one.part, cells: [
       armOf(one.treatment), one.part, count(one.control_users + one.treatment_users),
-      html`<b>${percent(one.effect_percent)}</b>`, range(one.lower_percent, one.upper_percent), pText(one.holm_p_value),
+      html`<b>${percent(one.effect_percent)}</b>`, range(one.lower_percent, one.upper_percent), pText(one.p_value),
     ] }))} /></article>`}`}
   </section>`;
 }

@@ -1,12 +1,10 @@
 """Which lines of a log are events, where in the files a line is, and where a session ends."""
 
 import glob
-import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,6 +83,8 @@ _FAULTS = {
     "experiments": ("experiments IS NULL", "experiments is missing"),
 }
 
+_FILE = "(hash({}) >> 32)::UINTEGER"
+
 _NOTHING = "is_last IS NULL AND timestamp IS NULL AND user_id IS NULL AND track IS NULL"
 
 
@@ -95,26 +95,10 @@ class EventLines:
     Args:
         num: their number.
         num_rejected: number of those that are not events.
-        starts: the file, and the row of the table that its first line has, by the number of a file.
     """
 
     num: int
     num_rejected: int
-    starts: Mapping[int, tuple[Path, int]]
-
-    def place(self, file: int, row: int) -> str:
-        """The file and the number of a line.
-
-        Args:
-            file: number of its file.
-            row: its row in the table.
-        """
-        path, start = self.starts[file]
-        if path.suffix == ".zst":  # which only DuckDB can open
-            return f"{path} row {row - start + 1}"
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            filled = (number for number, line in enumerate(lines, start=1) if line.strip())  # others have no row
-            return f"{path} line {next(islice(filled, row - start, None))}"
 
 
 MaxRejected = Annotated[float, Setting("accepted share of lines that are not events", least=0, most=1)]
@@ -176,33 +160,28 @@ def read_events(
         query = f"""
             CREATE TABLE lines AS
             SELECT *, NOT ({" OR ".join(fault for fault, _ in faults)}) AS is_event
-            FROM (SELECT {wanted}, (hash(filename) >> 32)::UINTEGER AS file FROM {_READ})"""
+            FROM (SELECT {wanted}, {_FILE.format("filename")} AS file FROM {_READ})"""
         database.execute(query, names)
     except duckdb.Error as error:
         raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
-    counts = database.execute("SELECT file, min(rowid), count(*), count(*) FILTER (NOT is_event) FROM lines GROUP BY 1")
-    of_files = {file: tuple(others) for file, *others in counts.fetchall()}
-    query = "SELECT (hash(path) >> 32)::UINTEGER, path FROM (SELECT unnest($paths) AS path)"
-    named = database.execute(query, {"paths": list(map(str, files))}).fetchall()
-    lines = EventLines(
-        num=sum(num for _, num, _ in of_files.values()),
-        num_rejected=sum(num for *_, num in of_files.values()),
-        starts={file: (Path(path), of_files[file][0]) for file, path in named if file in of_files},
-    )
-    if not lines.num:
+    counts = "SELECT count(*), count(*) FILTER (NOT is_event) FROM lines"
+    [(num, num_rejected)] = database.execute(counts).fetchall()
+    if not num:
         raise InputError(f"{where}: the logs are empty; name the logs of serve.py or simulate.py")
-    if lines.num_rejected > max_rejected * lines.num:
+    if num_rejected > max_rejected * num:
         rules = " ".join(f"WHEN {fault} THEN '{rule}'" for fault, rule in faults)
         query = f"""
-            SELECT file, rowid, CASE WHEN {_NOTHING} THEN 'no message, timestamp, user and track' {rules} END
-            FROM lines WHERE NOT is_event ORDER BY rowid LIMIT 1"""
-        [(file, row, rule)] = database.execute(query).fetchall()
+            SELECT path, 1 + row - (SELECT min(rowid) FROM lines WHERE file = wrong.file), rule FROM (
+                SELECT file, rowid AS row,
+                    CASE WHEN {_NOTHING} THEN 'no message, timestamp, user and track' {rules} END AS rule
+                FROM lines WHERE NOT is_event ORDER BY rowid LIMIT 1
+            ) AS wrong, (SELECT unnest($paths) AS path) WHERE {_FILE.format("path")} = file"""
+        [(path, row, rule)] = database.execute(query, {"paths": [*map(str, files)]}).fetchall()
         raise InputError(
-            f"{where}: {lines.num_rejected} of {lines.num} lines are not events, more than max_rejected="
-            f"{max_rejected:g} allows; the first is {lines.place(file, row)}: {rule}; correct the lines, or raise "
-            "max_rejected"
+            f"{where}: {num_rejected} of {num} lines are not events, more than max_rejected={max_rejected:g} allows; "
+            f"the first is row {row} of {path}: {rule}; correct the lines, or raise max_rejected"
         )
-    return lines
+    return EventLines(num=num, num_rejected=num_rejected)
 
 
 def _event_files(folder: Path, where: str) -> list[Path]:

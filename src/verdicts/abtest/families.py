@@ -25,18 +25,14 @@ class Decision:
 
     Args:
         family: name of its family.
-        margin: how much worse the metric may become, in percent of the control mean (in points for a metric of
-            `IN_POINTS`); NaN for a metric that is no guardrail.
-        tested: whether it was tested; a secondary metric is not if the primary effect is not significant.
-        holm_p_value: with Holm's correction within the family; NaN without a test.
+        holm_p_value: with Holm's correction within the family; NaN without a test, as of a secondary metric if the
+            primary effect is not significant.
         significant: whether the effect is significant; of a guardrail, whether its metric is better than the margin.
         alpha: the level that Holm's procedure compared the p-value with. An interval of level 1 − alpha excludes 0
             exactly if the effect is significant.
     """
 
     family: str
-    margin: float
-    tested: bool
     holm_p_value: float
     significant: bool
     alpha: float
@@ -90,12 +86,10 @@ def decide(p_values: Mapping[Key, float], settings: AnalysisSettings) -> dict[Ke
             p_values[key] if opened or np.isnan(p_values[key]) else 1.0
             for key, opened in zip(keys, is_open, strict=True)
         ]
-        corrected, levels = holm(counted), holm_alphas(counted, settings.alpha)
-        for key, opened, p_value, level in zip(keys, is_open, corrected, levels, strict=True):
+        tests = zip(keys, is_open, holm(counted), holm_alphas(counted, settings.alpha), strict=True)
+        for key, opened, p_value, level in tests:
             decisions[key] = Decision(
                 family=family,
-                margin=settings.guardrails[key[1]] or np.nan if family == "guardrail" else np.nan,
-                tested=opened and bool(np.isfinite(p_values[key])),
                 holm_p_value=p_value if opened else np.nan,
                 significant=opened and p_value < settings.alpha,
                 alpha=level if opened else settings.alpha,

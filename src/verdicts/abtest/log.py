@@ -1,11 +1,12 @@
-"""From event logs to sessions and users: what is read, and what is left out."""
+"""From event logs to sessions and users: what is read, and what is left out. E lines, S sessions, A arms."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import duckdb
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Int64
 
 from segue.assignment import GUESTS
 from segue.catalog import changes
@@ -13,7 +14,7 @@ from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.errors import InputError
 from segue.settings import Setting, settings
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, json_object, log_database, read_events
-from segue.verdicts.abtest.known_before import Known, count_known
+from segue.verdicts.abtest.known_before import known_shares
 from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 GUARDS = {
@@ -77,37 +78,39 @@ def read_users(
         if not (texts := [str(text) for (text,) in database.execute(query).fetchall()]):
             raise InputError(f"{where}: no line is an event; name the logs of serve.py or simulate.py")
         name, arm_of_text = ("", dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
-        named = f"experiment {name} in {where}"
-        in_log = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
-        if len(in_log) < 2 and not any_arms:
-            raise InputError(f"{named} has only one arm ({in_log[0]}); a comparison needs two arms")
-        if in_log[0] != "C":
-            raise InputError(f"{named} has no control arm C, only {', '.join(in_log)}; name the control C")
-        if missing := [arm for arm in arms or () if arm not in in_log]:
-            raise InputError(f"arm {missing[0]} of arms= is not in {where}; it has {', '.join(in_log)}")
-        compared = [arm for arm in in_log if arms is None or arm in arms]
+        compared = ["C"] if any_arms else _compared(set(arm_of_text.values()), arms, name, where)
         numbers = {arm: number for number, arm in enumerate(compared)}
         lines = _sorted_lines(database, {text: numbers.get(arm, len(compared)) for text, arm in arm_of_text.items()})
-    guards = {
+    guards: dict[str, int] = {
         "lines_rejected": found.num_rejected,
         "lines_of_guests": num_guests,
         "lines_of_other_experiments": found.num - found.num_rejected - num_guests - len(lines["arm"]),
         "lines_of_other_arms": int((lines["arm"] == len(compared)).sum()),
     }
-    rules = interleaved, session_gap_minutes, unfinished
-    sessions, exposed, faults, known = _sessions_of(lines, len(compared), *rules, folder)
+    first_ms, last_ms = lines["timestamp"].min(initial=np.iinfo(np.int64).max), lines["timestamp"].max(initial=0)
+    lines, exposed = _compared_lines(lines, len(compared), guards)
+    lines, begins, num_interleaved = cut_log(lines, session_gap_minutes, interleaved)
+    start = np.flatnonzero(begins)
+    sessions, has_bad_share = _sessions(lines, start)
+    is_kept = ~has_bad_share & (sessions.is_finished | (unfinished == "keep"))
+    guards |= {
+        "interleaved_sessions": num_interleaved,
+        "sessions_with_bad_shares": int(has_bad_share.sum()),
+        "ends_without_session": int((sessions.is_finished & (sessions.tracks == 1)).sum()),
+        "sessions_without_end": int((~sessions.is_finished).sum()),
+    }
     return Users(
         experiment=name,
         arms=compared,
         exposed=exposed,
-        each=sessions,
+        each=sessions.where(~has_bad_share),
         keeps_unfinished=unfinished == "keep",
-        guards=guards | faults,
-        first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
-        last_ms=int(lines["timestamp"].max(initial=0)),
+        guards=guards,
+        first_ms=int(first_ms),
+        last_ms=int(last_ms),
         num_events=found.num - num_guests,
-        known=known,
-        **sums_of_users(sessions if unfinished == "keep" else sessions.where(sessions.is_finished)),
+        known=known_shares(lines, start, folder, is_kept),
+        **sums_of_users(sessions.where(is_kept)),
     )
 
 
@@ -129,6 +132,19 @@ def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, 
     return name, {text: str(entry[name]) for text, entry in given.items() if name in entry}
 
 
+def _compared(in_log: set[str], arms: list[str] | None, experiment: str, where: str) -> list[str]:
+    """The arms that are compared, the control first."""
+    names = sorted(in_log, key=lambda arm: (arm != "C", len(arm), arm))
+    if names[0] != "C" or len(names) < 2:
+        raise InputError(
+            f"experiment {experiment} in {where} has only the arms {', '.join(names)}; a comparison needs a control "
+            "arm C and at least one other"
+        )
+    if missing := [arm for arm in arms or () if arm not in names]:
+        raise InputError(f"arm {missing[0]} of arms= is not in {where}; it has {', '.join(names)}")
+    return [arm for arm in names if arms is None or arm in arms]
+
+
 def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, int]) -> Lines:
     database.execute("CREATE TABLE arms (experiments VARCHAR, arm USMALLINT)")
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
@@ -142,30 +158,39 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
     return {name: np.asarray(column) for name, column in found.items()}
 
 
-def _sessions_of(
-    lines: Lines, num_arms: int, interleaved: str, gap_minutes: float, unfinished: str, folder: Path
-) -> tuple[Sessions, Any, dict[str, int], Known]:
-    """Cut the lines of each user into sessions; then apply the rules of GUARDS.
+def _compared_lines(lines: Lines, num_arms: int, guards: dict[str, int]) -> tuple[Lines, Int64[np.ndarray, "A"]]:
+    """Leave out lines of other arms (`num_arms`), of users in two arms, and duplicates, and count them in `guards`.
 
     Returns:
-        The sessions without a fault, the number of users of each arm before anything is left out, the faults, and what
-        the users knew before. Lines whose arm is `num_arms` are of arms that are not compared.
+        The lines that are left, and the number of users of each arm before anything is left out.
     """
-    first = np.flatnonzero(changes(lines["user_id"]))
-    in_two_arms = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
-    is_of_two_arms = np.repeat(in_two_arms, np.diff(first, append=len(lines["arm"])))
-    exposed = np.bincount(lines["arm"][first][~in_two_arms], minlength=num_arms)[:num_arms]
-    for arm in range(num_arms) if in_two_arms.any() else ():
-        exposed[arm] += len(np.unique(lines["user_id"][is_of_two_arms & (lines["arm"] == arm)]))
-    is_duplicate = _duplicates(lines)
+    new = changes(lines["user_id"], lines["arm"])
+    own = pd.DataFrame({name: lines[name][new] for name in ("user_id", "arm")}).drop_duplicates()
+    in_two_arms = own["user_id"][own["user_id"].duplicated()].unique()
+    is_of_two_arms, is_duplicate = np.isin(lines["user_id"], in_two_arms), _duplicates(lines)
     if (left_out := is_of_two_arms | is_duplicate | (lines["arm"] == num_arms)).any():  # rare, and the copies are slow
         lines = {key: column[~left_out] for key, column in lines.items()}
-    is_out_of_order = ~changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
-    lines, begins, num_interleaved = cut_log(lines, gap_minutes, interleaved)
-    start = np.flatnonzero(begins)
-    tracks = np.diff(start, append=len(begins))
-    is_finished = lines["is_last"][start + tracks - 1]
-    has_bad_share = np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)
+    is_late = ~changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
+    guards |= {
+        "users_in_two_arms": len(in_two_arms),
+        "duplicate_lines": int((is_duplicate & ~is_of_two_arms).sum()),
+        "lines_behind_the_clock": int(is_late.sum()),
+    }
+    return lines, np.bincount(own["arm"], minlength=num_arms)[:num_arms]
+
+
+def _duplicates(lines: Lines) -> Bool[np.ndarray, "E"]:
+    """Whether each line repeats an earlier one; only lines of one user in one millisecond are compared."""
+    names = ("user_id", "timestamp", "is_last", "track", "time", "latency", "recommendation")
+    is_duplicate = ~changes(lines["user_id"], lines["timestamp"])
+    ties = np.flatnonzero(is_duplicate | np.append(is_duplicate[1:], False))  # which has all that can be duplicates
+    is_duplicate[ties] = pd.DataFrame({name: lines[name][ties] for name in names}).duplicated()
+    return is_duplicate
+
+
+def _sessions(lines: Lines, start: Int64[np.ndarray, "S"]) -> tuple[Sessions, Bool[np.ndarray, "S"]]:
+    """The sessions that begin at these rows, and whether each has a share below 0 or above 1."""
+    tracks = np.diff(start, append=len(lines["time"]))
     sessions = Sessions(
         user_keys=lines["user_id"][start],
         arm_of=lines["arm"][start].astype(np.int64),
@@ -174,25 +199,6 @@ def _sessions_of(
         time=np.add.reduceat(lines["time"], start),
         latency_ms=1000 * np.add.reduceat(lines["latency"], start),
         fallbacks=np.add.reduceat(lines["is_fallback"], start, dtype=np.int64),
-        is_finished=is_finished,
+        is_finished=lines["is_last"][start + tracks - 1],
     )
-    faults = {
-        "users_in_two_arms": int(in_two_arms.sum()),
-        "duplicate_lines": int((is_duplicate & ~is_of_two_arms).sum()),
-        "interleaved_sessions": num_interleaved,
-        "lines_behind_the_clock": int(is_out_of_order.sum()),
-        "sessions_with_bad_shares": int(has_bad_share.sum()),
-        "ends_without_session": int((is_finished & (tracks == 1)).sum()),
-        "sessions_without_end": int((~is_finished).sum()),
-    }
-    known = count_known(lines, start, folder, ~has_bad_share & (is_finished | (unfinished == "keep")))
-    return sessions.where(~has_bad_share), exposed, faults, known
-
-
-def _duplicates(lines: Lines) -> Any:
-    """Whether each line repeats an earlier one; only lines of one user in one millisecond are compared."""
-    names = ("user_id", "timestamp", "is_last", "track", "time", "latency", "recommendation")
-    is_duplicate = ~changes(lines["user_id"], lines["timestamp"])
-    ties = np.flatnonzero(is_duplicate | np.append(is_duplicate[1:], False))  # which has all that can be duplicates
-    is_duplicate[ties] = pd.DataFrame({name: lines[name][ties] for name in names}).duplicated()
-    return is_duplicate
+    return sessions, np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)

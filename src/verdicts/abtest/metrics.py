@@ -1,5 +1,8 @@
 """The metrics of an A/B test. Each gives one value per user, because the test compares users. U users."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float64
 
@@ -24,6 +27,39 @@ IN_POINTS = ("fallback_percent",)
 
 Values = Float64[np.ndarray, "U"]
 """One value for each user."""
+
+Pair = tuple[GroupSummary, GroupSummary]
+"""Summaries of the control and of a treatment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(PercentDifference):
+    """A treatment compared with the control.
+
+    Args:
+        treatment: name of the arm.
+        metric: name of the metric.
+        part: of the log: `day 1`, `first session of a user`, or the like; empty for the whole log.
+        control_users: number of users of the control.
+        treatment_users: number of users of the treatment.
+        control_mean: mean over the users of the control.
+        treatment_mean: mean over the users of the treatment.
+    """
+
+    treatment: str
+    metric: str
+    part: str = ""
+    control_users: int
+    treatment_users: int
+    control_mean: float
+    treatment_mean: float
+
+
+def summary(pair: Pair) -> dict[str, Any]:
+    """The users and the means of a comparison of two groups, as fields of `Comparison`."""
+    control, treated = pair
+    users = {"control_users": control.num, "treatment_users": treated.num}
+    return {**users, "control_mean": control.mean, "treatment_mean": treated.mean}
 
 
 def is_better(metric: str, control_mean: float, treatment_mean: float) -> bool:
@@ -66,7 +102,7 @@ def difference(metric: str, control: GroupSummary, treatment: GroupSummary, alph
     return welch(control, treatment, alpha, 1.0) if metric in IN_POINTS else fieller(control, treatment, alpha)
 
 
-def samples(users: Users, metric: str, number: int) -> tuple[GroupSummary, GroupSummary]:
+def samples(users: Users, metric: str, number: int) -> Pair:
     """Summaries of the control and of a treatment, by its number from 1, each with at least two users."""
     values = metric_values(users, metric)
     return GroupSummary.of(values[users.arm_of == 0]), GroupSummary.of(values[users.arm_of == number])

@@ -1,22 +1,18 @@
-"""The plan of an A/B test: how many users and days it needs, from a log of the past. D days."""
+"""The plan of an A/B test: how many users and days it needs, from a log of the past."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float64
 
 from segue.errors import InputError
-from segue.reports.markdown import bullets
-from segue.reports.numbers import words
+from segue.reports.numbers import number, words
 from segue.reports.result_table import Table
-from segue.reports.writing import write_report
 from segue.settings import Setting, settings
 from segue.statistics.design import minimal_detectable_effect
 from segue.statistics.intervals import GroupSummary
-from segue.verdicts.abtest.metrics import IN_POINTS, metric_values
-from segue.verdicts.abtest.settings import AnalysisSettings
+from segue.verdicts.abtest.metrics import IN_POINTS, Values, metric_values
+from segue.verdicts.abtest.settings import POWER, AnalysisSettings
 from segue.verdicts.abtest.slices import DAY_MS
 from segue.verdicts.abtest.users import Users
 
@@ -26,7 +22,6 @@ LONGEST_DAYS = 365
 EFFECTS = (1, 2, 5, 10, 20)
 """Effects, in percent, that every plan has beside the one that is asked for."""
 
-_Days = Float64[np.ndarray, "D"]
 _HINT = "5 plans a test that detects an effect of 5 %"
 
 
@@ -38,13 +33,11 @@ class Need:
         effect_percent: the effect, in percent of the control mean.
         users: number of users in all arms together.
         days: number of days; None if the log does not say when there are so many users, or after more than a year.
-        is_extrapolated: whether the test is longer than the log.
     """
 
     effect_percent: float
     users: int
     days: int | None
-    is_extrapolated: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +48,7 @@ class Plan:
         metric: name of the primary metric.
         effect_percent: the effect that is asked for.
         alpha: of the test.
-        power: probability of detecting the effect.
         shares: planned share of each arm, the control first.
-        log_days: number of whole days of the log, at least 1.
         users_by_day: number of users in the log until the end of each of its days.
         new_users_a_day: new users on a day after the log; NaN for a log of one day.
         needs: users and days for several effects, ascending, the one that is asked for among them.
@@ -66,9 +57,7 @@ class Plan:
     metric: str
     effect_percent: float
     alpha: float
-    power: float
     shares: list[float]
-    log_days: int
     users_by_day: list[int]
     new_users_a_day: float
     needs: list[Need]
@@ -91,7 +80,7 @@ def make_plan(
 
     Args:
         past: what users did, whatever their arm.
-        settings: primary metric, alpha, power and split; two arms of equal shares if there is no split.
+        settings: primary metric, alpha and split; two arms of equal shares if there is no split.
 
     Raises:
         InputError: the effect is out of range, or the log has too few users or no values.
@@ -101,96 +90,74 @@ def make_plan(
     num_arms = len(settings.split or (1, 1))
     shares = settings.shares(["C", *(f"T{number}" for number in range(1, num_arms))])
     log_days = max(1, int((past.last_ms - past.first_ms + 1) // DAY_MS))
-    mean, variances, users = _by_day(past, settings.primary, log_days)
+    values = [_values(past, settings.primary, day) for day in range(1, log_days + 1)]
+    users = np.array([len(one) for one in values])
+    variances = np.array([one.var(ddof=1) if len(one) > 1 else 0.0 for one in values])
+    mean = float(values[-1].mean()) if users[-1] else 0.0
     if users[-1] < 4 or not mean * variances[-1] > 0:
         raise InputError(
-            f"the log has {int(users[-1])} users with a completed session, or {settings.primary} is the same for all "
-            "of them; a plan needs a log of the past with users who differ"
+            f"the log has {users[-1]} users with a completed session, or {settings.primary} is the same for all of "
+            "them; a plan needs a log of the past with users who differ"
         )
-    middle = (log_days - 1) // 2
-    growth = float(users[-1] - users[middle]) / (log_days - 1 - middle) if log_days > 1 else np.nan
+    growth, slope = np.nan, 0.0
+    if log_days > 1:
+        middle = (log_days - 1) // 2
+        growth = float(users[-1] - users[middle]) / (log_days - 1 - middle)
+        slope = max(np.polyfit(1 / np.arange(1, log_days + 1), variances, 1)[0], 0.0)
     later = np.arange(log_days + 1, LONGEST_DAYS + 1)
-    # the variance is a line over 1 / days
-    slope = max(np.polyfit(1 / np.arange(1, log_days + 1), variances, 1)[0], 0.0) if log_days > 1 else 0.0
     of_later = np.maximum(variances[-1] - slope * (1 / log_days - 1 / later), 0.1 * variances[-1])
     expected_users = np.append(users, users[-1] + growth * (later - log_days))[:LONGEST_DAYS]
-    expected_variance = np.append(variances, of_later)[:LONGEST_DAYS]
+    expected_variances = np.append(variances, of_later)[:LONGEST_DAYS]
     # with arms of their shares, the detectable effect falls with the root of the number of users
     one, other = (GroupSummary(num=1, mean=mean, variance=1 / float(share)) for share in (shares[0], shares[1:].min()))
-    detectable = minimal_detectable_effect(one, other, settings.alpha / (num_arms - 1), settings.power)
+    detectable = minimal_detectable_effect(one, other, settings.alpha / (num_arms - 1), POWER)
     needs = []
     for effect in sorted({plan, *map(float, EFFECTS)}):
-        needed = expected_variance * (detectable / effect) ** 2
+        needed = expected_variances * (detectable / effect) ** 2
         enough = np.flatnonzero(expected_users >= needed)  # NaN, of a log of one day, is not enough
         days = int(enough[0]) + 1 if len(enough) else None
-        num_users = int(np.ceil(needed[(days or log_days) - 1]))
-        needs.append(Need(effect, num_users, days, is_extrapolated=days is None or days > log_days))
+        needs.append(Need(effect, int(np.ceil(needed[(days or log_days) - 1])), days))
     return Plan(
         metric=settings.primary,
         effect_percent=plan,
         alpha=settings.alpha,
-        power=settings.power,
         shares=shares.tolist(),
-        log_days=log_days,
-        users_by_day=users.astype(int).tolist(),
+        users_by_day=users.tolist(),
         new_users_a_day=growth,
         needs=needs,
     )
 
 
-def _by_day(past: Users, metric: str, log_days: int) -> tuple[float, _Days, _Days]:
-    """Mean of the user values, their variance until the end of each day, and the number of users until then."""
-    sessions, variances, users, mean = past.counted, np.zeros(log_days), np.zeros(log_days), 0.0
-    for day in range(log_days):
-        until = sessions.where(sessions.started_ms < past.first_ms + (day + 1) * DAY_MS)
-        values = metric_values(past.of(until), metric)
-        users[day] = len(values)
-        if len(values) > 1:
-            variances[day], mean = values.var(ddof=1), float(values.mean())
-    return mean, variances, users
-
-
-def sentence(plan: Plan) -> str:
-    """What the test needs, in one sentence."""
-    need = next(one for one in plan.needs if one.effect_percent == plan.effect_percent)
-    head = (
-        f"To detect an effect of {need.effect_percent:g} % on {words(plan.metric)} with probability {plan.power:g} "
-        f"(alpha {plan.alpha:g}), the test needs {need.users:,} users in {len(plan.shares)} arms"
-    )
-    if need.days is None and plan.log_days == 1:
-        return f"{head}; the log covers one day, therefore it does not say how many users more days bring."
-    if need.days is None:
-        return f"{head}; with the traffic of the log, {LONGEST_DAYS} days are not enough."
-    beyond = f", extrapolated from a log of {plan.log_days} days" if need.is_extrapolated else ""
-    return f"{head}: {need.days} day{'s' * (need.days != 1)} with the traffic of the log{beyond}."
+def _values(past: Users, metric: str, days: int) -> Values:
+    """The values of the users in the first days of a log."""
+    sessions = past.counted
+    return metric_values(past.of(sessions.where(sessions.started_ms < past.first_ms + days * DAY_MS)), metric)
 
 
 def plan_table(plan: Plan) -> Table:
-    """How many users and days each effect needs."""
-    rows = [[f"{one.effect_percent:g}", f"{one.users:,}", str(one.days or "–")] for one in plan.needs]
-    columns = ["effect in %", "users in all arms", "days"]
-    return Table(title=f"Plan for {words(plan.metric)}", columns=columns, rows=rows, align="rrr")
+    """How many users and days each effect needs, and what the plan assumes."""
+    metric, users, growth = words(plan.metric), plan.users_by_day, plan.new_users_a_day
+    [asked] = [one for one in plan.needs if one.effect_percent == plan.effect_percent]
+    return Table(
+        title=f"Plan for {metric}",
+        columns=["effect in %", "users in all arms", "days"],
+        rows=[[f"{one.effect_percent:g}", f"{one.users:,}", str(one.days or "–")] for one in plan.needs],
+        align="rrr",
+        notes=[
+            f"To detect an effect of {asked.effect_percent:g} % on {metric} with probability {POWER:g} (alpha "
+            f"{plan.alpha:g}), the test needs {asked.users:,} users in {len(plan.shares)} arms: {_days(plan, asked)}.",
+            f"The log covers {len(users)} days: {users[0]:,} users on the first day, {users[-1]:,} until the end; then "
+            f"{number(growth, ',.0f')} new users a day.",
+            f"Shares of the arms: {', '.join(f'{share:.1%}' for share in plan.shares)}. If weekdays differ, the test "
+            "must run for whole weeks.",
+        ],
+        is_apart=True,
+    )
 
 
-def write_plan(plan: Plan, folder: Path, provenance: dict[str, str]) -> None:
-    """Write `plan.md` and `plan.json`.
-
-    Args:
-        plan: the plan.
-        folder: where the files go; created if missing.
-        provenance: command, commit and versions, by name.
-    """
-    blocks = ["# Plan of an A/B test", sentence(plan), plan_table(plan).markdown(), bullets(explain(plan))]
-    write_report(folder, "plan", asdict(plan), provenance, blocks=blocks)
-
-
-def explain(plan: Plan) -> list[str]:
-    """What the plan assumes, a line each."""
-    traffic = f"{plan.users_by_day[0]:,} users on the first day, {plan.users_by_day[-1]:,} until the end"
-    growth = "" if np.isnan(plan.new_users_a_day) else f"; {plan.new_users_a_day:,.0f} new users a day after it"
-    return [
-        f"The log covers {plan.log_days} day{'s' * (plan.log_days != 1)}: {traffic}{growth}.",
-        f"Shares of the arms: {', '.join(f'{share:.1%}' for share in plan.shares)}.",
-        "–: the log does not say when there are so many users, or it takes more than a year.",
-        "The test must run for whole weeks if weekdays differ.",
-    ]
+def _days(plan: Plan, need: Need) -> str:
+    log_days = len(plan.users_by_day)
+    if need.days is None:
+        return "the log covers one day" if log_days == 1 else f"{LONGEST_DAYS} days of the log's traffic are not enough"
+    beyond = f", extrapolated from a log of {log_days} days" if need.days > log_days else ""
+    return f"{need.days} days with the traffic of the log{beyond}"

@@ -1,6 +1,6 @@
 """Releases that a service answered from one after another: how much of its recommendations listeners played."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,10 +9,8 @@ from jaxtyping import Float64, Int64
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
-from segue.reports.markdown import bullets
 from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
-from segue.reports.writing import write_report
 from segue.statistics.intervals import LEVEL, UNKNOWN, GroupSummary, MeanInterval, PercentDifference, fieller
 from segue.verdicts.abtest.events import Lines, cut_log, log_database, read_events
 
@@ -32,27 +30,17 @@ class ServedRelease:
     Args:
         release: its version.
         first_ms: time of its first answer, in milliseconds since 1970.
-        plays: number of its recommendations that were played.
-        users: number of users who played them.
-        share_played: mean share of a track that was played, in [0, 1].
-        lower: lower bound of its interval of level 95 %, clustered by user; NaN with one user.
-        upper: upper bound of its interval.
-        change_percent: to the share played of the release that answered just before its first answer, in percent of
-            that; NaN for the first release.
-        change_lower_percent: lower bound of its interval of level 95 %; NaN with fewer than two users.
-        change_upper_percent: upper bound of its interval.
+        users: number of users who played its recommendations.
+        played: the mean share of a track that was played, in [0, 1], with its interval clustered by user, and the
+            number of plays.
+        change: to the release that answered just before its first answer; unknown for the first release.
     """
 
     release: str
     first_ms: int
-    plays: int
     users: int
-    share_played: float
-    lower: float
-    upper: float
-    change_percent: float
-    change_lower_percent: float
-    change_upper_percent: float
+    played: MeanInterval
+    change: PercentDifference
 
 
 def compare_releases(folder: Path, *, max_rejected: float, session_gap_minutes: float) -> list[ServedRelease]:
@@ -85,27 +73,20 @@ def compare_releases(folder: Path, *, max_rejected: float, session_gap_minutes: 
     is_played = ~begins[1:] & (lines["recommendation"][:-1] == lines["track"][1:])
     after = np.flatnonzero(is_played & (lines["release"][:-1] != "")) + 1
     after = after[np.argsort(lines["timestamp"][after - 1], kind="stable")]
-    names, first, release = np.unique(
-        np.asarray(lines["release"], str)[after - 1], return_index=True, return_inverse=True
-    )
-    user, share = np.unique(lines["user_id"][after], return_inverse=True)[1], np.clip(lines["time"][after], 0, 1)
+    versions = lines["release"][after - 1].astype(str)
+    names, first, release = np.unique(versions, return_index=True, return_inverse=True)
+    user, share = lines["user_id"][after], np.clip(lines["time"][after], 0, 1)
     found = list[ServedRelease]()
     for which in np.argsort(first).tolist():
         own, at = release == which, first[which]
-        mean = MeanInterval.of_clusters(share[own], user[own], LEVEL)
         change = change_of_release(release, user, share, before=int(release[at - 1]), now=which) if at else UNKNOWN
         found.append(
             ServedRelease(
                 release=str(names[which]),
                 first_ms=int(lines["timestamp"][after[at] - 1]),
-                plays=mean.num,
                 users=len(np.unique(user[own])),
-                share_played=mean.mean,
-                lower=mean.lower,
-                upper=mean.upper,
-                change_percent=change.effect_percent,
-                change_lower_percent=change.lower_percent,
-                change_upper_percent=change.upper_percent,
+                played=MeanInterval.of_clusters(share[own], user[own], LEVEL),
+                change=change,
             )
         )
     if not found:
@@ -148,29 +129,14 @@ def change_of_release(
     return fieller(summaries[0], summaries[1], 1 - LEVEL, float(np.cov(linear)[0, 1]) / len(users))
 
 
-def releases_table(rows: list[ServedRelease]) -> Table:
+def releases_table(found: list[ServedRelease]) -> Table:
     """A row for each release."""
-    cells = [
-        [
-            *(row.release, datetime.fromtimestamp(row.first_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")),
-            *(f"{row.users:,}", f"{row.plays:,}"),
-            f"{number(row.share_played, '.3f')}\n{interval(row.lower, row.upper, '.3f')}",
-            f"{number(row.change_percent, '+.1f')}\n"
-            f"{interval(row.change_lower_percent, row.change_upper_percent, '+.1f')}",
-        ]
-        for row in rows
-    ]
-    columns = ["release", "first answer, UTC", "users", "plays", "share played [interval]", "change in % [interval]"]
-    return Table(title="Releases", columns=columns, rows=cells, align="Llrrrr")
-
-
-def write_releases(rows: list[ServedRelease], folder: Path, provenance: dict[str, str]) -> None:
-    """Write `releases.md` and `releases.json`.
-
-    Args:
-        rows: of the releases.
-        folder: where the files go; created if missing.
-        provenance: command, commit and versions, by name.
-    """
-    blocks = ["# Releases", releases_table(rows).markdown(), bullets(REMARKS)]
-    write_report(folder, "releases", {"releases": [asdict(row) for row in rows]}, provenance, blocks=blocks)
+    rows = []
+    for one in found:
+        first = datetime.fromtimestamp(one.first_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        played = f"{one.played.mean:.3f}\n{interval(one.played.lower, one.played.upper, '.3f')}"
+        bounds = interval(one.change.lower_percent, one.change.upper_percent, "+.1f")
+        change = f"{number(one.change.effect_percent, '+.1f')}\n{bounds}"
+        rows.append([one.release, first, f"{one.users:,}", f"{one.played.num:,}", played, change])
+    columns = ["release", "first answer,\nUTC", "users", "plays", "share played\n[interval]", "change in %\n[interval]"]
+    return Table(title="Releases", columns=columns, rows=rows, align="Llrrrr", notes=REMARKS, is_apart=True)

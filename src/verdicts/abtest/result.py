@@ -5,18 +5,27 @@ from math import nan
 from typing import Any
 
 from segue.statistics.intervals import UNKNOWN, PercentDifference
-from segue.verdicts.abtest.known_before import Discovered
-from segue.verdicts.abtest.metrics import is_better
+from segue.verdicts.abtest.metrics import Comparison, is_better
 from segue.verdicts.abtest.settings import AnalysisSettings
-from segue.verdicts.abtest.slices import Slice, Unfinished, count_unfinished
+from segue.verdicts.abtest.slices import Unfinished, count_unfinished
 from segue.verdicts.abtest.users import Users
 
 SRM_ALPHA = 0.001
 """If the p-value of the sample-ratio test is below this level, the verdict is withheld."""
 
+METHODS = {
+    "mean of users": "The verdict: the difference of the user means (Fieller).",
+    "ratio of sums": "All time over all sessions, or the like (delta method): users with many sessions count more.",
+    "CUPED": "Less what each user's behaviour before the experiment predicts.",
+    "always valid": "Also if the test is analysed repeatedly while it runs (mixture sequential test).",
+    "unfinished, bounds": "If the sessions without a `last` of one arm, or of the other, had become as long as the "
+    "longest session of the log.",
+}
+"""What each method does."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Effect(PercentDifference):
+class Effect(Comparison):
     """One metric of one treatment, compared with the control.
 
     Each name that ends in `_percent` is in percent of the control mean; for `fallback_percent`, which is in percent
@@ -24,61 +33,42 @@ class Effect(PercentDifference):
     of the effect itself are Welch's, without a correction.
 
     Args:
-        treatment: name of the arm.
-        metric: name of the metric.
         family: `primary`, `secondary` or `guardrail`; the tests of a family are corrected together.
         margin: how much worse a guardrail may become, in the unit of the effect; NaN for other metrics.
         unit: of the effect: `%`, or `points` for a metric that is in percent itself.
         decision: `better`, `worse`, `not significant` or `not tested`; of a guardrail `holds` (the interval is
             better than the margin), `broken` (it is worse) or `not shown`; `no test` if no value varies.
-        control_users: number of users in the control arm.
-        treatment_users: number of users in the treatment arm.
-        control_mean: mean over the users of the control arm.
-        treatment_mean: mean over the users of the treatment arm.
         significant: whether `p_value` is below alpha, without correction for the number of tests.
         level: of the intervals other than Welch's. It is the level of the test, which Holm's correction decides: an
             interval excludes 0 exactly if the effect is significant.
-        tested: whether there was a test. A secondary metric is not tested if the primary effect is not significant.
-        holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test. The test of a
-            guardrail is that of non-inferiority; its p-value is twice the one-sided one.
-        holm_significant: whether `holm_p_value` is below alpha.
+        holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test: a secondary
+            metric is not tested if the primary effect is not significant. The test of a guardrail is that of
+            non-inferiority; its p-value is twice the one-sided one.
         relative: Fieller's interval, which the verdict uses; its bounds are NaN if the control mean could be 0.
         always_valid: the bounds for continuous monitoring.
-        bootstrap: the bounds of the bootstrap.
         ratio: the effect on the ratio of sums, such as all time over all sessions of an arm, with its Fieller interval
             (delta method) and p-value, not corrected; NaN for metrics that are no ratio.
         cuped: the effect with CUPED, with its Fieller interval and p-value.
         cuped_variance_saved_percent: share of the variance that CUPED removes, in percent.
-        minimal_detectable_percent: effect that is detected with the power of the settings.
-        users_needed: users needed in both arms together, by the effect to detect in percent.
+        minimal_detectable_percent: effect that is detected with probability `settings.POWER`.
 
     Source: `effect_percent`, `lower_percent`, `upper_percent`, `p_value` and `significant` follow the published A/B
     spreadsheet of 2023.
     """
 
-    treatment: str
-    metric: str
     family: str
     margin: float
     unit: str
     decision: str
-    control_users: int
-    treatment_users: int
-    control_mean: float
-    treatment_mean: float
     significant: bool
     level: float
-    tested: bool
     holm_p_value: float
-    holm_significant: bool
     relative: PercentDifference
     always_valid: PercentDifference = UNKNOWN
-    bootstrap: PercentDifference = UNKNOWN
     ratio: PercentDifference = UNKNOWN
     cuped: PercentDifference = UNKNOWN
     cuped_variance_saved_percent: float = nan
     minimal_detectable_percent: float = nan
-    users_needed: dict[str, int] | None = None
 
     @property
     def is_clear(self) -> bool:
@@ -90,24 +80,10 @@ class Effect(PercentDifference):
         found: dict[str, Any] = {"better": is_better(self.metric, self.control_mean, self.treatment_mean)}
         for name, value in vars(self).items():
             if isinstance(value, PercentDifference):
-                known = vars(value) if name in ("ratio", "cuped") else ("lower_percent", "upper_percent")
-                found |= {f"{name}_{key}": getattr(value, key) for key in known}
+                found |= {f"{name}_{key}": number for key, number in vars(value).items()}
             else:
                 found[name] = value
         return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method(PercentDifference):
-    """The effect on the primary metric by one method.
-
-    Args:
-        method: name of the method.
-        meaning: what the method does, in one sentence.
-    """
-
-    method: str
-    meaning: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +102,6 @@ class Analysis:
         changes: that effect in the second half of the days less that in the first half, in percentage points, by the
             name of the treatment; empty for a log of one day.
         verdicts: one sentence for each treatment, by its name.
-        methods: the effect on the primary metric by every method, by the name of the treatment.
         recommenders: what each arm is, by its name; empty for a log, which does not say it.
         discovery: how much of what is played was known before; empty where too few users have an earlier session.
     """
@@ -137,12 +112,11 @@ class Analysis:
     sample_ratio_p_value: float
     exposure_p_value: float
     unfinished: dict[str, Unfinished]
-    slices: list[Slice]
+    slices: list[Comparison]
     changes: dict[str, PercentDifference]
+    discovery: list[Comparison]
     verdicts: dict[str, str] = field(default_factory=dict)
-    methods: dict[str, list[Method]] = field(default_factory=dict)
     recommenders: dict[str, str] = field(default_factory=dict)
-    discovery: list[Discovered] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -159,7 +133,7 @@ class Analysis:
 
     def depends_on_unfinished(self, treatment: str) -> bool:
         """Whether the arms differ in their share of unfinished sessions, and these could change the verdict."""
-        one, effect = self.unfinished[treatment], self.effect(treatment, self.settings.primary)
+        one, effect = self.unfinished[treatment], self.primary(treatment)
         if not one.p_value < SRM_ALPHA:
             return False
         worst = one.lower_percent if effect.effect_percent > 0 else -one.upper_percent
@@ -172,6 +146,21 @@ class Analysis:
     def effect(self, treatment: str, metric: str) -> Effect:
         """The effect of one treatment on one metric."""
         return next(one for one in self.effects if (one.treatment, one.metric) == (treatment, metric))
+
+    def primary(self, treatment: str) -> Effect:
+        """The effect of one treatment on the primary metric."""
+        return self.effect(treatment, self.settings.primary)
+
+    def methods(self, treatment: str) -> dict[str, PercentDifference]:
+        """The effect on the primary metric by each of `METHODS` that gave an interval, that of the verdict first.
+
+        The intervals have the level of the test.
+        """
+        effect, unfinished = self.primary(treatment), self.unfinished[treatment]
+        bounds = PercentDifference(lower_percent=unfinished.lower_percent, upper_percent=unfinished.upper_percent)
+        found = (effect.relative, effect.ratio, effect.cuped, effect.always_valid, bounds)
+        named = dict(zip(METHODS, found, strict=True))
+        return {name: one for name, one in named.items() if one.lower_percent == one.lower_percent}
 
     def record(self) -> dict[str, Any]:
         """The result as plain values, as in `abtest.json`."""
@@ -195,6 +184,5 @@ class Analysis:
             "slices": [asdict(one) for one in self.slices],
             "discovery": [asdict(one) for one in self.discovery],
             "changes": {arm: asdict(one) for arm, one in self.changes.items()},
-            "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},
             "settings": asdict(self.settings),
         }

@@ -11,11 +11,14 @@ from segue.errors import InputError
 from segue.settings import Setting, settings
 from segue.verdicts.abtest.metrics import METRICS
 
+POWER = 0.8
+"""Probability of detecting the minimal detectable effect."""
+
 
 @settings("analysis")
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSettings:
-    """What is computed, and when an effect counts as significant."""
+    """When an effect counts as significant."""
 
     primary: Annotated[
         str, Setting("metric that the verdict is about; choose it before the experiment", choices=tuple(METRICS))
@@ -32,20 +35,10 @@ class AnalysisSettings:
     alpha: Annotated[
         float, Setting("accepted rate of false alarms; intervals have level 1 − alpha", above=0, most=0.5)
     ] = 0.05
-    power: Annotated[
-        float, Setting("probability of detecting the minimal detectable effect", least=0.5, most=0.9999)
-    ] = 0.8
     split: Annotated[
         list[float] | None,
         Setting("planned shares of the arms in their order, such as [0.9, 0.1]; null for equal shares", above=0),
     ] = None
-    slices: Annotated[bool, Setting("the effect by day, in first and later sessions, and by activity")] = True
-    always_valid_percent: Annotated[
-        float | None,
-        Setting("expected effect, for the interval for continuous monitoring; null for none", above=0, most=1000),
-    ] = 10.0
-    bootstrap_rounds: Annotated[int, Setting("of the bootstrap interval; 0 for none", least=0, most=100_000)] = 1000
-    seed: Annotated[int, Setting("of the bootstrap", least=0)]
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.guardrails if name not in METRICS]:

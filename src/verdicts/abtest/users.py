@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from segue.catalog import changes
-from segue.verdicts.abtest.known_before import Known
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,7 +92,7 @@ class Users:
         first_ms: time of the first event of the experiment, in milliseconds since 1970.
         last_ms: time of its last event, in milliseconds since 1970.
         num_events: number of lines read.
-        known: what the users knew before of what they played; None if it was not counted.
+        known: what the users knew before of what they played; see `known_before.known_shares`.
     """
 
     experiment: str
@@ -111,7 +111,7 @@ class Users:
     first_ms: int
     last_ms: int
     num_events: int
-    known: Known | None = None
+    known: pd.DataFrame
 
     def __len__(self) -> int:
         return len(self.user_keys)

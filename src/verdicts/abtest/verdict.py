@@ -4,14 +4,21 @@ import numpy as np
 
 from segue.reports.numbers import duration, interval, p_equals, words
 from segue.reports.result_table import Table
+from segue.statistics.intervals import PercentDifference
 from segue.verdicts.abtest.log import GUARDS
-from segue.verdicts.abtest.result import SRM_ALPHA, Analysis, Effect
-from segue.verdicts.abtest.slices import DAY_MS, count_unfinished
+from segue.verdicts.abtest.result import Analysis, Effect
+from segue.verdicts.abtest.settings import POWER
+from segue.verdicts.abtest.slices import DAY_MS, Unfinished, count_unfinished
 
 SHORT_DAYS = 7
 """A log of fewer days cannot show whether weekdays differ, or whether an effect fades."""
 
 _FAILED = {"broken": "is broken", "not shown": "is not shown to hold"}
+
+
+def bounds(one: PercentDifference | Unfinished) -> str:
+    """The interval of an effect."""
+    return interval(one.lower_percent, one.upper_percent, "+.1f")
 
 
 def verdict(analysis: Analysis, treatment: str) -> str:
@@ -24,7 +31,7 @@ def verdict(analysis: Analysis, treatment: str) -> str:
     Returns:
         One sentence that begins with `better`, `worse`, `no significant difference`, `no test` or `withheld`.
     """
-    effect, unfinished = analysis.effect(treatment, analysis.settings.primary), analysis.unfinished[treatment]
+    effect, unfinished = analysis.primary(treatment), analysis.unfinished[treatment]
     control, metric = analysis.users.arms[0], words(analysis.settings.primary)
     size = _size(effect, control)
     if analysis.is_withheld:
@@ -34,12 +41,9 @@ def verdict(analysis: Analysis, treatment: str) -> str:
             f"the effect on {metric} ({size}) is not valid"
         )
     if analysis.depends_on_unfinished(treatment):
-        between = interval(unfinished.lower_percent, unfinished.upper_percent, "+.1f")
         return (
             f"withheld: the arms differ in their sessions without a `last` ({p_equals(unfinished.p_value)}), and the "
-            f"effect on {metric} depends on how these would have ended: {size} "
-            f"{'as long as they are in the log' if analysis.users.keeps_unfinished else 'without them'}, between "
-            f"{between} if they had gone on"
+            f"effect on {metric} ({size}) would be in {bounds(unfinished)} if they had gone on"
         )
     sentence = f"no significant difference from {control} in {metric}: {size}"
     if effect.decision == "no test":
@@ -49,19 +53,18 @@ def verdict(analysis: Analysis, treatment: str) -> str:
     elif np.isfinite(effect.minimal_detectable_percent):
         sentence += (
             f"; with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
-            f"probability {analysis.settings.power:g}"
+            f"probability {POWER:g}"
         )
     guardrails = [one for one in _guardrails(analysis) if one.treatment == treatment]
     failed = [
-        f"; guardrail {words(one.metric)} {_FAILED[one.decision]}: {_size(one, control)}, margin "
-        f"{one.margin:g} {one.unit}"
+        f"guardrail {words(one.metric)} {_FAILED[one.decision]}: {_size(one, control)}, margin {one.margin:g} "
+        f"{one.unit}"
         for one in guardrails
         if one.decision in _FAILED
     ]
     if guardrails and not failed:
-        name = words(guardrails[0].metric)
-        failed = ["; all guardrails hold" if len(guardrails) > 1 else f"; guardrail {name} holds"]
-    return sentence + "".join(failed)
+        failed = ["all guardrails hold" if len(guardrails) > 1 else f"guardrail {words(guardrails[0].metric)} holds"]
+    return "; ".join([sentence, *failed])
 
 
 def _guardrails(analysis: Analysis) -> list[Effect]:
@@ -72,12 +75,11 @@ def _size(effect: Effect, control: str) -> str:
     """The effect with its interval; where the control mean is 0, both means, because there is no percent of 0."""
     if not np.isfinite(effect.effect_percent):
         return f"{effect.control_mean:.4g} in {control}, {effect.treatment_mean:.4g} in {effect.treatment}"
-    bounds = interval(effect.relative.lower_percent, effect.relative.upper_percent, "+.1f")
-    return f"{effect.effect_percent:+.1f} {effect.unit} {bounds}"
+    return f"{effect.effect_percent:+.1f} {effect.unit} {bounds(effect.relative)}"
 
 
 def users_table(analysis: Analysis) -> Table:
-    """The users of each arm against the planned split."""
+    """The users of each arm against the planned split, and what the test of it says."""
     users = analysis.users
     exposed, num_arms = users.exposed, len(users.arms)
     sessions = np.bincount(users.arm_of, users.sessions, minlength=num_arms)
@@ -89,7 +91,8 @@ def users_table(analysis: Analysis) -> Table:
         "users compared": [f"{count:,}" for count in np.bincount(users.arm_of, minlength=num_arms)],
         "sessions compared": [f"{count:,.0f}" for count in sessions],
     }
-    return Table(title="Users", columns=list(cells), rows=list(zip(*cells.values(), strict=True)), align="lrrrrr")
+    rows = list(zip(*cells.values(), strict=True))
+    return Table(columns=list(cells), rows=rows, align="lrrrrr", notes=[split_sentence(analysis)])
 
 
 def split_sentence(analysis: Analysis) -> str:
@@ -104,28 +107,27 @@ def split_sentence(analysis: Analysis) -> str:
 
 
 def doubts(analysis: Analysis) -> list[str]:
-    """What could be wrong, the gravest first; the last sentences name the checks that found nothing or were not made.
+    """What could be wrong, the gravest first; the last sentence names the checks that found nothing.
 
     Returns:
         A list of sentences.
     """
+    effects, guards = {arm: analysis.primary(arm) for arm in analysis.verdicts}, analysis.users.guards
     checks = {
-        "split of the users": _split(analysis) if analysis.is_withheld else [],
+        "split of the users": _split(analysis),
         "unfinished sessions": _unfinished(analysis),
-        "other methods": [line for arm in analysis.verdicts for line in _other_methods(analysis, arm)],
+        "ratio of sums": [
+            f"{arm}: the ratio of sums ({one.ratio.effect_percent:+.1f} %) is outside the interval of the mean of "
+            "users. Users with many sessions react differently from users with few; which of them is the change for?"
+            for arm, one in effects.items()
+            if one.ratio.effect_percent < one.relative.lower_percent
+            or one.ratio.effect_percent > one.relative.upper_percent
+        ],
         "change of the effect over time": [
-            f"{arm}: the effect changes by {one.effect_percent:+.1f} points "
-            f"{interval(one.lower_percent, one.upper_percent, '+.1f')} from the first half of the days to the second "
-            f"half ({p_equals(one.p_value)}). What it will be later is not known."
+            f"{arm}: the effect changes by {one.effect_percent:+.1f} points {bounds(one)} from the first half of the "
+            f"days to the second half ({p_equals(one.p_value)}). What it will be later is not known."
             for arm, one in analysis.changes.items()
             if one.p_value < analysis.settings.alpha
-        ],
-        "segments": [
-            f"{one.treatment}: in the segment {one.split} = {one.part} the effect has the other sign: "
-            f"{one.effect_percent:+.1f} % {interval(one.lower_percent, one.upper_percent, '+.1f')}."
-            for one in analysis.slices
-            if one.significant
-            and one.effect_percent * analysis.effect(one.treatment, analysis.settings.primary).effect_percent < 0
         ],
         "guardrails": [
             f"{one.treatment}: guardrail {words(one.metric)} {_FAILED[one.decision]}."
@@ -133,85 +135,47 @@ def doubts(analysis: Analysis) -> list[str]:
             if one.decision in _FAILED
         ],
         "faults of the log": [
-            f"{analysis.users.guards[name]:,} {rule}."
+            f"{guards[name]:,} {rule}."
             for name, rule in GUARDS.items()
-            if analysis.users.guards.get(name) and name != "sessions_without_end"
+            if guards.get(name) and name != "sessions_without_end"
         ],
         "length of the log": _length(analysis),
     }
-    not_made = {
-        "change of the effect over time": not analysis.changes,
-        "segments": not analysis.slices,
-        "guardrails": not _guardrails(analysis),
-    }
-    clean = ", ".join(name for name, lines in checks.items() if not lines and not not_made.get(name))
-    skipped = ", ".join(name for name, is_skipped in not_made.items() if is_skipped)
-    looks = (
-        "If the results were looked at before the planned end, the verdict is too optimistic; the interval of the "
-        "method `always valid` is not."
-    )
+    if not analysis.changes:
+        del checks["change of the effect over time"]
+    clean = ", ".join(name for name, lines in checks.items() if not lines)
     return [
         *(line for lines in checks.values() for line in lines),
-        *[looks] * (analysis.settings.always_valid_percent is not None),
+        "If the results were looked at before the planned end, the verdict is too optimistic; the interval of the "
+        "method `always valid` is not.",
         *[f"Checked, and nothing found: {clean}."] * bool(clean),
-        *[f"Not checked, because the log or the settings do not allow it: {skipped}."] * bool(skipped),
     ]
 
 
 def _split(analysis: Analysis) -> list[str]:
-    arms = analysis.users.arms
-    smallest = arms[1 + int(np.argmin(analysis.users.exposed[1:]))]
-    others = ",".join(arm for arm in arms if arm != smallest)
-    remedy = f" If {smallest} is no part of the test, leave it out: arms=[{others}]." * (len(arms) > 2)
+    arms, exposed = analysis.users.arms, analysis.users.exposed
+    smallest = arms[1 + int(np.argmin(exposed[1:]))]
+    remedy = f" If {smallest} is no part of the test, arms= without it leaves it out." * (len(arms) > 2)
     return [
         "The users are not split as planned: some are probably missing in one arm, and the means are not comparable. "
         f"Find the cause before you use the numbers.{remedy}"
-    ]
+    ] * analysis.is_withheld
 
 
 def _unfinished(analysis: Analysis) -> list[str]:
-    users, counts = analysis.users, count_unfinished(analysis.users)
-    if not any(counts.values()):
-        return []
-    in_log = zip(counts.items(), np.bincount(users.each.arm_of, minlength=len(users.arms)), strict=True)
-    shares = ", ".join(f"{arm} {count:,} of {total:,}" for (arm, count), total in in_log)
+    counts = count_unfinished(analysis.users)
     tests = ", ".join(f"{arm}: {p_equals(one.p_value)}" for arm, one in analysis.unfinished.items())
-    differ = any(one.p_value < SRM_ALPHA for one in analysis.unfinished.values())
     return [
-        f"Sessions without a `last`: {shares}. The arms {'differ' if differ else 'do not differ'} in their share at "
-        f"the level {SRM_ALPHA:g} ({tests}). Long sessions are cut off more often than short ones; the table of "
-        "methods shows what these sessions could change."
-    ]
-
-
-def _other_methods(analysis: Analysis, treatment: str) -> list[str]:
-    """Methods that disagree with the verdict on whether there is an effect."""
-    primary, *others = analysis.methods[treatment]
-    lines = [
-        f"{treatment}: the method `{row.method}` disagrees with the verdict: "
-        f"{interval(row.lower_percent, row.upper_percent, '+.1f')} %, {row.meaning}."
-        for row in others
-        if np.isfinite(primary.lower_percent)
-        and (row.lower_percent > 0, row.upper_percent < 0) != (primary.lower_percent > 0, primary.upper_percent < 0)
-    ]
-    effect = analysis.effect(treatment, analysis.settings.primary)
-    ratio = effect.ratio.effect_percent
-    if ratio < effect.relative.lower_percent or ratio > effect.relative.upper_percent:
-        lines.append(
-            f"{treatment}: the ratio of sums ({ratio:+.1f} %) is outside the interval of the mean of users. Users with "
-            "many sessions react differently from users with few; which of them is the change for?"
-        )
-    return lines
+        f"Sessions without a `last`: {', '.join(f'{arm} {count:,}' for arm, count in counts.items())} (test of an "
+        f"equal share, {tests}). Long sessions are cut off more often than short ones."
+    ] * any(counts.values())
 
 
 def _length(analysis: Analysis) -> list[str]:
     users, length_ms = analysis.users, analysis.users.last_ms - analysis.users.first_ms
     busy = np.unique((users.each.started_ms - users.first_ms) // DAY_MS)
     num_days = int(busy.max(initial=-1)) + 1  # without the last day, which may have only ends of sessions
-    idle = (
-        f"On {num_days - len(busy):,} of the first {num_days:,} days of the log no session began. Check that no part "
-        "of the log is missing."
-    )
+    idle = f"On {num_days - len(busy):,} of the first {num_days:,} days of the log no session began: is a part missing?"
     short = (
         f"The log covers {duration(length_ms / 1000)}. Less than a week does not show whether weekdays differ, or "
         "whether the effect fades when it is no longer new."

@@ -20,7 +20,6 @@ from segue.statistics.online import LISTENERS_FILE, TIME
 from segue.statistics.ranking import BY_NEWNESS
 from segue.tracking.named_runs import find_run
 from segue.tracking.store import (
-    BEGAN_FROM,
     EVALUATED,
     EXPORTED,
     INTERRUPTED,
@@ -81,8 +80,6 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
             for run in runs
             if run.data.tags.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in run.data.tags
         ]
-    nights = [run for run in runs if BEGAN_FROM in run.data.tags]  # each is tested on other plays
-    runs = [run for run in runs if BEGAN_FROM not in run.data.tags]
     finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
     where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
     if not finished and filter_string:
@@ -100,7 +97,6 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
     same = [run for run in finished if run.data.tags.get("data_digest") == digest]
     notes = {
         "left out: {} runs that are not finished or were pruned": len(runs) - len(finished),
-        "left out: {} nights, which night.json compares": len(nights),
         "interrupted with Ctrl-C, compared as they are: {} runs": sum(INTERRUPTED in run.data.tags for run in finished),
         f"left out: {{}} runs trained on other data than the newest run (data {digest}); parent= or filter= choose "
         "other runs": len(finished) - len(same),

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from segue.assignment import GUESTS
 from segue.catalog import Catalog, changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
+from segue.datamodules.reading.units import LATEST_MS
 from segue.picking.last_ten import NUM_PLAYS, LastPlays
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
+from segue.runs.profiles import FILE as PROFILES
 from segue.settings import settings
-from segue.statistics.discovery import Discovery
+from segue.statistics.discovery import Discovery, is_in
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, log_database, read_events
-from segue.verdicts.abtest.known_before import replayed
 
 MOST_PLAYS = 20_000
 """Plays of a listener before a session that their profile is computed from, at most: the last ones."""
@@ -238,7 +240,7 @@ def _sessions(lines: Lines, catalog: Catalog, folder: Path, lines_rejected: int,
     for name, fault in faults.items():
         left_out[name] = int((kept & fault).sum())
         kept &= ~fault
-    discovery, *_ = replayed(lines, first, folder, catalog)
+    discovery, *_ = _replayed(lines, first, folder, catalog)
     chosen = np.flatnonzero(kept)[np.argsort(lines["timestamp"][first[kept]], kind="stable")]
     return Decisions(
         users=lines["user_id"][first[chosen]],
@@ -271,3 +273,54 @@ def left_out_text(left_out: Mapping[str, int]) -> str:
         Empty if none was.
     """
     return "; ".join(f"{num:,} {LEFT_OUT[name]}" for name, num in left_out.items() if num)
+
+
+def _replayed(
+    lines: Lines, first: Int64[np.ndarray, "S"], folder: Path, catalog: Catalog
+) -> tuple[Discovery, Bool[np.ndarray, "E"], dict[str, Bool[np.ndarray, "E"]]]:
+    """What was known before each session: in the log, and in what its users had heard before it, if the folder says so.
+
+    Args:
+        lines: columns of the lines, in sessions, by user (ascending) and time.
+        first: row of the first line of each session.
+        folder: of the logs; what was heard before comes from the `profiles.npz` in it or beside it.
+        catalog: tracks that can be asked for.
+
+    Returns:
+        It can be asked with the numbers of users and sessions in these lines, and rows of the catalogue if there is
+        one. Which lines count: those after the first one of a session whose user has an earlier session. And by the
+        name of a metric, which of them were known.
+    """
+    num, path = _users(lines), _beside(folder, PROFILES)
+    users = lines["user_id"][np.diff(num, prepend=-1) > 0]
+    owner, entries = np.empty(0, np.int64), np.empty(0, ENTRY)
+    if path is not None:
+        of = Profiles.read(path)
+        listener = of.owners
+        is_before = of.entries["last_ms"] < lines["timestamp"].min(initial=LATEST_MS)
+        own = is_in(listener, users) & is_before
+        owner, entries = users.searchsorted(listener[own]), of.entries[own]
+    rows = catalog.keys
+    codes, keys = pd.factorize(np.concatenate([rows, entries["track"], lines["track"]]))
+    others = np.arange(len(keys) - len(rows))  # tracks that the catalogue does not have: each by an artist of its own
+    artist_of = np.append(catalog.artist_of, catalog.num_artists + others)
+    discovery = Discovery(len(keys), artist_of)
+    before, codes = np.split(codes[len(rows) :], [len(owner)])
+    discovery.of_plays(owner, before, entries["best"].astype(np.float64), np.zeros(len(owner), np.int64))
+    shares = np.asarray(lines["time"], np.float64)
+    return discovery, *discovery.of_plays(num, codes, shares, _session_numbers(lines, first))
+
+
+def _users(lines: Lines) -> Int64[np.ndarray, "E"]:
+    """Number of the user of each line."""
+    return np.cumsum(np.append(0, np.diff(lines["user_id"]) != 0)[: len(lines["user_id"])])
+
+
+def _session_numbers(lines: Lines, first: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "E"]:
+    """Number of the session of each line."""
+    return np.arange(len(first)).repeat(np.diff(first, append=len(lines["user_id"])))
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """The file of this name in a folder, or beside it; None where there is none."""
+    return next((path for one in (folder, folder.absolute().parent) if (path := one / name).is_file()), None)

@@ -19,7 +19,7 @@ from segue.reports.result_table import Table
 from segue.reports.writing import write_report
 from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.verdicts.abtest.events import json_object
-from segue.verdicts.abtest.known_before import MEANINGS
+from segue.verdicts.abtest.known_before import NOTES
 from segue.verdicts.offpolicy.behaviours import Candidate, LogFolder
 from segue.verdicts.offpolicy.decisions import left_out_text, read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicy, OffPolicyLog
@@ -78,7 +78,7 @@ def known_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table | 
         align="llRR",
         notes=[
             "Share of the first recommended tracks, in sessions of listeners who have an earlier one.",
-            *(f"{name.replace('_', ' ')}: {MEANINGS[name]}" for name in names),
+            *NOTES[1:],
         ],
     )
 

@@ -1,4 +1,4 @@
-"""The A/B analysis: the published spreadsheet in a slow loop, and error rates on synthetic experiments."""
+"""The A/B analysis: the published spreadsheet in a slow loop, CUPED, and what cannot be compared."""
 
 import json
 import math
@@ -12,13 +12,9 @@ import pytest
 from scipy import stats
 
 from segue.errors import InputError
-from segue.statistics.design import minimal_detectable_effect
-from segue.statistics.intervals import GroupSummary
 from segue.verdicts.abtest.analysis import analyse
 from segue.verdicts.abtest.log import read_users
-from segue.verdicts.abtest.result import Analysis, Effect
 from segue.verdicts.abtest.users import Users
-from tests.statistics.rates import repeat, skewed, within_four_standard_errors
 from tests.verdicts.abtest.users import pre_period, settings, users_of, users_of_sessions
 
 READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
@@ -80,39 +76,6 @@ def test_the_analysis_of_the_real_log_equals_the_published_spreadsheet(real_data
     assert sum(users.guards.values()) == 0
 
 
-def test_an_arm_with_one_user_is_rejected() -> None:
-    with pytest.raises(
-        InputError, match="arm T1 of experiment TEST has 1 user; a comparison needs at least two users in each arm"
-    ):
-        analyse(users_of([1.0, 2.0, 3.0], [0, 0, 1]), settings())
-
-
-def test_an_arm_without_a_finished_session_is_rejected_and_its_unfinished_ones_are_counted() -> None:
-    users = users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1])
-    each = replace(users.each, is_finished=users.arm_of == 0)
-    message = (
-        r"T1 of experiment TEST has 0 users with a finished session \(2 have no `last`; unfinished=keep counts them"
-    )
-    with pytest.raises(InputError, match=message):
-        analyse(users_of_sessions(each), settings())
-
-
-def test_a_primary_metric_that_the_log_does_not_have_is_rejected() -> None:
-    with pytest.raises(
-        InputError, match=r"analysis\.primary=fallback_percent: the log has no fallbacks; choose another"
-    ):
-        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]), settings(primary="fallback_percent"))
-
-
-def test_with_the_users_needed_the_detectable_effect_is_the_one_asked_for() -> None:
-    rng = np.random.default_rng(1)
-    analysis = analyse(users_of(rng.normal(4, 3, 1000), np.arange(1000) % 2), settings())
-    effect = analysis.effect("T1", "mean_time_per_session")
-    assert effect.users_needed is not None
-    grown = GroupSummary(num=effect.users_needed["5"] // 2, mean=effect.control_mean, variance=9.0)
-    assert minimal_detectable_effect(grown, grown, 0.05, 0.8) == pytest.approx(5, rel=0.08)
-
-
 def test_cuped_removes_almost_all_variance_if_the_pre_period_predicts_the_values() -> None:
     rng = np.random.default_rng(2)
     habit = rng.exponential(3, 2000)
@@ -127,11 +90,30 @@ def test_cuped_removes_almost_all_variance_if_the_pre_period_predicts_the_values
     assert effect.cuped.lower_percent < truth < effect.cuped.upper_percent
 
 
+FOUR = users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1])
+UNFINISHED = users_of_sessions(replace(FOUR.each, is_finished=FOUR.arm_of == 0))
+
+
+@pytest.mark.parametrize(
+    ("users", "changes", "message"),
+    [
+        (users_of([1.0, 2.0, 3.0], [0, 0, 1]), {}, "arm T1 of experiment TEST has 1 users with a finished session"),
+        (UNFINISHED, {}, r"has 0 users .*; unfinished=keep counts its 2 sessions without a `last`, arms=\[C\] leaves"),
+        (FOUR, {"primary": "fallback_percent"}, r"analysis\.primary=fallback_percent: the log has no fallbacks"),
+        (FOUR, {"guardrails": {"clicks": 5}}, r"analysis\.guardrails\.clicks is no metric; a guardrail is one of mean"),
+        (FOUR, {"split": [1.0] * 3}, r"analysis\.split has 3 shares for the 2 arms C, T1; give one share for each arm"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_rejected(users: Users, changes: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        analyse(users, settings(**changes))
+
+
 @pytest.mark.parametrize(
     ("period", "message"),
     [
         (
-            users_of([1.0, 2.0], [0, 1]),
+            FOUR,
             "pre overlaps the experiment: its last event is at 2000 ms, the first event of the experiment is at 1000",
         ),
         (pre_period(users_of([1.0, 2.0], [0, 1], user_keys=[8, 9])), "pre has no user of the experiment"),
@@ -140,73 +122,4 @@ def test_cuped_removes_almost_all_variance_if_the_pre_period_predicts_the_values
 )
 def test_an_unusable_pre_period_is_rejected(period: Users, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), settings(), period)
-
-
-NUM_EXPERIMENTS, ALPHA = 1000, 0.05
-
-
-def simulate_experiments(lift: float, num: int, **changes: Any) -> list[Analysis]:
-    rng = np.random.default_rng(7)
-    arm_of = np.arange(num) % 2
-    short = settings(bootstrap_rounds=0, slices=False, always_valid_percent=None, **changes)
-    return repeat(
-        NUM_EXPERIMENTS, lambda: analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short)
-    )
-
-
-def primary(analysis: Analysis) -> Effect:
-    return analysis.effect("T1", "mean_time_per_session")
-
-
-@pytest.fixture(scope="module")
-def null() -> list[Analysis]:
-    """A/A: both arms are the same."""
-    return simulate_experiments(0.0, 600)
-
-
-@pytest.fixture(scope="module")
-def lifted() -> list[Analysis]:
-    """A/B: the treatment mean is 20 % higher."""
-    return simulate_experiments(0.2, 600)
-
-
-def test_the_rate_of_false_alarms_equals_alpha(null: list[Analysis]) -> None:
-    assert within_four_standard_errors(sum(primary(one).significant for one in null), ALPHA, NUM_EXPERIMENTS)
-
-
-def test_with_holms_correction_the_rate_of_any_false_alarm_is_at_most_alpha(null: list[Analysis]) -> None:
-    alarms = sum(any(effect.holm_significant for effect in one.effects) for one in null)
-    assert alarms / NUM_EXPERIMENTS < ALPHA + 4 * (ALPHA * (1 - ALPHA) / NUM_EXPERIMENTS) ** 0.5
-
-
-@pytest.mark.parametrize("truth", [0.0, 20.0])
-def test_relative_intervals_cover_the_true_effect_at_their_level(
-    null: list[Analysis], lifted: list[Analysis], truth: float
-) -> None:
-    experiments = [primary(one) for one in (lifted if truth else null)]
-    covered = sum(one.relative.lower_percent < truth < one.relative.upper_percent for one in experiments)
-    assert within_four_standard_errors(covered, 1 - ALPHA, NUM_EXPERIMENTS)
-
-
-def test_welchs_interval_of_the_relative_effect_is_narrower_than_fiellers_if_there_is_an_effect(
-    lifted: list[Analysis],
-) -> None:
-    """The reason for the second interval: Welch's treats the control mean as a constant."""
-    experiments = [primary(one) for one in lifted]
-    welch_width = np.mean([one.upper_percent - one.lower_percent for one in experiments])
-    assert (
-        np.mean([one.relative.upper_percent - one.relative.lower_percent for one in experiments]) > 1.05 * welch_width
-    )
-
-
-def test_counting_sessions_instead_of_users_increases_false_alarms() -> None:
-    """The reason for the unit: sessions of one user are similar."""
-    rng = np.random.default_rng(12)
-    alarms = 0
-    for _ in range(400):
-        habits = rng.gamma(0.8, 3.0, 200)
-        sessions = np.repeat(habits, 20) + rng.normal(0, 1, 4000)
-        arm_of = np.repeat(np.arange(200) % 2, 20)
-        alarms += stats.ttest_ind(sessions[arm_of == 0], sessions[arm_of == 1], equal_var=False).pvalue < ALPHA
-    assert alarms / 400 > 0.3
+        analyse(FOUR, settings(), period)

@@ -81,6 +81,6 @@ def test_guests_are_left_out_among_users_who_are_texts(tmp_path: Path) -> None:
 def test_an_unpaired_surrogate_is_no_text_and_its_line_is_named(tmp_path: Path) -> None:
     wrong = json.dumps(session("\ud800")[0])
     with pytest.raises(
-        InputError, match=r"1 of 5 lines are not events.* line 5: no message, timestamp, user and track"
+        InputError, match=r"1 of 5 lines are not events.* row 5 of .*: no message, timestamp, user and track"
     ):
         read(tmp_path, [*session("ann"), *session("bob", arm="T1"), wrong])

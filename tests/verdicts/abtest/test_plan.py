@@ -8,7 +8,7 @@ import pytest
 
 from segue.errors import InputError
 from segue.statistics.intervals import GroupSummary, fieller
-from segue.verdicts.abtest.plan import Plan, explain, make_plan, plan_table, sentence
+from segue.verdicts.abtest.plan import Plan, make_plan, plan_table
 from segue.verdicts.abtest.slices import DAY_MS
 from segue.verdicts.abtest.users import Sessions, Users
 from tests.statistics.rates import skewed, within_four_standard_errors
@@ -42,7 +42,7 @@ def need(plan: Plan, effect: float) -> Any:
 
 def test_a_test_of_the_planned_size_detects_the_effect_with_the_planned_probability() -> None:
     rng = np.random.default_rng(1)
-    plan = make_plan(past(skewed(rng, 200_000), np.arange(200_000) % 10), settings(power=0.8), plan=15)
+    plan = make_plan(past(skewed(rng, 200_000), np.arange(200_000) % 10), settings(), plan=15)
     num, detected = need(plan, 15).users // 2, 0
     for _ in range(1500):
         control, treatment = GroupSummary.of(skewed(rng, num)), GroupSummary.of(skewed(rng, num) + 0.15 * 3.4)
@@ -60,13 +60,13 @@ def test_the_days_are_those_until_the_log_has_so_many_users() -> None:
         if one.days is not None:
             assert 200 * (one.days - 1) <= one.users + 200 * 0.3 * one.days  # the variance of few days differs a little
             assert one.users <= 200 * one.days
-            assert one.is_extrapolated == (one.days > 10)
-    assert need(plan, 5).is_extrapolated
-    assert f"{need(plan, 12).days} days with the traffic of the log" in sentence(plan)
-    wanted = replace(plan, effect_percent=5.0)
-    assert "with the traffic of the log, extrapolated from a log of 10 days." in sentence(wanted)
-    assert need(plan, 1).days is None
-    assert "365 days are not enough" in sentence(replace(plan, effect_percent=1.0))
+    assert (need(plan, 12).days or 0) <= 10 < (need(plan, 5).days or 0)
+    for effect, words in (
+        (12, "days with the traffic of the log."),
+        (5, ", extrapolated from a log of 10 days."),
+        (1, "365 days"),
+    ):
+        assert words in plan_table(replace(plan, effect_percent=float(effect))).notes[0]
 
 
 def test_users_who_come_back_need_fewer_users_because_their_means_are_more_precise() -> None:
@@ -85,9 +85,9 @@ def test_a_log_of_one_day_does_not_say_when_more_users_come() -> None:
     plan = make_plan(past(skewed(np.random.default_rng(4), 500), np.zeros(500, np.int64)), settings(), plan=5)
     assert need(plan, 5).days is None
     assert need(plan, 5).users > 500
-    assert "the log covers one day, therefore it does not say how many users more days bring" in sentence(plan)
     assert plan_table(plan).rows[2][-1] == "–"
-    assert not any("nan" in line for line in explain(plan))
+    assert plan_table(plan).notes[0].endswith("users in 2 arms: the log covers one day.")
+    assert not any("nan" in line for line in plan_table(plan).notes)
 
 
 def test_an_unequal_split_and_more_arms_need_more_users() -> None:

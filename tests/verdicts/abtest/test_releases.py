@@ -36,10 +36,10 @@ def test_a_share_belongs_to_the_release_that_recommended_the_track(tmp_path: Pat
     ]
     write_lines(tmp_path / "data.json", lines)
     a, b = compare_releases(tmp_path, **READING)
-    assert (a.release, a.first_ms, a.plays, a.users, a.share_played) == ("a", 1000, 2, 2, 0.75)
-    assert (b.release, b.first_ms, b.plays, b.users, b.share_played) == ("b", 2000, 3, 2, 2 / 3)
-    assert np.isnan(a.change_percent)
-    assert b.change_percent == pytest.approx(100 * ((2 / 3) / 0.75 - 1))
+    assert (a.release, a.first_ms, a.played.num, a.users, a.played.mean) == ("a", 1000, 2, 2, 0.75)
+    assert (b.release, b.first_ms, b.played.num, b.users, b.played.mean) == ("b", 2000, 3, 2, 2 / 3)
+    assert np.isnan(a.change.effect_percent)
+    assert b.change.effect_percent == pytest.approx(100 * ((2 / 3) / 0.75 - 1))
     assert len(releases_table([a, b]).rows) == 2
 
 
@@ -54,8 +54,8 @@ def test_a_release_is_compared_with_the_one_that_answered_just_before_it(tmp_pat
         ]
     write_lines(tmp_path / "data.json", lines)
     rows = compare_releases(tmp_path, **READING)
-    assert [(row.release, row.plays) for row in rows] == [("a", 4), ("b", 2), ("c", 2)]
-    assert [row.change_percent for row in rows[1:]] == [-50, 100]
+    assert [(row.release, row.played.num) for row in rows] == [("a", 4), ("b", 2), ("c", 2)]
+    assert [row.change.effect_percent for row in rows[1:]] == [-50, 100]
 
 
 @pytest.mark.parametrize(

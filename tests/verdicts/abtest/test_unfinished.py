@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segue.reports.numbers import interval
 from segue.statistics.intervals import GroupSummary, fieller
 from segue.verdicts.abtest.analysis import analyse
+from segue.verdicts.abtest.metrics import difference, samples
 from segue.verdicts.abtest.result import Analysis
-from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
-from segue.verdicts.abtest.verdict import doubts
+from segue.verdicts.abtest.slices import compare_unfinished
+from segue.verdicts.abtest.users import Sessions, Users
+from segue.verdicts.abtest.verdict import bounds
 from tests.statistics.rates import repeat, within_four_standard_errors
 from tests.verdicts.abtest.users import settings, users_of_sessions
+
+TIME = "mean_time_per_session"
 
 
 def cut_off(
@@ -43,7 +46,7 @@ def cut_off(
 
 
 def run(users: Users, **changes: Any) -> Analysis:
-    return analyse(users, settings(bootstrap_rounds=0, always_valid_percent=None, slices=False, **changes))
+    return analyse(users, settings(**changes))
 
 
 def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_the_bounds_hold_the_truth() -> None:
@@ -52,14 +55,14 @@ def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_th
     effect, unfinished = logged.effect("T1", "mean_time_per_session"), logged.unfinished["T1"]
     true_effect = truth.effect("T1", "mean_time_per_session").effect_percent
     assert effect.relative.upper_percent < true_effect
-    assert unfinished.kept is not None
-    assert unfinished.kept.upper_percent < true_effect, "at the length in the log they are too short"
     assert unfinished.lower_percent < true_effect < unfinished.upper_percent
 
 
 def test_the_rate_of_false_alarms_of_the_test_of_dropping_is_its_level() -> None:
     rng = np.random.default_rng(2)
-    tests = repeat(250, lambda: run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value)
+    tests = repeat(
+        250, lambda: compare_unfinished(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0], TIME, 1, 0.05).p_value
+    )
     assert within_four_standard_errors(sum(p_value < 0.05 for p_value in tests), 0.05, 250)
 
 
@@ -82,11 +85,9 @@ def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_
     assert analysis.verdicts["T1"].startswith(
         "withheld: the arms differ in their sessions without a `last` (p < 0.0001), "
     )
-    assert "effect on mean time per session depends on how these would have ended: -" in analysis.verdicts["T1"]
+    assert analysis.verdicts["T1"].endswith(f"would be in {bounds(analysis.unfinished['T1'])} if they had gone on")
     assert analysis.record()["withheld"]
-    text = "\n".join(doubts(analysis))
-    assert "Sessions without a `last`: C " in text
-    assert [row.method for row in analysis.methods["T1"]][-2:] == ["unfinished kept", "unfinished, bounds"]
+    assert "unfinished, bounds" in analysis.methods("T1")
 
 
 def test_the_verdict_stands_if_no_end_of_the_unfinished_sessions_could_change_its_sign() -> None:
@@ -99,45 +100,32 @@ def test_the_verdict_stands_if_no_end_of_the_unfinished_sessions_could_change_it
 def test_without_unfinished_sessions_there_is_no_test_and_no_row() -> None:
     analysis = run(cut_off(np.random.default_rng(5), lift=0.0, hazard=(0.0, 0.0))[0])
     assert np.isnan(analysis.unfinished["T1"].p_value)
-    assert "unfinished kept" not in [row.method for row in analysis.methods["T1"]]
-    assert not any("without a `last`" in line for line in doubts(analysis))
+    assert "unfinished, bounds" not in analysis.methods("T1")
 
 
-def test_what_the_numbers_did_with_unfinished_sessions_is_in_the_withheld_verdict() -> None:
-    dropped = cut_off(np.random.default_rng(3), lift=0.0, hazard=(0.001, 0.1))[0]
-    kept = replace(dropped, keeps_unfinished=True, **sums_of_users(dropped.each))
-    for users, words in ((dropped, "without them"), (kept, "as long as they are in the log")):
-        one = run(users).unfinished["T1"]
-        between = interval(one.lower_percent, one.upper_percent, "+.1f")
-        assert run(users).verdicts["T1"].endswith(f"] {words}, between {between} if they had gone on")
-
-
-@pytest.mark.parametrize("metric", ["mean_request_latency", "fallback_percent"])
-def test_longer_sessions_have_the_same_latency_and_fallbacks_per_track(metric: str) -> None:
-    """Every track of a user has one latency, and every second track is a fallback: no length changes that."""
+def test_longer_sessions_have_the_same_latency_per_track() -> None:
+    """Every track of a user has one latency: no length changes that."""
     logged, _ = cut_off(np.random.default_rng(8), lift=0.0, hazard=(0.03, 0.03))
-    num, arm_of = len(logged.each), logged.each.arm_of
+    num, metric = len(logged.each), "mean_request_latency"
     tracks = np.random.default_rng(9).integers(1, 20, num) * 2
     latency = np.random.default_rng(10).gamma(4.0, 1.0, 600)[logged.each.user_keys]
-    each = replace(logged.each, tracks=tracks, latency_ms=latency * tracks, fallbacks=np.where(arm_of, tracks // 2, 0))
+    each = replace(logged.each, tracks=tracks, latency_ms=latency * tracks)
     unfinished = run(users_of_sessions(each), primary=metric).unfinished["T1"]
-    assert unfinished.kept is not None
-    bounds = [unfinished.lower_percent, unfinished.upper_percent]
-    if metric == "fallback_percent":
-        assert unfinished.kept.effect_percent == pytest.approx(50), "points, because the control has none"
-    else:
-        assert bounds == pytest.approx([unfinished.kept.lower_percent, unfinished.kept.upper_percent])
-        assert bounds[0] < bounds[1]
+    kept = users_of_sessions(replace(each, is_finished=np.ones(num, bool)))
+    effect = difference(metric, *samples(kept, metric, 1), 0.05)
+    assert [unfinished.lower_percent, unfinished.upper_percent] == pytest.approx(
+        [effect.lower_percent, effect.upper_percent]
+    )
 
 
 def test_the_bounds_equal_those_of_a_log_where_the_sessions_of_one_arm_go_on() -> None:
     logged, _ = cut_off(np.random.default_rng(6), lift=0.0, hazard=(0.05, 0.05))
     each, longest = logged.each, logged.each.time[logged.each.is_finished].max()
-    bounds = []
+    expected = []
     for arm in (0, 1):
         time = np.where(~each.is_finished & (each.arm_of == arm), np.maximum(longest, each.time), each.time)
         control, treatment = (time[each.arm_of == own].reshape(-1, 4).mean(1) for own in (0, 1))
         one = fieller(GroupSummary.of(control), GroupSummary.of(treatment), 0.05)
-        bounds.append(one.upper_percent if arm else one.lower_percent)
+        expected.append(one.upper_percent if arm else one.lower_percent)
     unfinished = run(logged).unfinished["T1"]
-    assert [unfinished.lower_percent, unfinished.upper_percent] == pytest.approx(bounds)
+    assert [unfinished.lower_percent, unfinished.upper_percent] == pytest.approx(expected)

@@ -4,14 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from segue.verdicts.abtest.settings import AnalysisSettings
 from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 
 def settings(**changes: Any) -> AnalysisSettings:
-    defaults: dict[str, Any] = {"guardrails": {}, "bootstrap_rounds": 200, "seed": 0}
-    return AnalysisSettings(**{**defaults, **changes})
+    return AnalysisSettings(**{"guardrails": {}, **changes})
 
 
 def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_keys: Any = None) -> Users:
@@ -45,6 +45,7 @@ def users_of_sessions(sessions: Sessions, arms: tuple[str, ...] = ("C", "T1")) -
         first_ms=1000,
         last_ms=2000,
         num_events=int(sessions.tracks.sum()),
+        known=pd.DataFrame({"arm": []}),
     )
 
 
