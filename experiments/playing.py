@@ -26,7 +26,7 @@ from segue.statistics.intervals import MeanInterval
 from segue.terminal.progress import progress
 
 QUICK = (
-    "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
+    "logger=none", "callbacks.plots=null", "callbacks.listening=null",
     "callbacks.ranking.max_val_queries=2000", "callbacks.ranking.max_test_queries=2000",
     "callbacks.checkpoint.save_last=false", "callbacks.resume=null",
 )  # fmt: skip

@@ -32,7 +32,7 @@ SEGUE = shlex.split(os.environ.get("SEGUE", f"{shlex.quote(sys.executable)} -m s
 HABITS = {"fatigue": 0.5, "leaving": 0.05}
 FAMILIAR = {"C": 0.0, "T1": 0.5, "T2": 1.0}
 QUICK = (
-    "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
+    "logger=none", "callbacks.plots=null", "callbacks.listening=null",
     "callbacks.ranking.max_val_queries=2000", "callbacks.ranking.max_test_queries=2000",
 )  # fmt: skip
 

@@ -26,7 +26,7 @@ from typing import Any
 SEGUE = shlex.split(os.environ.get("SEGUE", f"{shlex.quote(sys.executable)} -m segue"))
 SEED = 31312
 """That of the course."""
-QUICK = ("logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null")
+QUICK = ("logger=none", "callbacks.plots=null", "callbacks.listening=null")
 PICK = {"pick": "ranked", "artist_gap": 100}
 """How the treatment picks; see experiments/recipe."""
 

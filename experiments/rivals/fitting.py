@@ -37,7 +37,7 @@ from segue.runs.provenance import ROOT
 from segue.statistics.ranking import accuracy, coverage, popularity_rank
 
 QUIET = (
-    "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
+    "logger=none", "callbacks.plots=null", "callbacks.listening=null",
     "callbacks.export=null", "callbacks.resume=null", "callbacks.checkpoint.save_last=false",
     "callbacks.ranking.max_test_queries=1",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The callbacks of one run: those that conf chose, and what follows the test, in its order."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Refitted:
 
 
 class AfterTest(Callback):
-    """Recommendations, listening test, off-policy estimate, pictures, MLflow: each step gets what earlier ones made.
+    """Recommendations, listening test, pictures, MLflow: each step gets what earlier ones made.
 
     It is a callback because Lightning keeps the weights under test on their device, and the module in evaluation mode,
     only until the test has ended, and marks the run as failed in MLflow if a step fails.
@@ -58,10 +58,8 @@ class AfterTest(Callback):
         export: writes the recommendations. This and the following are None where they are left out.
         ranking: has the ranks of the test queries.
         listening: plays the recommendations to simulated listeners.
-        off_policy: estimates them from the test logs; see `verdicts/offpolicy/estimate_report.py`.
 
-    What is exported and played is the refitted model, if there is one. The estimate is of the evaluated model, because
-    the refitted one has learned the sessions that it is made from.
+    What is exported and played is the refitted model, if there is one.
 
     Attributes:
         refitted: set before the test; None where the tested model is exported.
@@ -76,12 +74,11 @@ class AfterTest(Callback):
         export: Export | None,
         ranking: RankingMetrics | None,
         listening: Listening | None,
-        off_policy: Callable[..., tuple[Mapping[str, float], str] | None] | None,
         plots: Pictures | None,
         lineage: Lineage | None,
     ) -> None:
         self._context, self._export, self._ranking = context, export, ranking
-        self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
+        self._listening, self._plots, self._lineage = listening, plots, lineage
         self.refitted: Refitted | None = None
         self.exported: Exported | None = None
         self.examples: Table | None = None
@@ -102,18 +99,6 @@ class AfterTest(Callback):
         if self._listening is not None and self._listening.test is not None:
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
-        if self._off_policy is not None and of_evaluated is not None:
-            is_session = of_evaluated.vectors is not None and of_evaluated.vectors.context != "last"
-            try:
-                estimated = self._off_policy(
-                    Path(data.path), of_evaluated.path, is_session=is_session, seen_until_ms=lambda: data.seen_until_ms
-                )
-            except InputError as error:
-                estimated = {}, f"not estimated: {error}"
-            if estimated is not None:
-                self._keep(trainer, estimated[0])
-                console.print(f"off-policy   {estimated[1]}", soft_wrap=True, markup=False)
-                history.clock.end("estimates")
         if self._plots is not None:
             pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs, self._ranking)
             history.clock.end("pictures")
@@ -181,7 +166,7 @@ def build_callbacks(
     made: dict[str, Any] = {
         name: choice if isinstance(choice, Callback) else choice(context)
         for name, choice in chosen.items()
-        if choice is not None and name not in ("export", "off_policy", "plots")  # steps of `AfterTest` alone
+        if choice is not None and name not in ("export", "plots")  # steps of `AfterTest` alone
     }
     listening = made.get("listening")
     if monitor == VAL_TIME and not (isinstance(listening, Listening) and listening.test is not None):
@@ -193,7 +178,6 @@ def build_callbacks(
     after_test = AfterTest(
         context,
         export=None if export is None else export(len(context.datamodule.catalog)),
-        off_policy=chosen.get("off_policy"),
         plots=chosen.get("plots"),
         **{name: made.get(name) for name in ("ranking", "listening", "lineage")},
     )

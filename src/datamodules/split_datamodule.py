@@ -133,16 +133,6 @@ class SplitDataModule(LightningDataModule, ABC):
         """Why `as_training` cannot be called; None where it can."""
         return None
 
-    @property
-    def seen_until_ms(self) -> int:
-        """Latest start of a session that is not in the test set; for `split=time`, whose test sessions start later.
-
-        In milliseconds since 1970.
-        """
-        assert self._part_of_session is not None, "sessions are split"
-        starts = self.sessions.timestamp[self.sessions.place == 0]
-        return int(starts[self._part_of_session != SPLITS.index("test")].max())
-
     def describe_pairs(self, hidden: Bool[np.ndarray, "N"]) -> None:
         """Set what follows from catalogue, sessions and pairs: `vocabulary`, `new_tracks` and the summary.
 

@@ -105,7 +105,7 @@ def _limits(run: FinishedRun) -> Iterator[str]:
     if run.refit is not None:
         yield (
             "The exported model was refitted, and has learned the test sessions. No metric of a log is computed from "
-            "it: `val/…`, `test/…` and `offline/…` are of the tested model; `online/…` is of the exported one."
+            "it: `val/…` and `test/…` are of the tested model; `online/…` is of the exported one."
         )
     tested, all_queries = (run.metrics.get(f"test/num_{name}") for name in ("queries", "all_queries"))
     if tested is None:

@@ -86,7 +86,6 @@ _PHASES = {
     "test": "the best epoch",
     "lists": "recommendations.jsonl",
     "listening": "the listening test",
-    "estimates": "off-policy estimates",
     "pictures": "plots/",
     "tracking": "run folder and MLflow",
 }

@@ -17,8 +17,6 @@ _BETTER: Mapping[str, str] = {
     "fit_seconds": "min",
     "mean_time_per_session": "max",
     "val_mean_time_per_session": "max",
-    "first_step_dr": "max",
-    "session_snips": "max",
 }
 
 
@@ -34,6 +32,4 @@ def direction(metric: str) -> str | None:
     >>> direction("test/ndcg_at_10"), direction("val/mse"), direction("test/coverage_at_10")
     ('max', 'min', None)
     """
-    if metric.startswith("estimate/"):
-        return None
     return _BETTER.get(re.sub(rf"^(warm|cold_[a-z]+)_|{_AT}", "", metric.rsplit("/")[-1]))

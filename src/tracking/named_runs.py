@@ -280,10 +280,8 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
 def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, logs: Path, pick: str) -> bool:
     """Give an off-policy estimate to the MLflow run that was its candidate: the report and `estimate/<metric>`.
 
-    They are not `offline/<metric>`, which `train.py` estimated from the test logs of the run.
-
     Args:
-        metrics: the estimates, named `offline/<metric>`.
+        metrics: the estimates by their names.
         name: of the candidate; one that names a run or its folder is a run.
         pick: how the candidate picks from its lists.
 
@@ -293,7 +291,7 @@ def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, lo
     return _attach(
         "estimate",
         name,
-        metrics={metric.replace("offline/", "estimate/", 1): value for metric, value in metrics.items()},
+        metrics={f"estimate/{metric}": value for metric, value in metrics.items()},
         tags={"estimate_logs": str(logs.absolute()), "estimate_pick": pick},
         files=[folder / "estimate.json", folder / "estimate.md"],
         folder="estimate",

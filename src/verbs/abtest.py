@@ -139,27 +139,24 @@ def _report(name: str, table: "Table", record: dict[str, Any], run_dir: Path) ->
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:
     from segue.tracking.named_runs import attach_estimate, locate_recommendations
-    from segue.verdicts.offpolicy.behaviours import LogFolder, candidate_of
+    from segue.verdicts.offpolicy.candidate import candidate_of, catalog_of_logs
     from segue.verdicts.offpolicy.decisions import read_decisions
-    from segue.verdicts.offpolicy.estimate_report import estimate_table, known_table, remarks, write_estimate
-    from segue.verdicts.offpolicy.estimates import OffPolicyLog
+    from segue.verdicts.offpolicy.estimate import estimate, estimate_table, remarks, write_estimate
 
-    given = plain(config.candidate)
-    candidate = candidate_of(
-        given, locate=locate_recommendations, exploration_plays=config.arm.recommendations.exploration_plays
-    )
-    settings = instantiate(config.estimate, _convert_="all")
+    given, logs = plain(config.candidate), Path(str(config.logs))
+    catalog, popular, is_served = catalog_of_logs(logs, Path(str(config.tracks)) if config.tracks else None)
+    defaults = {name: value for name, value in plain(config.arm.recommendations).items() if not name.startswith("_")}
+    defaults |= {"fallback": "artist"} if is_served else {}
+    candidate = candidate_of(given, locate=locate_recommendations, defaults=defaults, catalog=catalog, popular=popular)
     with console.status("reading logs"):
-        folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
         reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
-        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, **reading), folder)
+        log = read_decisions(logs, catalog, **reading)
     with console.status("estimating"):
-        found = log.estimate(folder.candidate(candidate), settings)
-        both = estimate_table(found, log, candidate.name), known_table(found, log, candidate.name)
-        tables = [table for table in both if table is not None]
-        write_estimate(found, tables, run_dir, given, provenance())
-    _print(*tables, "", *(f"- {line}" for line in remarks(found)), "")
+        found = estimate(log, candidate, catalog.artist_of)
+    table = estimate_table(found, candidate.name)
+    write_estimate(found, table, run_dir, given, provenance())
+    _print(table, "", *(f"- {line}" for line in remarks(found)), "")
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
-    if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):
+    if attach_estimate(found.metrics(), run_dir, candidate.name, logs=logs, pick=candidate.picker.pick):
         lines.append(("next", call_of("compare")))
     show_lines(lines)

@@ -70,7 +70,7 @@ def test_no_metric_of_a_log_sees_the_refitted_model(both: tuple[Path, str]) -> N
     cwd, _ = both
     known = of_logs(cwd / "none")
     assert of_logs(cwd / "all") == known
-    assert {name.partition("/")[0] for name in known} >= {"val", "test", "offline"}
+    assert {name.partition("/")[0] for name in known} >= {"val", "test"}
     assert lists(cwd / "all") != lists(cwd / "none")  # otherwise this would show nothing
     assert lists(cwd / "all" / "evaluated") == lists(cwd / "none")
 
@@ -263,7 +263,7 @@ def test_a_kill_between_the_lists_of_both_models_leaves_no_mixture(tmp_path: Pat
     export = create_autospec(Export, instance=True, path=tmp_path / "recommendations.jsonl")
     export.write.side_effect = write
     data = create_autospec(SplitDataModule, instance=True, catalog=range(3), vocabulary=None)
-    steps = dict.fromkeys(("ranking", "listening", "off_policy", "plots", "lineage"))
+    steps = dict.fromkeys(("ranking", "listening", "plots", "lineage"))
     after_test = AfterTest(RunContext(datamodule=data), export=export, **steps)
     refitted = create_autospec(Refitted, instance=True, data=data)
     refitted.record.return_value = {}

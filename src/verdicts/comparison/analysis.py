@@ -32,7 +32,7 @@ tested too, where the test queries have new tracks."""
 
 _Scores = dict[str, QueryScores]
 
-ESTIMATES = ("estimate/first_step_dr", "estimate/session_snips")
+ESTIMATE = "estimate/first_step_dr"
 """What `abtest.py candidate=run:<id>` estimated of a run."""
 
 
@@ -241,9 +241,9 @@ def compare(
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
     _check_select(select, mode, known, len(runs))
     has_listeners = any(name.startswith("online/") for name in known)
-    more = [*sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name)), *ESTIMATES]
+    more = [*sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name)), ESTIMATE]
     # nothing is wrong where no run has these: the logs allow no estimate, or have no world or no new tracks
-    optional = ("offline/", "estimate/") if has_listeners else ("offline/", "estimate/", "online/")
+    optional = ("estimate/",) if has_listeners else ("estimate/", "online/")
     requested = [
         name
         for name in dict.fromkeys([select, *metrics, *more])
@@ -290,7 +290,6 @@ def _apart(runs: Sequence[Run]) -> Sequence[Run]:
 def _check_select(select: str, mode: str, known: Iterable[str], num_runs: int) -> None:
     others = {
         "test/": "a test metric; only validation chooses the best set-up; use select=val/<metric>",
-        "offline/": "estimated from the test logs; only validation chooses the best set-up; use select=val/<metric>",
         TIME: f"of the listeners whose time is reported; other listeners choose the best set-up; use select={VAL_TIME}",
     }
     if reason := next((reason for start, reason in others.items() if select.startswith(start)), None):

@@ -201,7 +201,7 @@ def _about_runs(comparison: Comparison) -> dict[str, object]:
             f"{one.name} {num} of {len(one.runs)}" for one in setups if (num := one.means[metric].num) < len(one.runs)
         ]
         for metric in comparison.metrics
-        if not metric.startswith(("ab/", "estimate/", "offline/"))
+        if not metric.startswith(("ab/", "estimate/"))
     }
     without = [
         f"{one.name} {num} of {len(one.runs)}" for one in setups if (num := len(one.runs) - len(one.with_queries))

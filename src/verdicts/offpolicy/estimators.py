@@ -3,17 +3,15 @@
 The weight of a decision is the probability with which the candidate picks the logged track, divided by the probability
 with which it was picked when the log was written. S sessions, N tracks.
 
-Intervals are clustered by user, because the sessions of one user are not independent. A small log misses the rarest and
-largest weights, and a variance computed from it alone is too small. Therefore the variance is scaled to the expected
-square of the weights, where that is known, and the degrees of freedom are those of the effective sample size.
+Intervals are clustered by user, because the sessions of one user are not independent. Few decisions have the largest
+weights; therefore the degrees of freedom are those of the effective sample size.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy import stats
+from scipy import special
 
 from segue.statistics.intervals import clustered_variance
 
@@ -23,15 +21,18 @@ Cluster = Int64[np.ndarray, "S"]  # number of the user of each decision
 SHRINKAGE = 10
 """Plays of a track at which its own mean share counts as much as the mean of all tracks, in `RewardModel`."""
 
+TOLERANCE, SURE = 0.01, 3
+"""The mean weight of an arm may be so far from 1; and the standard errors that make it sure that it is further away."""
+
 
 @dataclass(frozen=True)
 class Estimate:
     """An estimate and its interval.
 
     Args:
-        value: the estimate; NaN if all weights are 0.
-        lower: lower bound.
-        upper: upper bound.
+        value: the estimate.
+        lower: lower bound; NaN with one user or one effective decision.
+        upper: upper bound; NaN as above.
         effective_sample_size: number of decisions of the candidate itself that would give the same precision.
     """
 
@@ -39,9 +40,6 @@ class Estimate:
     lower: float
     upper: float
     effective_sample_size: float
-
-
-_NOTHING = Estimate(np.nan, np.nan, np.nan, effective_sample_size=0.0)
 
 
 def effective_sample_size(weights: Values) -> float:
@@ -60,114 +58,75 @@ def effective_sample_size(weights: Values) -> float:
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
-def snips(
-    weights: Values,
-    rewards: Values,
-    cluster: Cluster,
-    level: float,
-    *,
-    expected_square: float | None = None,
-    expected_mean: float = 1.0,
-) -> Estimate:
-    """Self-normalised importance sampling: `Σ w·r / Σ w`.
+def scaled_by_arm(weights: Values, arm: Int64[np.ndarray, "S"]) -> tuple[Values, dict[int, float]]:
+    """Let each arm of a log count as its effective sample size, and find those that do not support the candidate.
+
+    The mean weight of an arm is 1 where it could have made all picks of the candidate. It is less where it could not,
+    and more where its propensities are too small.
 
     Args:
         weights: of each decision, at least 0.
+        arm: number of the arm of each decision.
+
+    Returns:
+        The weights, of which those of an arm have its effective sample size as their sum; and the mean weight of each
+        arm without support, whose weights are 0.
+
+    Source: Agarwal, Basu, Schnabel & Joachims 2017, section 5.
+    """
+    scaled, without_support = np.zeros(len(weights)), dict[int, float]()
+    for one in np.unique(arm).tolist():
+        own = arm == one
+        mean, effective = float(weights[own].mean()), effective_sample_size(weights[own])
+        # by the error of a mean of 1: its own would be too small where the largest weights are missing
+        if not mean or (abs(1 - mean) - TOLERANCE) * (effective / mean) ** 0.5 > SURE:
+            without_support[one] = mean
+        else:
+            scaled[own] = weights[own] * effective / weights[own].sum()
+    return scaled, without_support
+
+
+def snips(weights: Values, rewards: Values, cluster: Cluster, level: float) -> Estimate:
+    """Self-normalised importance sampling: `Σ w·r / Σ w`.
+
+    Args:
+        weights: of each decision, at least 0; one is above it.
         rewards: of each decision.
         cluster: number of the user of each decision.
         level: of the interval, in (0, 1).
-        expected_square: mean of w² over all tracks that could have been logged; None where it is not known.
-        expected_mean: mean of w over them: the share of the candidate's picks that have support.
 
     Source: Swaminathan & Joachims 2015, section 4; the interval is that of a ratio (delta method).
     """
     nothing = np.zeros(len(weights))
-    return doubly_robust(
-        weights, rewards, nothing, nothing, cluster, level, expected_square=expected_square, expected_mean=expected_mean
-    )
+    return doubly_robust(weights, rewards, nothing, nothing, cluster, level)
 
 
 def doubly_robust(
-    weights: Values,
-    rewards: Values,
-    predicted: Values,
-    expected: Values,
-    cluster: Cluster,
-    level: float,
-    *,
-    expected_square: float | None = None,
-    expected_mean: float = 1.0,
+    weights: Values, rewards: Values, predicted: Values, expected: Values, cluster: Cluster, level: float
 ) -> Estimate:
     """Doubly robust: the mean of `expected`, corrected by the weighted mean of `r − predicted`.
 
     The weights of the correction are divided by their mean, which is 1 in large logs; in small ones it varies less.
 
     Args:
-        weights: of each decision, at least 0.
+        weights: of each decision, at least 0; one is above it.
         rewards: of each decision.
         predicted: reward of the logged track, predicted by a model that has not seen the decision.
         expected: reward of the candidate's pick, predicted by the same model.
         cluster: number of the user of each decision.
         level: of the interval, in (0, 1).
-        expected_square: as for `snips`.
-        expected_mean: as for `snips`.
 
     Source: Dudík, Langford & Li 2011, equation 2; self-normalised: Thomas & Brunskill 2016, section 4.
     """
     total, errors, mean = weights.sum(), rewards - predicted, float(expected.mean())
-    if not total > 0:
-        return _NOTHING
     correction = float(weights @ errors / total)
     influence = expected - mean + weights * (errors - correction) / (total / len(weights))
-    return _with_interval(mean + correction, influence, weights, cluster, level, expected_square, expected_mean)
-
-
-def per_decision(steps: Iterable[tuple[Values, Values]], cluster: Cluster, level: float, clip: float) -> Estimate:
-    """Per-decision importance sampling of a session, self-normalised at each step: `Σ_t Σ_i w_ti·r_ti / Σ_i w_ti`.
-
-    Args:
-        steps: weights and rewards of each step, which are not kept, because one session can have thousands of steps.
-            The weight is the product of the weights of all decisions of the session up to this step, at least 0; a
-            session that has ended keeps its last one. The reward is 0 after the end of the session.
-        cluster: number of the user of each session.
-        level: of the interval, in (0, 1).
-        clip: larger weights are reduced to it. It bounds the variance, and biases the estimate towards the log.
-
-    Returns:
-        The estimate; its effective sample size is that of the last step.
-
-    Source: Precup, Sutton & Singh 2000, with the weights of Ionides 2008.
-    """
-    value, influence, clipped = 0.0, np.zeros(len(cluster)), np.ones(len(cluster))
-    for weights, rewards in steps:
-        clipped = np.minimum(weights, clip)
-        total = float(clipped.sum())
-        if not total > 0:
-            return _NOTHING
-        of_step = float(clipped @ rewards) / total
-        value += of_step
-        influence += clipped * (rewards - of_step) / (total / len(cluster))
-    return _with_interval(value, influence, clipped, cluster, level)
-
-
-def _with_interval(
-    value: float,
-    influence: Values,
-    weights: Values,
-    cluster: Cluster,
-    level: float,
-    expected_square: float | None = None,
-    expected_mean: float = np.nan,
-) -> Estimate:
-    """An estimate that is the mean of values whose distance from it is `influence`."""
     sums = np.bincount(np.unique(cluster, return_inverse=True)[1], influence)
-    effective, scale, margin = effective_sample_size(weights), 1.0, np.nan
-    if expected_square:
-        scale = max(1.0, expected_square / float(weights @ weights / len(weights)))
-        effective = len(weights) * expected_mean**2 / expected_square
+    effective, margin = effective_sample_size(weights), np.nan
     if len(sums) > 1 and effective > 1:
-        quantile = float(stats.t.ppf((1 + level) / 2, min(len(sums) - 1, max(effective - 1, 1))))
-        margin = quantile * (scale * clustered_variance(sums, len(influence))) ** 0.5
+        quantile = float(special.stdtrit(min(len(sums) - 1, max(effective - 1, 1)), (1 + level) / 2))
+        margin = quantile * clustered_variance(sums, len(weights)) ** 0.5
+    value = mean + correction
     return Estimate(value, value - margin, value + margin, effective)
 
 
