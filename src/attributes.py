@@ -25,14 +25,13 @@ class Values:
     values: Int64[np.ndarray, "M"]
 
     @classmethod
-    def from_lists(cls, lists: Sequence[Sequence[str] | None], names: Sequence[str] = ()) -> "Values":
+    def from_lists(cls, lists: Sequence[Sequence[str] | None]) -> "Values":
         """Build it from the values of each track.
 
         Args:
             lists: the values of each track; None or nothing where they are unknown. Repeated values count once.
-            names: values that get the first rows, whether they occur or not.
         """
-        rows = {name: row for row, name in enumerate(names)}
+        rows: dict[str, int] = {}
         of_track = [[rows.setdefault(name, len(rows)) for name in dict.fromkeys(values or ())] for values in lists]
         return cls(
             names=np.array(list(rows), object),

@@ -30,8 +30,7 @@ typechecks.install()  # before what it checks is imported
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.datamodules.reading.table_settings import TableSettings, settings_in
 from segue.runs.libraries import line_of_import
-from segue.runs.order_part import OrderPart, shapes_of
-from segue.runs.session_vectors import SessionVectors
+from segue.runs.session_vectors import OrderPart, SessionVectors
 from segue.settings import with_defaults
 from segue.simulation.world import Taste, World, generate
 from segue.terminal import hydra_parts
@@ -173,12 +172,14 @@ def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVecto
     return SessionVectors(**given | changes)
 
 
-def make_order(width: int, *, kind: str = "gru", dim: int = 4, max_length: int = 3, blocks: int = 0) -> OrderPart:
+def make_order(width: int) -> OrderPart:
     """An encoder of random numbers."""
-    rng = np.random.default_rng(1)
-    shapes = shapes_of(kind, width=width, dim=dim, max_length=max_length, blocks=blocks)
-    numbers = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    return OrderPart(kind=kind, numbers=numbers)
+    import torch
+
+    from segue.models.order import Encoder
+
+    torch.manual_seed(1)
+    return Encoder(width, 3, kind="gru", dim=4).part()
 
 
 def make_listens(sessions: Sequence[Sequence[tuple[int, float]]]) -> Listens:

@@ -137,7 +137,7 @@ def uses_every_verb(env: Environment) -> None:
     env.segue("compare hydra.run.dir=compared")
     env.segue("simulate sessions=400 hydra.run.dir=played", "arms={C: random, T1: popular}", *WORLD)
     env.segue("abtest logs=played hydra.run.dir=verdict")
-    written = ("shards/manifest.json", "convex/plots", "compared/comparison.png", "verdict/abtest.html")
+    written = ("shards/manifest.json", "convex/plots", "compared/comparison.png", "verdict/abtest.png")
     expect([name for name in written if not (env.folder / name).exists()], [], "files that are missing")
     (env.folder / "examples").mkdir()
     shutil.copy(ROOT / "examples" / "plays.csv", env.folder / "examples")

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int64
 
 from segue.catalog import Catalog, quoted
-from segue.datamodules.describing.facts import measure_sessions
+from segue.datamodules.describing.facts import MAX_PLAYS, measure_sessions
 from segue.datamodules.describing.warnings import find_warnings
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
@@ -199,18 +199,14 @@ class PairDataModule(SplitDataModule):
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        warnings = find_warnings(self.reading, self.dropped, self.read_on, measure_sessions(self.sessions))
+        facts = measure_sessions(self.sessions) if len(self.sessions.listens.track) <= MAX_PLAYS else None
+        warnings = find_warnings(self.reading, self.dropped, self.read_on, facts)
         return [
             *remarks_on_columns(self.reading),
             *remarks_on(self, self.rules.policies.interleaved),
             *(f"warning      {warning.says}; {warning.remedy}" for warning in warnings),
             *super().remarks(),
         ]
-
-    @property
-    def rejected_path(self) -> Path:
-        """File that rejected rows are written to."""
-        return self._rejections.path
 
     @property
     def last_day(self) -> str | None:

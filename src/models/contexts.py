@@ -18,8 +18,7 @@ from segue.models.kernels import Heard, weighted_sums
 from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats, as_number
 from segue.picking.session_query import age_weight, length_factor, share_weight
-from segue.runs.order_part import OrderPart
-from segue.runs.session_vectors import MAX_LENGTH
+from segue.runs.session_vectors import MAX_LENGTH, OrderPart
 from segue.settings import Setting, settings
 
 OTHERS, _USUAL = "others", ("track", "artist")

@@ -18,8 +18,7 @@ from segue.histories import Histories
 from segue.models.repeats import Repeats
 from segue.models.retrieval.lists import ListSearch, Plan
 from segue.runs.counted_part import CountedPart
-from segue.runs.order_part import OrderPart
-from segue.runs.session_vectors import SessionVectors
+from segue.runs.session_vectors import OrderPart, SessionVectors
 
 if TYPE_CHECKING:
     from segue.models.listener_part import ListenerPart

@@ -7,7 +7,7 @@ K tracks of a list.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from segue.models.retrieval.sparse import entries_of, no_scores
 from segue.picking.counted_scores import added, weights_of
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
-from segue.settings import Setting, settings
 
 COUNTED = "counted"
 """Key of what is chosen in a checkpoint."""
@@ -40,6 +39,8 @@ STRENGTHS, DECAYS = (0.5, 1.0, 2.0, 3.0, 4.0, 16.0), (0.5, 0.8)
 """What validation chooses among, besides the head alone: strengths in the unit of the logarithm of a probability, and
 the factor of the weight of a track for each track further back. With 16 the counts nearly decide alone, as they should
 where a head had too few plays to learn from."""
+NUM_KEPT, NUM_NEWEST = 100, 10
+"""Tracks that are kept for each track, and newest tracks of a session that count, at most."""
 MOST_PLAYS = 5_000_000
 """Plays that are counted, at most: the newest ones. Their counts fit into memory beside a head."""
 LEAST_NATS = 1.0
@@ -96,11 +97,10 @@ class Query(NamedTuple):
     following: Int64[np.ndarray, "B"]
 
 
-@settings("counted")
 class Counted:
     """Counts what follows each track, and chooses how much it weighs.
 
-    Of each track the `num_neighbours` tracks that most often followed are kept. After each epoch, validation queries
+    Of each track the NUM_KEPT tracks that most often followed are kept. After each epoch, validation queries
     choose a strength and a decay, or the head alone, by ndcg@10 among tracks that the session has not heard.
 
     Args:
@@ -111,17 +111,10 @@ class Counted:
         chosen: what validation has chosen; None for the head alone.
 
     Raises:
-        InputError: a rule does not count pairs of tracks, or a setting is out of range.
+        InputError: a rule does not count pairs of tracks.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        rules: Mapping[str, Callable[[Vocabulary], Counter]],
-        num_neighbours: Annotated[int, Setting("tracks that are kept for each track, at most", least=1)] = 100,
-        max_length: Annotated[int, Setting("number of newest tracks of a session that count", least=1, most=1000)] = 10,
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, rules: Mapping[str, Callable[[Vocabulary], Counter]]) -> None:
         self._rules = {name: build(f"counted.rules.{name}", rule, vocabulary) for name, rule in rules.items()}
         for name, rule in self._rules.items():
             if not isinstance(rule, Counter) or isinstance(rule, SessionCounter):
@@ -129,8 +122,7 @@ class Counted:
                     f"counted.rules.{name} is a {type(rule).__name__}, and a counted part needs scores of pairs of "
                     "tracks; use counted=rules, or mix finished runs with model=mixture"
                 )
-        self._listens, self._num_kept, self._order = vocabulary.listens, num_neighbours, vocabulary.popularity
-        self._max_length = max_length
+        self._listens, self._order = vocabulary.listens, vocabulary.popularity
         self._neighbours: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
         self.chosen: Chosen | None = None
         self._part: tuple[Chosen | None, CountedPart | None] = None, None
@@ -154,7 +146,7 @@ class Counted:
                 table = csr_array(table + self._shares(rule, listens) / len(self._rules))
             plays = np.bincount(listens.track, minlength=len(self._order))
             line = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-            best = best_of_lines(line, self._num_kept, table.data, self._order[table.indices])
+            best = best_of_lines(line, NUM_KEPT, table.data, self._order[table.indices])
             line, row, share = line[best], table.indices[best], table.data[best]
             place = np.arange(len(line)) - np.searchsorted(line, line)
             width = int(place.max(initial=0)) + 1
@@ -166,7 +158,7 @@ class Counted:
     def _shares(self, rule: Counter, listens: Listens) -> csr_array:
         counts = rule.count(listens)
         counts.data = counts.data * rule.trend[counts.indices]
-        kept = best_candidates(lambda rows: csr_array(counts[rows]), self._num_kept, order=rule.order, with_itself=True)
+        kept = best_candidates(lambda rows: csr_array(counts[rows]), NUM_KEPT, order=rule.order, with_itself=True)
         kept.data = kept.data.clip(min=0)
         kept.eliminate_zeros()
         return shares_of(kept).astype(np.float32)
@@ -192,7 +184,7 @@ class Counted:
 
     def _with(self, chosen: Chosen, temperature: float, first_event: int | None = None) -> CountedPart:
         rows, shares = self.neighbours(first_event)
-        ages = (chosen.decay ** np.arange(self._max_length)).astype(np.float32)
+        ages = (chosen.decay ** np.arange(NUM_NEWEST)).astype(np.float32)
         numbers = {"strength": chosen.strength * temperature, "uncounted": chosen.uncounted}
         return CountedPart(rows=rows, shares=shares, age_weights=ages, **numbers)
 

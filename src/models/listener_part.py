@@ -159,7 +159,7 @@ class ListenerPart:
         Returns:
             The weights, in the unit of the logarithms.
         """
-        return _fitted(_joined([self._chances(*block) for block in blocks]))
+        return _fitted([self._chances(*block) for block in blocks])
 
     def of_other_artists(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Bool[np.ndarray, "Q"]:
         """Whether the track that followed is by an artist that the session had not heard, of its newest tracks.
@@ -350,48 +350,32 @@ class _Chances:
     of_target: Float32[np.ndarray, "Q F"]
 
 
-def _joined(parts: list[_Chances]) -> _Chances:
-    def together(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part.entries, name) for part in parts])
-
-    def counted_on(name: str, before: list[int]) -> np.ndarray:
-        first = np.cumsum([0, *before[:-1]])
-        return np.concatenate([getattr(part.entries, name) + one for part, one in zip(parts, first, strict=True)])
-
-    num_queries, num_groups = [one.entries.num_queries for one in parts], [len(one.whole) for one in parts]
-    entries = _Entries(
-        query=counted_on("query", num_queries),
-        group=counted_on("group", num_groups),
-        query_of_group=counted_on("query_of_group", num_queries),
-        num_queries=sum(num_queries),
-        **{name: together(name) for name in ("track", "of_track", "artist", "of_artist")},
-    )
-    others = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("own", "others", "whole", "of_target")
-    }
-    return _Chances(entries=entries, **others)
-
-
-def _fitted(chances: _Chances) -> Float32[np.ndarray, "F"]:
-    entries, num = chances.entries, chances.entries.num_queries
-    mean_of_targets = chances.of_target.mean(0).astype(np.float64)
+def _fitted(parts: list[_Chances]) -> Float32[np.ndarray, "F"]:
+    mean_of_targets = np.concatenate([one.of_target for one in parts]).mean(0).astype(np.float64)
+    num = sum(one.entries.num_queries for one in parts)
 
     def loss(weights: Float64[np.ndarray, "F"]) -> tuple[float, Float64[np.ndarray, "F"]]:
-        of_track, of_artist = (
-            np.exp((features @ some).clip(-_MOST_EXPONENT, _MOST_EXPONENT))
-            for features, some in ((entries.of_track, weights[:_NUM]), (entries.of_artist, weights[_NUM:]))
-        )
-        own = chances.own * of_track
-        whole = of_artist * (chances.others + np.bincount(entries.group, own, len(of_artist)))
-        total = 1 + np.bincount(entries.query_of_group, whole - chances.whole, num)
-        total = total.clip(1e-12)
-        own *= (of_artist / total[entries.query_of_group])[entries.group]
-        slope = np.append(own @ entries.of_track, (whole / total[entries.query_of_group]) @ entries.of_artist) / num
-        value = np.log(total).mean() - mean_of_targets @ weights + _RIDGE * (weights**2).sum()
-        return float(value), slope - mean_of_targets + 2 * _RIDGE * weights
+        values, slopes = zip(*(_log_sums(one, weights) for one in parts), strict=True)
+        value = sum(values) / num - mean_of_targets @ weights + _RIDGE * (weights**2).sum()
+        return float(value), np.sum(slopes, axis=0) / num - mean_of_targets + 2 * _RIDGE * weights
 
     return _minimum(loss, len(FEATURES))
+
+
+def _log_sums(chances: _Chances, weights: Float64[np.ndarray, "F"]) -> tuple[float, Float64[np.ndarray, "F"]]:
+    """Logarithms of what the probabilities of all tracks sum to with the weights, over queries, and their gradient."""
+    entries = chances.entries
+    of_track, of_artist = (
+        np.exp((features @ some).clip(-_MOST_EXPONENT, _MOST_EXPONENT))
+        for features, some in ((entries.of_track, weights[:_NUM]), (entries.of_artist, weights[_NUM:]))
+    )
+    own = chances.own * of_track
+    whole = of_artist * (chances.others + np.bincount(entries.group, own, len(of_artist)))
+    total = 1 + np.bincount(entries.query_of_group, whole - chances.whole, entries.num_queries)
+    total = total.clip(1e-12)
+    own *= (of_artist / total[entries.query_of_group])[entries.group]
+    slope = np.append(own @ entries.of_track, (whole / total[entries.query_of_group]) @ entries.of_artist)
+    return np.log(total).sum(), slope
 
 
 def _minimum(loss: Any, num: int) -> Float32[np.ndarray, "_"]:

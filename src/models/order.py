@@ -1,21 +1,30 @@
-"""Encoders: what the order of the tracks of a session adds to their weighted sum.
+"""Encoders: what the order of the tracks of a session adds to their weighted sum, in torch and as ONNX models.
+
+Nothing is added before the second track: the query of a session of one track is that of the track.
 
 B histories, H tracks of a history, S sessions, T tracks of the longest one, U distinct tracks, W columns of all parts
-of a query vector, D width of an encoder. `picking/order_query.py` has the formulas for the service.
+of a query vector, D width of an encoder.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from segue.errors import InputError
-from segue.picking.order_query import SHORTEST, ligr
-from segue.runs.order_part import GRU, LIGR, MAX_BLOCKS, MOST_BYTES, OrderPart, shapes_of, size_of
+from segue.picking.session_query import SHORTEST
+from segue.runs.session_vectors import OrderPart
 from segue.settings import Setting, settings
 
+MOST_BYTES = 5_000_000
+"""Largest size of all numbers of an encoder, which every worker of a service has."""
+_GRU = "gru"
+_TINY = 1e-5
 _GROUPS = 4
 """Groups of sessions of similar length, of which each is as wide as its longest one."""
 
@@ -78,19 +87,19 @@ class Encoder(nn.Module):
         *,
         kind: Annotated[Literal["gru", "ligr"], Setting("of the encoder")],
         dim: Annotated[int, Setting("width of what it remembers (D)", least=1)],
-        blocks: Annotated[int, Setting("number of blocks of the attention (ligr)", least=1, most=MAX_BLOCKS)] = 1,
+        blocks: Annotated[int, Setting("number of blocks of the attention (ligr)", least=1, most=4)] = 1,
         dropout: Annotated[float, Setting("share of what it has read set to 0 in training", least=0, most=0.9)] = 0.0,
         rate: Annotated[float, Setting("its learning rate, relative to optimizer.lr", above=0)] = 0.3,
     ) -> None:
         super().__init__()
-        if kind == GRU and blocks > 1:
+        if kind == _GRU and blocks > 1:
             raise InputError(
-                f"context.encoder.blocks={blocks} is of the attention, which kind={GRU} has not; leave it out, or use "
+                f"context.encoder.blocks={blocks} is of the attention, which kind={kind} has not; leave it out, or use "
                 "model=sasrec"
             )
         self.kind, self.rate = kind, rate
-        shapes = shapes_of(kind, width=width, dim=dim, max_length=max_length, blocks=0 if kind == GRU else blocks)
-        if (size := size_of(shapes)) > MOST_BYTES:
+        shapes = _shapes_of(width, dim, max_length, blocks=0 if kind == _GRU else blocks)
+        if (size := 4 * sum(map(math.prod, shapes.values()))) > MOST_BYTES:
             raise InputError(
                 f"context.encoder.dim={dim} makes an encoder of {size:,} bytes, and a service takes at most "
                 f"{MOST_BYTES:,}; use a smaller dim, or a smaller model.dim"
@@ -134,17 +143,167 @@ class Encoder(nn.Module):
             tracks: vectors of the tracks of sessions, oldest first, each multiplied by its weight.
             numbers: its arrays by name.
         """
-        if self.kind == LIGR:
-            return torch.as_tensor(ligr(tracks, numbers, xp=torch, drop=self.dropout))
+        if self.kind != _GRU:
+            return torch.as_tensor(attention(tracks, numbers, torch, drop=self.dropout))
         weights = [numbers["input"].T, numbers["state"].T, numbers["input_bias"], numbers["state_bias"]]
         first = tracks.new_zeros(1, len(tracks), len(numbers["state"]))
         states, _ = torch.gru(tracks, first, weights, True, 1, 0.0, False, False, True)
         return states
 
     def part(self) -> OrderPart:
-        """Its numbers, for a service."""
-        numbers = {name: one.detach().float().cpu().numpy() for name, one in self.numbers.items()}
-        return OrderPart(kind=self.kind, numbers=numbers)
+        """It for a service: an ONNX model from `tracks`, S × T × W as for `read`, and `last`, the place of the last
+        track of each session, to what is `added` to the query vectors, S × W.
+        """
+        import ndonnx as ndx
+
+        numbers = {name: ndx.asarray(one.detach().float().cpu().numpy()) for name, one in self.numbers.items()}
+        width = self.numbers["input"].shape[0]
+        tracks = ndx.argument(shape=("sessions", "tracks", width), dtype=ndx.float32)
+        last = ndx.argument(shape=("sessions",), dtype=ndx.int64)
+        if self.kind == _GRU:
+            ends = _at(_gru_of_onnx(tracks, numbers), last, ndx)
+        else:
+            ends = attention(tracks, numbers, ndx, last)
+        added = _product_of_onnx(ends[:, 0, ...], numbers["output"])
+        model = ndx.build({"tracks": tracks, "last": last}, {"added": added})
+        return OrderPart(network=model.SerializeToString(), first=0, width=width)
+
+
+def attention(
+    tracks: Any,
+    numbers: Mapping[str, Any],
+    xp: Any,
+    last: Any = None,
+    drop: Callable[[Any], Any] = lambda values: values,
+) -> Any:
+    """What causal self-attention gives at the place of each track: blocks with gated residuals and SwiGLU.
+
+    Keys and values are not computed: a query times the matrix of the keys is compared with what keys are made of.
+
+    Args:
+        tracks: vectors of the tracks of sessions, oldest first, S × T × W.
+        numbers: arrays by name; see `_shapes_of`.
+        xp: torch or ndonnx.
+        last: place of the last track of each session; None for all tracks.
+        drop: dropout in training.
+
+    Returns:
+        S × T × D, or S × 1 × D at the last places.
+
+    Source:
+        Kang and McAuley, Self-attentive sequential recommendation, ICDM 2018; the blocks are those of LiGR (Borisyuk et
+        al. 2025), as eSASRec (Tikhonovich et al., RecSys 2025) has them.
+    """
+    product, softmax = (torch.matmul, torch.softmax) if xp is torch else (_product_of_onnx, _softmax_of_onnx)
+    length = getattr(tracks, "dynamic_shape", tracks.shape)[1]
+    places = xp.arange(length, device=tracks.device)
+    is_later, values = places > places[:, None], product(tracks, numbers["input"]) + numbers["place"][:length, :]
+    num_blocks = sum(name.endswith("_mix") for name in numbers)
+    for block in range(num_blocks):
+        own = {name: numbers[f"{block}_{name}"] for name in _OF_BLOCK}
+        asking = normal = _normal(values, own, 0, xp)
+        if last is not None and block == num_blocks - 1:
+            values, asking, is_later = _at(values, last, xp), _at(normal, last, xp), places > last[:, None, None]
+        to_query, to_key, to_value = _thirds(own["attention"])
+        scores = reduce(product, (asking, to_query, to_key.mT, normal.mT)) / to_key.shape[0] ** 0.5
+        shares = softmax(xp.where(is_later, -math.inf, scores), -1)
+        attended = reduce(product, (shares, normal, to_value, own["mix"]))
+        gate = product(values, own["gates"][0, ...]) + own["gates_bias"][0, :]
+        values = values + _sigmoid(gate, xp) * drop(attended)
+        up, width = product(_normal(values, own, 1, xp), own["up"]), own["down"].shape[0]
+        first, second = up[..., :width], up[..., width:]
+        gate = product(values, own["gates"][1, ...]) + own["gates_bias"][1, :]
+        values = values + _sigmoid(gate, xp) * drop(product(first * _sigmoid(first, xp) * second, own["down"]))
+    return values
+
+
+def _at(values: Any, last: Any, xp: Any) -> Any:
+    """The values at the last places."""
+    is_last = xp.arange(values.dynamic_shape[1]) == last[:, None]
+    return xp.sum(xp.where(is_last[:, :, None], values, np.float32(0)), axis=1, keepdims=True)
+
+
+def _thirds(values: Any) -> tuple[Any, Any, Any]:
+    width = values.shape[-1] // 3
+    return values[..., :width], values[..., width : 2 * width], values[..., 2 * width :]
+
+
+def _normal(values: Any, own: Mapping[str, Any], nth: int, xp: Any) -> Any:
+    centred = values - xp.mean(values, axis=-1, keepdims=True)
+    spread = (xp.mean(centred * centred, axis=-1, keepdims=True) + _TINY) ** 0.5
+    return centred / spread * own["scale"][nth, :] + own["shift"][nth, :]
+
+
+def _sigmoid(values: Any, xp: Any) -> Any:
+    return 0.5 * xp.tanh(0.5 * values) + 0.5  # without overflow
+
+
+def _product_of_onnx(left: Any, right: Any) -> Any:
+    """The product of ONNX itself; that of ndonnx asks whether an array is empty, which makes seconds of work of it."""
+    import ndonnx as ndx
+    from spox.opset.ai.onnx import v21 as onnx
+
+    return ndx.asarray(onnx.matmul(left.unwrap_spox(), right.unwrap_spox()))
+
+
+def _softmax_of_onnx(scores: Any, axis: int) -> Any:
+    import ndonnx as ndx
+    from spox.opset.ai.onnx import v21 as onnx
+
+    return ndx.asarray(onnx.softmax(scores.unwrap_spox(), axis=axis))
+
+
+def _gru_of_onnx(tracks: Any, numbers: Mapping[str, Any]) -> Any:
+    """The recurrent unit of torch as that of ONNX, which has the update gate before the reset gate."""
+    import ndonnx as ndx
+    from spox.opset.ai.onnx import v21 as onnx
+
+    def ordered(name: str) -> Any:
+        reset, update, new = _thirds(numbers[name])
+        return ndx.concat([update, reset, new], axis=-1)
+
+    weights = [ordered(name).mT[None, ...] for name in ("input", "state")]
+    bias = ndx.concat([ordered("input_bias"), ordered("state_bias")], axis=0)[None, :]
+    given = [ndx.permute_dims(tracks, (1, 0, 2)), *weights, bias]
+    dim = numbers["state"].shape[0]
+    states, _ = onnx.gru(*(one.unwrap_spox() for one in given), hidden_size=dim, linear_before_reset=1)
+    return ndx.permute_dims(ndx.asarray(states)[:, 0, ...], (1, 0, 2))
+
+
+_OF_BLOCK = ("scale", "shift", "attention", "mix", "up", "down", "gates", "gates_bias")
+
+
+def _shapes_of(width: int, dim: int, max_length: int, *, blocks: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of an encoder.
+
+    Args:
+        width: columns of all parts of a query vector (W).
+        dim: width of the encoder (D).
+        max_length: largest number of tracks of a session (H).
+        blocks: number of blocks of the attention; 0 for a recurrent unit.
+    """
+    shapes: dict[str, tuple[int, ...]] = {"output": (dim, width)}
+    if not blocks:
+        gates = 3 * dim  # reset, update, new
+        return shapes | {
+            "input": (width, gates),
+            "state": (dim, gates),
+            "input_bias": (gates,),
+            "state_bias": (gates,),
+        }
+    shapes |= {"input": (width, dim), "place": (max_length, dim)}
+    of_block = (
+        (2, dim),  # of the two normalised inputs
+        (2, dim),
+        (dim, 3 * dim),  # query, key, value
+        (dim, dim),
+        (dim, 4 * dim),
+        (2 * dim, dim),
+        (2, dim, dim),
+        (2, dim),
+    )
+    named = dict(zip(_OF_BLOCK, of_block, strict=True))
+    return shapes | {f"{block}_{name}": shape for block in range(blocks) for name, shape in named.items()}
 
 
 def _first(name: str, shape: tuple[int, ...]) -> Tensor:

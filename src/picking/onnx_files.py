@@ -17,7 +17,6 @@ from segue.errors import InputError
 from segue.picking.session_query import length_factor, share_weight
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import write_catalog
-from segue.runs.libraries import line_of_missing
 from segue.runs.session_vectors import SessionVectors
 
 QUERY, ITEM, TRACKS = "query.onnx", "item.onnx", "tracks.json"
@@ -43,13 +42,11 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
         folder: where the files go; created if missing.
 
     Raises:
-        InputError: ndonnx is not installed, or the vectors are too large for a file.
+        InputError: the vectors are too large for a file.
     """
-    try:
-        import ndonnx as ndx
-        import onnx
-    except ImportError:
-        raise InputError(str(line_of_missing("ndonnx"))) from None
+    import ndonnx as ndx
+    import onnx
+
     if vectors.queries.nbytes > LARGEST:
         raise InputError(
             f"an ONNX file holds at most {LARGEST:,} bytes of vectors, and {len(catalog):,} tracks have "

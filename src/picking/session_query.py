@@ -1,23 +1,27 @@
 """The query vector of a session: a weighted sum of the query vectors of its tracks, each part with weights of its own.
 
 `q = Σ_k age_weight_k · share_weight_k · query(track_k)`, k = 0 the newest track. A part with a length is then divided
-by (its length / the length for one track)^power, and what a model of the order has read is added
-(`order_query.py`). The three formulas run on arrays of numpy and on tensors of torch, in
-training; what they need of a library is in both under the same name, `xp`.
+by (its length / the length for one track)^power, and what a model of the order has read is added: its network is an
+ONNX model (`models/order.py`). The three formulas run on arrays of numpy and on tensors of torch, in training; what
+they need of a library is in both under the same name, `xp`.
 
 S sessions, h tracks of a session, N tracks in the catalogue, V width of a vector, W of all parts together, P parts.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64
 
+from segue.errors import InputError
 from segue.picking.counted_scores import CountedScores, added
-from segue.picking.order_query import added_by_order
-from segue.runs.session_vectors import SessionVectors
+from segue.runs.libraries import line_of_missing
+from segue.runs.session_vectors import OrderPart, SessionVectors
 
+SHORTEST = 2
+"""Number of tracks that have an order."""
 _TINY = 1e-6
 
 
@@ -72,6 +76,10 @@ class SessionQuery:
         self._by_square = (1 / np.where(is_divided, lengths, 1) ** 2).astype(np.float32)
         self._powers = np.where(is_divided, powers, 0).astype(np.float32) if is_divided.any() else None
         self._skipped = np.float32(vectors.skipped)
+        self._orders = [(one.columns, _network(one)) for one in vectors.orders]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SessionQuery, (self._vectors,)  # networks are not sent to another process
 
     def of(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
         """Compute the query vector of each session.
@@ -85,9 +93,27 @@ class SessionQuery:
         made, factors = self._sums(rows, shares)
         if factors is not None:
             made[:, : self._width] *= factors.take(self._part_of, axis=1)
-        for order in self._vectors.orders:
-            made[:, order.columns] += added_by_order(order, self._vectors.queries, rows, self._by_share(rows, shares))
+        if self._orders:
+            for columns, added_by_order in self._by_order(rows, self._by_share(rows, shares)):
+                made[:, columns] += added_by_order
         return made
+
+    def _by_order(
+        self, rows: Int64[np.ndarray, "S h"], weights: Float32[np.ndarray, "S h"]
+    ) -> Iterator[tuple[slice, Float32[np.ndarray, "S W"]]]:
+        """For each encoder, its columns and what it adds there. Tracks that are not in the catalogue are left out."""
+        is_known = rows >= 0
+        newer = is_known.cumsum(1)  # how many of a session are at least as new
+        length = newer[:, -1]
+        line, column = is_known.nonzero()
+        place = line, length[line] - newer[line, column]
+        vectors = self._vectors.queries.take(rows[line, column], axis=0) * weights[line, column][:, None]
+        tracks = np.zeros((len(rows), max(int(length.max(initial=0)), 1), vectors.shape[1]), np.float32)
+        tracks[place] = vectors
+        last = (length - 1).clip(0)
+        for columns, network in self._orders:
+            [added_by_order] = network.run(None, {"tracks": tracks[..., columns], "last": last})
+            yield columns, np.where((length < SHORTEST)[:, None], np.float32(0), added_by_order)
 
     def _by_share(
         self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
@@ -164,14 +190,12 @@ class SessionQuery:
             What the order adds; and for each track how much less it would add without this track, which need not sum to
             it. All 0 where the model reads no order.
         """
-        given, length = self._vectors, self._vectors.max_length
+        length, of_item = self._vectors.max_length, self._vectors.items[item]
         rows, weights = rows[None, :length], self._by_share(rows[None, :length], shares[None, :length])
-        if not given.orders:
-            return np.float32(0), np.zeros(rows.shape[1], np.float32)
         without = np.where(np.eye(1 + rows.shape[1], rows.shape[1], -1, dtype=bool), -1, rows)
-        asked = given.queries, without, np.repeat(weights, len(without), axis=0)
-        added = [added_by_order(one, *asked) @ given.items[item, one.columns] for one in given.orders]
-        scores = np.stack(added).sum(0)
+        scores = np.zeros(len(without), np.float32)
+        for columns, added_by_order in self._by_order(without, np.repeat(weights, len(without), axis=0)):
+            scores += added_by_order @ of_item[columns]
         return scores[0], scores[0] - scores[1:]
 
     def counted(self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int) -> "CountedScore":
@@ -187,6 +211,27 @@ class SessionQuery:
         found = CountedScores(part).of(rows[None], shares[None], np.array([[item]]))
         is_new = bool(part.uncounted and part.is_uncounted[item])
         return CountedScore(float(found[0, 0]), float(added(found[0, 0], part.strength)), is_new)
+
+
+def _network(order: OrderPart) -> Any:
+    """An encoder that runs.
+
+    Raises:
+        InputError: onnxruntime is not installed, or the model is damaged.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(str(line_of_missing("onnxruntime"))) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # a process has one thread, as for other models
+    try:
+        return onnxruntime.InferenceSession(order.network, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"the encoder of the order is damaged: {why}; train again, or load the release again"
+        ) from None
 
 
 class CountedScore(NamedTuple):

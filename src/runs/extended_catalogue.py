@@ -1,11 +1,10 @@
 """Which catalogues fit a run: those with all its tracks and more."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from segue.catalog import Catalog, Id, derived_id, ids_of, quoted
+from segue.catalog import Catalog, derived_id, ids_of, quoted
 from segue.errors import InputError
 from segue.runs.catalog_files import catalog_records
 
@@ -49,22 +48,15 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
         raise InputError(
             f"catalogue={path} has the {len(ids):,} tracks of the run and no new one; add new tracks to it"
         )
-    return with_tracks(old, list(given), *zip(*given.values(), strict=True))
-
-
-def with_tracks(
-    old: Catalog, ids: Sequence[Id], titles: Sequence[str | None], artists: Sequence[str | None]
-) -> Catalog:
-    """A catalogue with new tracks in the rows after its own. Its artists keep their rows too; new ones follow."""
     names = old.artists.tolist()
     rows, artist_of = {name: row for row, name in enumerate(names) if name}, []
-    for artist in artists:
+    for _, artist in given.values():
         row = rows.setdefault(artist, len(names)) if artist else len(names)  # two unknown ones need not be the same
-        names += [artist or ""] if row == len(names) else []
+        names += [artist] if row == len(names) else []
         artist_of.append(row)
     return Catalog(
-        track_ids=ids_of([*old.track_ids.tolist(), *ids]),
-        titles=np.append(old.titles, np.array([title or "" for title in titles], object)),
+        track_ids=ids_of([*ids, *given]),
+        titles=np.append(old.titles, np.array([title for title, _ in given.values()], object)),
         artist_of=np.append(old.artist_of, np.array(artist_of, np.int64)),
         artists=np.array(names, object),
     )

@@ -4,14 +4,13 @@ from segue.runs.provenance import CLONE
 
 LIBRARIES = {
     "": (
-        *("duckdb", "faiss", "filelock", "hydra", "jaxtyping", "markdown_it", "matplotlib", "mlflow", "mmh3", "numpy"),
-        *("omegaconf", "pandas", "psutil", "pyarrow", "pydantic", "pytorch_lightning", "rich", "scipy", "torch"),
-        *("tqdm", "typing_extensions", "yaml"),
+        *("duckdb", "faiss", "filelock", "hydra", "jaxtyping", "matplotlib", "mlflow", "mmh3", "ndonnx"),
+        *("numpy", "omegaconf", "onnxruntime", "pandas", "psutil", "pyarrow", "pydantic", "pytorch_lightning", "rich"),
+        *("scipy", "torch", "tqdm", "typing_extensions", "yaml"),
     ),
     "serve": ("aiohttp", "fastapi", "granian", "prometheus_client", "redis", "uvloop"),
     "room": ("rapidfuzz",),
     "sweep": ("hydra_joblib_launcher", "optuna"),
-    "onnx": ("ndonnx",),
     "spark": ("pyspark",),
     "rivals": ("gensim", "implicit"),
     "slurm": ("hydra_submitit_launcher",),

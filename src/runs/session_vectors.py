@@ -18,7 +18,6 @@ from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import UNREADABLE, packed, unpacked
 from segue.runs.counted_part import CountedPart
-from segue.runs.order_part import OrderPart
 
 FILE = "vectors.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`."""
@@ -42,7 +41,7 @@ MAX_WIDTH = 4096
 MAX_PARTS = 16
 """Largest number of parts of a vector."""
 
-_LISTENER, _GAP = "listener_weights", "known_gap"
+_LISTENER, _GAP, _ORDER, _COLUMNS = "listener_weights", "known_gap", "order", "order_columns"
 # For each field its array in the file, with its kind and number of dimensions; the file has ids too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
     "queries": ("queries", "float32", 2),
@@ -58,6 +57,26 @@ _ARRAYS: dict[str, tuple[str, str, int]] = {
     "artist_boosts": ("artist_boosts", "float32", 1),
     "context": ("context", "str", 0),
 }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OrderPart:
+    """A network that reads the tracks of a session in their order; what it has read is added to the query vector.
+
+    Args:
+        network: an ONNX model; see `models/order.py`.
+        first: the first column of a query vector that it reads and adds to.
+        width: number of these columns (W).
+    """
+
+    network: bytes
+    first: int
+    width: int
+
+    @property
+    def columns(self) -> slice:
+        """The columns of a query vector that it reads and adds to."""
+        return slice(self.first, self.first + self.width)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -151,7 +170,8 @@ class SessionVectors:
         if self.counted is not None:
             own |= self.counted.arrays()
         for nth, part in enumerate(self.orders):
-            own |= part.arrays(nth)
+            own[f"{_ORDER}{nth}"] = np.frombuffer(part.network, np.uint8)
+            own[f"{_COLUMNS}{nth}"] = np.array([part.first, part.width])
         return own
 
     @classmethod
@@ -207,7 +227,7 @@ class SessionVectors:
             raise _damaged(where, wrong[0])
         try:
             counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, max_length=MAX_LENGTH)
-            orders = OrderPart.of_arrays(arrays, width=int(ends[-1]), max_length=made.max_length)
+            orders = _orders_of(arrays, width=int(ends[-1]))
         except ValueError as error:
             raise _damaged(where, str(error)) from None
         listener = arrays.get(_LISTENER)
@@ -274,6 +294,24 @@ class SessionVectors:
             return vectors
         order = np.argsort(keys)
         return vectors.in_order(order[np.searchsorted(keys[order], catalog.keys)])
+
+
+def _orders_of(arrays: Mapping[str, np.ndarray], *, width: int) -> tuple[OrderPart, ...]:
+    """The encoders of a run.
+
+    Raises:
+        ValueError: an array has another type, shape or range.
+    """
+    found: list[OrderPart] = []
+    while (network := arrays.get(f"{_ORDER}{len(found)}")) is not None:
+        columns = arrays.get(f"{_COLUMNS}{len(found)}")
+        if network.ndim != 1 or network.dtype != np.uint8 or columns is None or columns.shape != (2,):
+            raise ValueError(f"{_ORDER}{len(found)} must be bytes, with two numbers that name its columns")
+        part = OrderPart(network=network.tobytes(), first=int(columns[0]), width=int(columns[1]))
+        if not 0 <= part.first < part.columns.stop <= width:
+            raise ValueError(f"{_COLUMNS}{len(found)} must be among the {width} columns of a query")
+        found.append(part)
+    return tuple(found)
 
 
 def _damaged(where: str, problem: str) -> InputError:

@@ -146,9 +146,9 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
     key = getattr(error.__cause__, "full_key", None) or missing[1]  # inside of the mapping that was typed
     parent, _, name = key.rpartition(".")
     where = (_typed(parent) if parent and _typed(parent) != f"{parent}=" else parent) or "the config"
-    if not node and parent and ((CONF / parent).is_dir() or where.endswith("=null")):
-        return f"{_typed(missing[1])}: {where} has no settings here; leave it out"
     settings = sorted(str(key) for key in node if not str(key).startswith("_"))
+    if not settings and parent and ((CONF / parent).is_dir() or where.endswith("=null")):
+        return f"{_typed(missing[1])}: {where} has no settings here; leave it out"
     if not settings:  # a mapping whose keys the user chooses
         return f"{_typed(missing[1])}: {missing[1]} has no keys yet; write +{missing[1]}=… to add some"
     if f"{parent}.".startswith(_OPEN):

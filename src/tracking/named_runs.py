@@ -273,7 +273,7 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
             if role == "treatment":
                 metrics |= {f"ab/{effect['metric']}_{end}": effect[key] for end, key in _EFFECT.items()}
         tags = {"ab_role": role, "ab_verdict": "; ".join(record["verdicts"].values())}
-        files = [folder / f"abtest.{ending}" for ending in ("json", "md", "html", "png")]
+        files = [folder / f"abtest.{ending}" for ending in ("json", "md", "png")]
         _attach("result", name, metrics=metrics, tags=tags, files=files, folder="abtest")
 
 

@@ -150,17 +150,14 @@ def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
 
 def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int) -> list[Callback]:
     """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
-    changes: Mapping[str, Mapping[str, Any]] = {
-        "progress": {"context": RunContext(datamodule=data), "max_epochs": num_epochs, "label": "refit"},
-        "resume": {},
-        "epoch_checkpoint": {"path": str(path)},
-    }
-    if config.callbacks.get("checkpoint") is None:  # the checkpoints within an epoch would be the only ones
-        changes = {name: one for name, one in changes.items() if name != "epoch_checkpoint"}
-    chosen = {name: one for name in changes if (one := config.callbacks.get(name)) is not None}
+    bar = {"context": RunContext(datamodule=data), "max_epochs": num_epochs, "label": "refit"}
+    changes: dict[str, dict[str, Any]] = {"progress": bar, "resume": {}}
+    if config.callbacks.get("checkpoint") is not None:  # otherwise those within an epoch would be the only ones
+        changes["epoch_checkpoint"] = {"path": str(path)}
     return [
-        instantiate({**as_dict(one), "_partial_": True}, _convert_="all")(**changes[name])
-        for name, one in chosen.items()
+        instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")(**given)
+        for name, given in changes.items()
+        if (chosen := config.callbacks.get(name)) is not None
     ]
 
 

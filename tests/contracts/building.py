@@ -14,7 +14,7 @@ from segue.terminal.hydra_parts import know_defaults
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
-SMALL = {"dim": 8, "num_neighbours": 20, "epochs": 2}
+SMALL = {"dim": 8, "epochs": 2}
 """Settings that make a model small, as far as it has them."""
 
 

@@ -11,7 +11,7 @@ from tests.e2e.running import run_verb
 from tests.e2e.test_simulate import SMALL, simulate
 from tests.e2e.test_train import BARE, train
 
-REPORT = {"abtest.json", "abtest.md", "abtest.html", "abtest.png"}
+REPORT = {"abtest.json", "abtest.md", "abtest.png"}
 
 abtest = partial(run_verb, "abtest.py")
 
@@ -43,7 +43,7 @@ def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic
     assert "better than C" in done.stdout
     assert "What could be wrong" in done.stdout
     *_, results, folder, following = done.stdout.splitlines()
-    assert results == "results      abtest.md, abtest.html, abtest.png, abtest.json"
+    assert results == "results      abtest.md, abtest.png, abtest.json"
     assert folder == f"run folder   {run}"
     assert following == "next         python train.py datamodule=botify datamodule.path=after"
     assert (run / "abtest.png").stat().st_size > 10_000

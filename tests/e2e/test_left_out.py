@@ -6,24 +6,20 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.e2e.test_train import DIRTY, FILES, PLOTS, metrics_of, quick, train
+from tests.e2e.test_train import DIRTY, FILES, PLOTS, metrics_of, quick
 
 NAMES = [name for name in yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text()) if name != "defaults"]
 LISTS = {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"}
 REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS)}
-NOT_REFITTED = ("ranking", "plots")
-"""A run without one of these callbacks is not refitted, to save time."""
 LACKS = {
-    "ranking": {"test_queries.parquet", "plots/popularity.png"},
+    "ranking": {"test_queries.parquet", "plots/popularity.png", *REFITTED},
     "export": {*LISTS, *REFITTED},
-    "plots": {f"plots/{name}" for name in PLOTS},
-    "checkpoint": {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/refitted.ckpt"},
 }
 """What a run lacks without a callback; nothing, where none is said."""
-_OTHERS = [name for name in NAMES if name not in (*LACKS, "lineage")]
+_OTHERS = [name for name in NAMES if name not in (*LACKS, "lineage", "plots", "checkpoint")]
 QUIET = {"quiet": _OTHERS[::2], "quiet too": _OTHERS[1::2]}
 """Callbacks that leave nothing of their own. Each half of them is left out beside the other half, which may need it;
-all others are left out one at a time."""
+the others are left out one at a time, or in every other test."""
 ALL = {*FILES, *REFITTED, *(f"plots/{name}" for name in PLOTS), "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
 OF_MLFLOW = ALL - {"checkpoints/last.ckpt"}
 
@@ -59,13 +55,12 @@ def test_each_callback_can_be_left_out(ring_logs: Path, tmp_path: Path, name: st
         ring_logs,
         *(f"callbacks.{one}=null" for one in QUIET.get(name, [name])),
         "monitor=loss",
-        f"refit={'none' if name in NOT_REFITTED else 'auto'}",
+        f"refit={'none' if name == 'ranking' else 'auto'}",
         *logger,
         "trainer.max_epochs=2",
         "hydra.run.dir=run",
     )
-    lacks = LACKS.get(name, set() if is_tracked else LACKS["plots"])
-    lacks = lacks | REFITTED if name in NOT_REFITTED else lacks
+    lacks = LACKS.get(name, set() if is_tracked else {f"plots/{name}" for name in PLOTS})
     assert left(tmp_path / "run") == ALL - lacks
     strays = {path.name for path in tmp_path.iterdir() if "mlflow" not in path.name} - {"run", "mlruns"}
     assert not strays
@@ -89,6 +84,8 @@ def test_all_callbacks_can_be_left_out_together(ring_logs: Path, tmp_path: Path)
     )
     assert left(tmp_path / "run") == {"config.yaml", "run.json", "metrics.json", "model_card.md"}
     assert metrics_of(tmp_path / "run")["epoch"] == metrics_of(tmp_path / "run")["epochs"] - 1
+    assert metrics_of(tmp_path / "run")["mlflow_run_id"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert "test" in done.stdout
 
 
@@ -100,19 +97,3 @@ def test_without_a_checkpoint_the_last_epoch_is_tested_and_with_one_the_best(rin
     assert best["epoch"] < last["epoch"] == 3
     assert best["val/loss"] < last["val/loss"]
     assert best["test/loss"] != last["test/loss"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["callbacks.ranking=null", "monitor=ndcg"], "callbacks.ranking, which does it, is left out; keep it"),
-        (["callbacks.progress=null", "trainer.max_epochs=0"], "max_epochs must be a whole number of at least 1, got 0"),
-    ],
-)
-def test_what_cannot_do_without_is_refused_before_training(
-    ring_logs: Path, tmp_path: Path, words: list[str], message: str
-) -> None:
-    done = train(tmp_path, "datamodule=botify", f"datamodule.path={ring_logs}", *words, "hydra.run.dir=run", code=2)
-    [line] = done.stderr.splitlines()
-    assert message in line
-    assert not (tmp_path / "run").exists()

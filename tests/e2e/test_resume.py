@@ -126,7 +126,6 @@ def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
     ("overrides", "message"),
     [
         (["resume=nowhere"], "resume=nowhere: MLflow (sqlite:///mlflow.db) has no run whose id begins with nowhere"),
-        (["resume=."], "no run was begun there"),
         (
             ["resume=killed", "trust=tests", "model.dim=32"],
             "with its own settings, and model.dim was 16, not 32",

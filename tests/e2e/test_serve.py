@@ -26,7 +26,6 @@ from tests.conftest import ROOT, write_lines
 from tests.e2e import running as processes
 from tests.e2e.running import (
     PATIENCE_S,
-    PATIENT,
     Crowd,
     Redis,
     Running,
@@ -40,8 +39,6 @@ from tests.e2e.running import (
     starting,
     wait_until,
 )
-from tests.e2e.test_abtest import abtest
-from tests.e2e.test_simulate import simulate
 
 N = 60
 KEYS = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
@@ -384,31 +381,6 @@ def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path
     assert closing[9] == "5"
     num_logged = int(closing[7].replace(",", ""))  # a killed worker may have logged and not yet counted
     assert len(traffic.answered) <= num_logged <= len(running.lines())
-
-
-@pytest.mark.timing
-def test_a_single_worker_is_restarted_each_time_it_dies(tmp_path: Path, lists: Lists) -> None:
-    words = f"recommendations={lists.a}", "restart.max_pause_s=0.1", "restart.reset_after_s=3600"
-    with serving(tmp_path, *words) as running:
-        for _ in range(4):
-            (worker,) = running.workers()
-            os.kill(worker, signal.SIGKILL)
-            new_worker(running, {worker})
-            wait_until(lambda: running.next(1).status == 200, "an answer")
-        assert "died 4 times in a row" in str(running.ask("GET", "/health").body["problems"])
-        assert len(running.lines()) == 4
-
-
-def test_a_service_whose_workers_cannot_start_ends_with_one_line(tmp_path: Path, lists: Lists) -> None:
-    logs = tmp_path / "run" / "logs"
-    logs.mkdir(parents=True)
-    (logs / "worker-1").write_text("a file where a folder should be")
-    done = serve(tmp_path, f"recommendations={lists.a}", "port=0", "hydra.run.dir=run", code=2)
-    *reasons, last = done.stderr.splitlines()
-    assert re.match("error: no worker could start: each of 1 died 4 times before any was ready; the lines above", last)
-    assert any("worker-1 cannot start: cannot write" in line for line in reasons)
-    assert "Traceback" not in done.stderr
-    assert len(reasons) == 8
 
 
 def test_a_service_runs_where_the_listening_room_is_not_installed(
@@ -1003,35 +975,3 @@ def test_nginx_skips_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> 
         in_flight = {asked.number for asked, _, _ in traffic.refused}
         traffic.check([line for line in lines if round(line["time"] * 2**20) not in in_flight])
         assert "Redis" not in two.said()
-
-
-# The whole loop
-
-
-def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Path) -> None:
-    arms = "arms={C: random, T1: popular}"
-    with serving(tmp_path, arms, "experiment=LOOP") as running:
-        simulate(
-            tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=800", PATIENT,
-            "hydra.run.dir=listeners",
-        )  # fmt: skip
-        record = json.loads((tmp_path / "listeners" / "simulation.json").read_text())
-        assert record["arms"]["C"]["sessions"] == 800
-    abtest(tmp_path, f"logs={running.run}/logs", "experiment=LOOP", "hydra.run.dir=served")
-    abtest(tmp_path, "control=random", "treatment=popular", "experiment=LOOP", "sessions=2500", "hydra.run.dir=played")
-    served, played = (
-        next(
-            effect
-            for effect in json.loads((tmp_path / run / "abtest.json").read_text())["effects"]
-            if effect["metric"] == "mean_time_per_session"
-        )
-        for run in ("served", "played")
-    )
-    print({run: [effect[f"{name}_percent"] for name in ("effect", "lower", "upper")]
-           for run, effect in (("served", served), ("played", played))})  # fmt: skip
-    assert served["significant"]
-    assert played["significant"]
-    assert served["effect_percent"] * played["effect_percent"] > 0
-    # what the service picks differs each time: two intervals of 95 % miss each other once in 200 times
-    widths = (effect["upper_percent"] - effect["lower_percent"] for effect in (served, played))
-    assert abs(served["effect_percent"] - played["effect_percent"]) < sum(widths)

@@ -117,25 +117,6 @@ def test_a_search_that_is_killed_goes_on_with_the_trial_it_was_at(ring_logs: Pat
     assert "trial=" not in following
 
 
-def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: Path, tmp_path: Path) -> None:
-    hurried = "search.random_trials=4", "search.prune_after_trials=1", "search.prune_after_epochs=1"
-    spread = "optimizer.lr=tag(log,interval(1e-6,1e-1))", "trainer.max_epochs=4", "model=track", "loss=softmax"
-    done = sweep(
-        tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB, more_env=CHILDREN_TOO
-    )
-    lines = table(tmp_path)
-    assert [line["trial"] for line in lines] == [str(number) for number in range(6)]
-    assert "model.alpha" not in lines[0]
-    pruned = [line for line in lines if line["state"] == "pruned"]
-    assert pruned
-    assert f"{len(pruned)} pruned" in done.stdout
-    _, below = runs(tmp_path)
-    assert sum(run.data.tags.get("pruned") == "true" for run in below) == len(pruned)
-    for line in lines:
-        folder = tmp_path / "sweep" / line["trial"]
-        assert (folder / "metrics.json").exists() == (line["state"] == "complete")
-
-
 @pytest.mark.timing
 def test_ctrl_c_ends_a_sweep_and_its_parent(ring_logs: Path, tmp_path: Path) -> None:
     code, printed = interrupted(tmp_path, ring_logs, "-m", *TINY, "model.dim=8,16")

@@ -1,6 +1,7 @@
 """Models of the order: the encoders against torch's own, loops and the service, and what is refused."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ from segue.errors import InputError
 from segue.models.contexts import Session
 from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
-from segue.models.order import Encoder, prefixes_of
-from segue.picking.order_query import FORMULAS, added_by_order, gru, ligr
+from segue.models.order import Encoder, attention, prefixes_of
 from segue.picking.session_query import SessionQuery
-from segue.runs.order_part import MOST_BYTES
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import make_catalog, make_vocabulary
 from tests.contracts.building import composed
@@ -109,16 +108,6 @@ def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, sco
     assert differs.tolist() == [False, True, True, True, True, True, False, False, True], "one track has no order"
 
 
-def test_the_gru_of_the_service_is_that_of_torch() -> None:
-    cell = nn.GRU(3, 4, batch_first=True)
-    of_torch = {name: one.detach().numpy() for name, one in cell.named_parameters()}
-    numbers = {"input": of_torch["weight_ih_l0"].T, "state": of_torch["weight_hh_l0"].T}
-    numbers |= {"input_bias": of_torch["bias_ih_l0"], "state_bias": of_torch["bias_hh_l0"]}
-    tracks, last = torch.randn(5, 6, 3), torch.tensor([5, 0, 2, 5, 3])
-    expected = cell(tracks)[0].detach()[torch.arange(5), last]
-    np.testing.assert_allclose(gru(tracks.numpy(), numbers, last.numpy()), expected, atol=1e-6)
-
-
 def test_the_attention_is_that_of_torch_with_gates_around_it() -> None:
     numbers = {name: one.detach() for name, one in encoder("ligr", 3, 6, dim=4, blocks=2).numbers.items()}
     tracks = torch.randn(5, 6, 3)
@@ -133,18 +122,16 @@ def test_the_attention_is_that_of_torch_with_gates_around_it() -> None:
         first, second = (normal @ own["up"]).chunk(2, -1)
         fed = (nn.functional.silu(first) * second) @ own["down"]
         values = values + torch.sigmoid(values @ own["gates"][1] + own["gates_bias"][1]) * fed
-    torch.testing.assert_close(ligr(tracks, numbers, xp=torch), values)
-    last = torch.tensor([5, 0, 2, 5, 3])
-    torch.testing.assert_close(ligr(tracks, numbers, last, torch), values[torch.arange(5), last])
+    torch.testing.assert_close(attention(tracks, numbers, torch), values)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_later_tracks_do_not_change_what_was_read(kind: str) -> None:
-    numbers, tracks = encoder(kind).part().numbers, np.random.default_rng(0).standard_normal((1, 5, 10), np.float32)
-    formula = FORMULAS[kind]
-    read = formula(tracks, numbers, np.array([2]))
-    np.testing.assert_allclose(formula(tracks[:, :3], numbers, np.array([2])), read, atol=1e-6)
-    assert np.abs(formula(tracks[:, [1, 0, 2]], numbers, np.array([2])) - read).max() > 1e-3, "the order matters"
+    made, tracks = encoder(kind), torch.randn(1, 5, 10)
+    read = made.read(tracks, dict(made.numbers))[:, :3]
+    torch.testing.assert_close(made.read(tracks[:, :3], dict(made.numbers)), read)
+    others = made.read(tracks[:, [1, 0, 2]], dict(made.numbers))
+    assert (others - read)[:, 2].abs().max() > 1e-3, "the order matters"
 
 
 def exported(kind: str, scorer: CosineMix, folder: Path) -> tuple[Session, SessionVectors]:
@@ -175,16 +162,16 @@ def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
     kind: str, scorer: CosineMix, tmp_path: Path
 ) -> None:
     _, vectors = exported(kind, scorer, tmp_path)
-    [part] = vectors.orders
+    query = SessionQuery(vectors)
 
-    def added(rows: list[int]) -> np.ndarray:
-        lines = np.array([rows])
-        return np.asarray(added_by_order(part, vectors.queries, lines, np.ones(lines.shape, np.float32))[0])
+    def added(rows: list[int]) -> float:
+        return float(query.order(np.array(rows), np.ones(len(rows), np.float32), 4)[0])
 
-    np.testing.assert_allclose(added([3, -1, 5]), added([3, 5]), atol=1e-6)
-    np.testing.assert_allclose(added([-1, 3, 5, -1]), added([3, 5]), atol=1e-6)
+    assert added([3, 5]) != pytest.approx(0, abs=1e-4)
+    assert added([3, -1, 5]) == pytest.approx(added([3, 5]), abs=1e-6)
+    assert added([-1, 3, 5, -1]) == pytest.approx(added([3, 5]), abs=1e-6)
     for short in ([3], [3, -1], [-1, 3], [-1, -1]):
-        assert not added(short).any(), "nothing has an order"
+        assert not added(short), "nothing has an order"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -264,47 +251,27 @@ def test_a_setting_that_is_out_of_range_is_refused(changes: dict[str, Any], mess
         Encoder(10, 5, **{"kind": "gru", "dim": 4, **changes})
 
 
-_LARGE = np.zeros((1000, 3000), np.float32)
-
-
 @pytest.mark.parametrize(
-    ("kind", "changes", "message"),
+    ("changes", "message"),
     [
-        ("gru", {"order": np.array("lstm")}, "order must be one of gru, ligr"),
-        ("gru", {"order": None}, "order must be one of gru, ligr"),
-        ("gru", {"order_state": None}, "order_state is missing"),
-        ("gru", {"order_more": np.zeros(3, np.float32)}, "order_more is unknown"),
-        ("gru", {"order_first": np.array(10)}, "order_first must be one of the 10 columns of a query"),
-        ("gru", {"order_first": np.array(3)}, r"order_output must be .* shape \(6, 7\)"),
-        ("gru", {"order1": np.array("gru")}, "order1_.* is missing"),
-        ("gru", {"order_output": None}, "order_output is missing"),
-        ("gru", {"order_input": np.zeros((9, 18), np.float32)}, r"order_input must be .* shape \(10, 18\)"),
-        ("gru", {"order_input": np.zeros((10, 18))}, "order_input must be an array of float32"),
-        ("gru", {"order_state": np.full((6, 18), np.nan, np.float32)}, "order_state must be finite"),
-        ("gru", {"order": np.array("ligr")}, "order=ligr must have 1 to 4 blocks"),
-        ("ligr", {"order_0_up": None}, "order_0_up is missing"),
-        ("ligr", {"order_place": np.zeros((9, 6), np.float32)}, r"order_place must be .* shape \(5, 6\)"),
-        ("ligr", {"order_1_mix": np.zeros((6, 6), np.float32)}, "order_1_.* is missing"),
-        (
-            "gru",
-            {
-                "order_output": np.zeros((1000, 10), np.float32),
-                "order_input": np.zeros((10, 3000), np.float32),
-                "order_state": _LARGE,
-                "order_input_bias": _LARGE[0],
-                "order_state_bias": _LARGE[0],
-            },
-            f"its encoder has 12184000 bytes, more than {MOST_BYTES}",
-        ),
+        ({"order0": np.zeros(3, np.float32)}, "order0 must be bytes, with two numbers that name its columns"),
+        ({"order_columns0": None}, "order0 must be bytes, with two numbers that name its columns"),
+        ({"order_columns0": np.array([3, 8])}, "order_columns0 must be among the 10 columns of a query"),
+        ({"order_columns0": np.array([-1, 10])}, "order_columns0 must be among the 10 columns of a query"),
     ],
 )
-def test_damaged_arrays_are_refused(
-    kind: str, changes: dict[str, Any], message: str, scorer: CosineMix, tmp_path: Path
-) -> None:
-    _, vectors = exported(kind, scorer, tmp_path)
+def test_damaged_arrays_are_refused(changes: dict[str, Any], message: str, scorer: CosineMix, tmp_path: Path) -> None:
+    _, vectors = exported("gru", scorer, tmp_path)
     arrays = {name: one for name, one in (vectors.arrays() | changes).items() if one is not None}
-    with pytest.raises(InputError, match=f"v.npz is damaged: {message}.*; train again, or load the release again"):
+    with pytest.raises(InputError, match=f"v.npz is damaged: {message}; train again, or load the release again"):
         SessionVectors.of_arrays(arrays, num_tracks=8, where="v.npz")
+
+
+def test_a_network_that_does_not_run_is_refused(scorer: CosineMix, tmp_path: Path) -> None:
+    _, vectors = exported("gru", scorer, tmp_path)
+    [part] = vectors.orders
+    with pytest.raises(InputError, match=r"the encoder of the order is damaged: .*; train again, or load the release"):
+        SessionQuery(replace(vectors, orders=(replace(part, network=part.network[: len(part.network) // 2]),)))
 
 
 def test_the_encoder_has_a_learning_rate_of_its_own() -> None:

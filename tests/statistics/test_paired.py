@@ -185,24 +185,3 @@ def test_intervals_cover_the_true_difference_at_their_level(
     expected = LEVEL + (0.015 if of_seed else 0.0)  # with three seeds the interval is slightly too wide
     assert within_four_standard_errors(covered, expected, NUM_COMPARISONS)
     assert alarms == NUM_COMPARISONS - covered if truth == 0 else alarms > 0.1 * NUM_COMPARISONS
-
-
-def test_without_the_variance_of_seeds_there_are_many_false_alarms() -> None:
-    """The reason for two parts: a run with a good seed stays better on any number of sessions."""
-    rng = np.random.default_rng(12)
-    alarms = 0
-    for _ in range(500):
-        samples, _ = simulate_setups(rng, [0.0, 0.0], (3, 3), 0.3, 0.1)
-        ours, theirs = (replace(one, run_means=one.run_means[:1]) for one in samples)
-        alarms += paired_difference(ours, theirs, LEVEL).p_value < 0.05
-    assert alarms / 500 > 0.5
-
-
-def test_counting_queries_instead_of_sessions_increases_false_alarms() -> None:
-    rng = np.random.default_rng(13)
-    alarms = 0
-    for _ in range(500):
-        session = np.repeat(np.arange(40), 10)
-        ours, theirs = (rng.normal(0, 1, 40)[session] + rng.normal(0, 1, 400) for _ in "ab")
-        alarms += paired_difference(sample(ours), sample(theirs), LEVEL).p_value < 0.05
-    assert alarms / 500 > 0.2

@@ -24,7 +24,8 @@ PLAYS_OF_A_MACHINE = 1000
 """Plays of a listener on one day: a play every 86 seconds, day and night."""
 _NUM_POINTS = 60  # most points of the popularity curve
 _MAX_QUERIES = 50_000  # test queries that are ranked by plays for the profile of a run
-_MAX_PLAYS = 30_000_000  # data with more plays have no profile: measuring them takes much memory
+MAX_PLAYS = 30_000_000
+"""A training does not measure data with more plays, which takes much memory."""
 
 
 def profile_of(data: SplitDataModule) -> Facts:
@@ -33,7 +34,7 @@ def profile_of(data: SplitDataModule) -> Facts:
     Args:
         data: after `setup`. Very large data have no description.
     """
-    if len(data.sessions.listens.track) > _MAX_PLAYS:
+    if len(data.sessions.listens.track) > MAX_PLAYS:
         return {}
     return {"description": {**measure(data), **measure_splits(data, max_queries=_MAX_QUERIES)}}
 

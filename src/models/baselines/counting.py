@@ -20,12 +20,14 @@ from segue.models.retrieval.sparse import no_scores
 from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
 
-NumNeighbours = Annotated[int, Setting("number of best candidates that are kept for each track", least=1)]
 ArtistWeight = Annotated[
     float, Setting("added to the score of every track by the artist of the query", least=0, hint="0 ignores artists")
 ]
-LeastPlayed = Annotated[float, Setting("events with a smaller share played are dropped", least=0, most=1)]
 
+NUM_NEIGHBOURS = 500
+"""Best candidates that are kept for each track."""
+LEAST_PLAYED = 0.5
+"""Events with a smaller share played are dropped where a model has no weights of events."""
 _MAX_SCORES = 2**25  # number of scores in memory while the best candidates are selected
 
 
@@ -125,11 +127,10 @@ class AttributeNeighbours(Counter):
         attribute: Annotated[
             str, Setting("name of an attribute of datamodule.attributes, of kind value or values")
         ] = "tags",
-        num_neighbours: NumNeighbours = 500,
         artist_weight: ArtistWeight = 0.0,
     ) -> None:
         super().__init__(vocabulary, artist_weight)
-        self._num_neighbours, self._attribute = num_neighbours, attribute
+        self._attribute = attribute
         self._with_values = {
             name: one for name, one in vocabulary.catalog.attributes.items() if isinstance(one, Values)
         }
@@ -151,7 +152,7 @@ class AttributeNeighbours(Counter):
         weight /= np.maximum(np.sqrt(np.bincount(track, weight**2, self.num_tracks))[track], 1e-12)
         table = csr_array((weight, (track, values.values)), shape=(self.num_tracks, len(values.names)))
         by_value = table.T.tocsr()
-        return best_candidates(lambda rows: csr_array(table[rows] @ by_value), self._num_neighbours, order=self.order)
+        return best_candidates(lambda rows: csr_array(table[rows] @ by_value), NUM_NEIGHBOURS, order=self.order)
 
 
 @settings("model")
@@ -221,7 +222,6 @@ class Neighbours(Counter):
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: NumNeighbours = 500,
         shrinkage: Annotated[
             float, Setting("reduces cosines that few sessions support", least=0, hint="0 is the bare cosine")
         ] = 20.0,
@@ -236,8 +236,7 @@ class Neighbours(Counter):
         artist_weight: ArtistWeight = 0.0,
     ) -> None:
         super().__init__(vocabulary, artist_weight)
-        self._num_neighbours, self._shrinkage = num_neighbours, shrinkage
-        self._norm_power, self._length_power = norm_power, length_power
+        self._shrinkage, self._norm_power, self._length_power = shrinkage, norm_power, length_power
 
     def count(self, listens: Listens) -> csr_array:
         """Find the best candidates of each track."""
@@ -254,7 +253,7 @@ class Neighbours(Counter):
             ) ** self._norm_power + self._shrinkage
             return together
 
-        return best_candidates(similar, self._num_neighbours, order=self.order)
+        return best_candidates(similar, NUM_NEIGHBOURS, order=self.order)
 
 
 @settings("model")
@@ -282,41 +281,39 @@ class ShareMeans(Counter):
         shrinkage: Annotated[
             float, Setting("mean events added to each pair", above=0, hint="near 0 a track heard once ranks first")
         ] = 20.0,
-        num_neighbours: NumNeighbours = 500,
         artist_weight: ArtistWeight = 0.0,
     ) -> None:
         if vocabulary.mean_played_ratio is None:
             raise InputError("model=share_means compares shares played, but this source has none; use model=rules")
         super().__init__(vocabulary, artist_weight)
         self._unit_of = np.arange(self.num_tracks) if level == "track" else self.artist_of
-        self._window, self._shrinkage, self._num_neighbours = window, shrinkage, num_neighbours
+        self._window, self._shrinkage = window, shrinkage
 
     def count(self, listens: Listens) -> csr_array:
         """Compute the scores of a candidate (column) after a query (row). Events without a share are left out."""
         above = self._above_mean(listens.where(~np.isnan(listens.played_ratio)))
         of_unit = csr_array((np.ones(self.num_tracks, np.float32), (self._unit_of, np.arange(self.num_tracks))))
         return best_candidates(
-            lambda rows: csr_array(above[self._unit_of[rows]] @ of_unit), self._num_neighbours, order=self.order
+            lambda rows: csr_array(above[self._unit_of[rows]] @ of_unit), NUM_NEIGHBOURS, order=self.order
         )
 
     def _above_mean(self, listens: Listens) -> csr_array:
         """The positive scores of all pairs of tracks, or of all pairs of artists."""
         unit, share = self._unit_of[listens.track], listens.played_ratio.astype(np.float64)
         num_units = int(self._unit_of.max()) + 1
-        parts = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
-        for distance, played in at_distances(listens.session, self._window):
-            first = played[share[played] > 0]
-            pair = unit[first] * num_units + unit[first + distance]
-            parts.append((pair, share[first], share[first + distance]))
-        pairs, weight, following = (np.concatenate(part) for part in zip(*parts, strict=True))
-        pair, place = np.unique(pairs, return_inverse=True)
-        mean = float(weight @ following / max(weight.sum(), 1e-9))
-        score = np.bincount(place, weight * (following - mean), len(pair)) / (
-            np.bincount(place, weight, len(pair)) + self._shrinkage
-        )
-        kept = score > 0
-        entries = score[kept].astype(np.float32), np.divmod(pair[kept], num_units)
-        return csr_array(entries, shape=(num_units, num_units))
+        weights, shares = no_scores(num_units), no_scores(num_units)
+        for distance, first in at_distances(listens.session, self._window):
+            played = first[share[first] > 0]
+            pairs = unit[played], unit[played + distance]
+            weights = weights + csr_array((share[played], pairs), shape=weights.shape)
+            shares = shares + csr_array((share[played] * share[played + distance], pairs), shape=weights.shape)
+        mean = float(shares.sum()) / max(float(weights.sum()), 1e-9)
+        shrunk = weights.copy()
+        shrunk.data = 1 / (weights.data + self._shrinkage)
+        above = csr_array((shares - mean * weights) * shrunk)
+        above.data = above.data.clip(min=0)
+        above.eliminate_zeros()
+        return above.astype(np.float32)
 
 
 def of_artists(queries: csr_array, artist_of: Int64[np.ndarray, "N"]) -> csr_array:
@@ -330,9 +327,9 @@ def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
     return np.nan_to_num(listens.played_ratio.astype(np.float64), nan=1.0)
 
 
-def played_enough(listens: Listens, least_played: float) -> Listens:
-    """The events whose share played is not smaller."""
-    return listens.where(~(listens.played_ratio < np.float32(least_played)))
+def played_enough(listens: Listens) -> Listens:
+    """The events whose share played is not below LEAST_PLAYED."""
+    return listens.where(~(listens.played_ratio < LEAST_PLAYED))
 
 
 def at_distances(session: Int64[np.ndarray, "E"], window: int) -> Iterator[tuple[int, Int64[np.ndarray, "_"]]]:

@@ -5,7 +5,7 @@ N tracks in the catalogue, M of them with a vector (R with those of artists), D 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,22 +13,12 @@ from jaxtyping import Float32, Int64
 from scipy.sparse import csr_array, csr_matrix
 
 from segue.catalog import Listens, Vocabulary
-from segue.models.baselines.counting import (
-    ArtistWeight,
-    Counter,
-    LeastPlayed,
-    NumNeighbours,
-    played_enough,
-    session_weights,
-)
+from segue.models.baselines.counting import NUM_NEIGHBOURS, ArtistWeight, Counter, played_enough, session_weights
 from segue.models.retrieval.sparse import largest_positive, no_scores
 from segue.settings import Setting, settings
 
 Dim = Annotated[int, Setting("width of a vector, without a bias", least=1)]
 Regularization = Annotated[float, Setting("L2 regularization of the vectors", least=0)]
-Similarity = Annotated[
-    Literal["cosine", "inner"], Setting("inner: the inner product, which favours long vectors and thus popular tracks")
-]
 Seed = Annotated[int, Setting("decides the initial vectors and the samples", least=0, most=2**32 - 1)]
 
 
@@ -52,10 +42,8 @@ class Item2Vec(Counter):
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: NumNeighbours = 500,
         dim: Dim = 50,
         window: Annotated[int, Setting("largest distance in a session", least=1)] = 3,
-        negatives: Annotated[int, Setting("number of negative samples for each positive one", least=1)] = 5,
         negative_exponent: Annotated[
             float,
             Setting("negatives are drawn by plays^exponent", least=-2, most=2, hint="-0.5 suits music, 0.75 words"),
@@ -66,7 +54,6 @@ class Item2Vec(Counter):
         ] = 1e-5,
         epochs: Annotated[int, Setting("number of passes over the sessions", least=1)] = 110,
         lr: Annotated[float, Setting("initial learning rate", above=0, hint="0.025 is usual")] = 0.025,
-        least_played: LeastPlayed = 0.5,
         artist_mean: Annotated[
             bool, Setting("whether a track without plays gets the mean of the unit vectors of its artist's tracks")
         ] = False,
@@ -76,13 +63,13 @@ class Item2Vec(Counter):
         from gensim.models import Word2Vec
 
         super().__init__(vocabulary, artist_weight)
-        self._num_neighbours, self._least_played, self._has_means = num_neighbours, least_played, artist_mean
+        self._has_means = artist_mean
         self._learn: Callable[[list[list[str]]], Any] = partial(
             Word2Vec,
             sg=1,
             vector_size=dim,
             window=window,
-            negative=negatives,
+            negative=5,
             ns_exponent=negative_exponent,
             sample=subsample,
             epochs=epochs,
@@ -94,7 +81,7 @@ class Item2Vec(Counter):
 
     def count(self, listens: Listens) -> csr_array:
         """Learn vectors and find the best candidates of each track."""
-        played = played_enough(listens, self._least_played)
+        played = played_enough(listens)
         words, starts = played.track.astype(str), 1 + np.flatnonzero(np.diff(played.session))
         if not len(words):
             return no_scores(self.num_tracks)
@@ -102,7 +89,7 @@ class Item2Vec(Counter):
         rows, units = np.array(vectors.index_to_key, np.int64), vectors.get_normed_vectors()
         if self._has_means:
             rows, units = _with_means(rows, units, self.artist_of)
-        return _nearest(rows, units, self.num_tracks, self._num_neighbours)
+        return _nearest(rows, units, self.num_tracks)
 
 
 class _Factorised(Counter):
@@ -112,27 +99,18 @@ class _Factorised(Counter):
         vocabulary: the catalogue and what the training data shows of it.
         build: builds what learns them, given `num_threads`.
         artist_weight: as for every baseline.
-        num_neighbours: number of best candidates that are kept for each track.
-        similarity: `cosine` or `inner`.
-        least_played: events with a smaller share played are dropped.
+        has_weights: whether shares played are weights of events; otherwise those with a small share are dropped.
     """
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        build: Callable[..., Any],
-        artist_weight: float,
-        num_neighbours: int,
-        similarity: str,
-        least_played: float = 0.0,
+        self, vocabulary: Vocabulary, build: Callable[..., Any], artist_weight: float, *, has_weights: bool
     ) -> None:
         super().__init__(vocabulary, artist_weight)
-        self._build, self._num_neighbours, self._similarity = build, num_neighbours, similarity
-        self._least_played = least_played
+        self._build, self._has_weights = build, has_weights
 
     def count(self, listens: Listens) -> csr_array:
         """Learn vectors and find the best candidates of each track."""
-        played = session_weights(played_enough(listens, self._least_played), self.num_tracks)
+        played = session_weights(listens if self._has_weights else played_enough(listens), self.num_tracks)
         rows = np.unique(played.indices).astype(np.int64)
         if len(rows) < 2:  # no neighbour and no negative sample
             return no_scores(self.num_tracks)
@@ -142,10 +120,8 @@ class _Factorised(Counter):
         with threadpool_limits(1, "blas"):  # implicit recommends it
             model = self._build(num_threads=1)  # with more, the same seed gives different vectors
             model.fit(csr_matrix(played[sessions][:, rows].astype(np.float32)), show_progress=False)
-        vectors = np.asarray(model.item_factors, np.float32)
-        if self._similarity == "cosine":
-            vectors = torch.nn.functional.normalize(torch.from_numpy(vectors)).numpy()
-        return _nearest(rows, vectors, self.num_tracks, self._num_neighbours)
+        vectors = torch.nn.functional.normalize(torch.from_numpy(np.asarray(model.item_factors, np.float32)))
+        return _nearest(rows, vectors.numpy(), self.num_tracks)
 
 
 @settings("model")
@@ -163,7 +139,6 @@ class Als(_Factorised):
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: NumNeighbours = 500,
         dim: Dim = 100,
         regularization: Regularization = 0.01,
         confidence: Annotated[
@@ -171,7 +146,6 @@ class Als(_Factorised):
             Setting("weight of an event, times its share played", above=0, hint="that of a track not played is 1"),
         ] = 1.0,
         epochs: Annotated[int, Setting("number of alternating steps", least=1)] = 15,
-        similarity: Similarity = "cosine",
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
@@ -185,7 +159,7 @@ class Als(_Factorised):
             iterations=epochs,
             random_state=seed,
         )
-        super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity)
+        super().__init__(vocabulary, build, artist_weight, has_weights=True)
 
 
 @settings("model")
@@ -205,13 +179,10 @@ class Bpr(_Factorised):
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: NumNeighbours = 500,
         dim: Dim = 100,
         regularization: Regularization = 0.01,
         epochs: Annotated[int, Setting("number of times that as many events are drawn as there are", least=1)] = 100,
         lr: Annotated[float, Setting("learning rate", above=0, hint="0.01 is usual")] = 0.01,
-        least_played: LeastPlayed = 0.5,
-        similarity: Similarity = "cosine",
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
@@ -225,7 +196,7 @@ class Bpr(_Factorised):
             iterations=epochs,
             random_state=seed,
         )
-        super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity, least_played)
+        super().__init__(vocabulary, build, artist_weight, has_weights=False)
 
 
 def _with_means(
@@ -242,9 +213,7 @@ def _with_means(
     )
 
 
-def _nearest(
-    rows: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], num_tracks: int, num_kept: int
-) -> csr_array:
+def _nearest(rows: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], num_tracks: int) -> csr_array:
     """The highest positive inner products of each vector, without itself."""
     table = torch.from_numpy(np.ascontiguousarray(vectors))
-    return largest_positive(lambda part: table[part] @ table.T, rows, num_tracks=num_tracks, num_kept=num_kept)
+    return largest_positive(lambda part: table[part] @ table.T, rows, num_tracks=num_tracks, num_kept=NUM_NEIGHBOURS)

@@ -16,7 +16,14 @@ from scipy.sparse import csr_array, diags_array
 
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
-from segue.models.baselines.counting import Counter, LeastPlayed, at_distances, of_artists, played_enough
+from segue.models.baselines.counting import (
+    LEAST_PLAYED,
+    NUM_NEIGHBOURS,
+    Counter,
+    at_distances,
+    of_artists,
+    played_enough,
+)
 from segue.models.retrieval.sparse import largest_positive, no_scores
 from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
@@ -40,12 +47,7 @@ class SessionCounter(Counter):
     Args:
         vocabulary: the catalogue and what the training data shows of it.
         artist_weight: added for each track by an artist of the session, times the weights of the artist's tracks.
-        least_played: events with a smaller share played are dropped.
     """
-
-    def __init__(self, vocabulary: Vocabulary, artist_weight: float, least_played: float) -> None:
-        super().__init__(vocabulary, artist_weight)
-        self._least_played = least_played
 
     @abstractmethod
     def _score(
@@ -67,13 +69,13 @@ class SessionCounter(Counter):
         Args:
             counts: what `count` returned.
             rows: rows of the tracks heard, newest first; -1 where a session is shorter.
-            shares: share of each that was played; NaN where unknown. A track with less than `least_played` does not
+            shares: share of each that was played; NaN where unknown. A track with less than LEAST_PLAYED does not
                 count, unless this is true of all.
 
         Returns:
             Scores, B × N; positive where there is one. They include those by artists.
         """
-        played = (rows >= 0) & ~(shares < np.float32(self._least_played))
+        played = (rows >= 0) & ~(shares < LEAST_PLAYED)
         counting = np.where(played | ~played.any(1, keepdims=True), rows, -1)
         queries, scores = self._score(counts, counting, (rows >= 0).sum(1, keepdims=True))
         if not self.artist_weight:
@@ -134,10 +136,9 @@ class SessionNeighbours(SessionCounter):
             Setting("w2, by the age of the newest common track: linear, inverse, or λ for exp(-age/λ)", **_OF_DECAY),
         ] = None,
         idf: Annotated[float, Setting("extra weight of rare tracks", least=0, hint="0 switches it off")] = 0.0,
-        least_played: LeastPlayed = 0.5,
         artist_weight: _ArtistsWeight = 0.0,
     ) -> None:
-        super().__init__(vocabulary, artist_weight, least_played)
+        super().__init__(vocabulary, artist_weight)
         self._num_neighbours, self._sample_size = num_neighbours, sample_size
         self._position_decay, self._match_decay, self._place_decay = position_decay, match_decay, place_decay
         self._length_power, self._recency, self._idf = length_power, recency, idf
@@ -148,7 +149,7 @@ class SessionNeighbours(SessionCounter):
 
         Sessions are in order of age.
         """
-        played = played_enough(listens, self._least_played)
+        played = played_enough(listens)
         _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
         place = np.arange(len(session)) - (length.cumsum() - length)[session] - (length[session] - _LONGEST).clip(0)
         backwards = np.flatnonzero(place >= 0)[::-1]
@@ -282,9 +283,6 @@ class Slist(SessionCounter):
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: Annotated[
-            int, Setting("number of largest positive weights that are kept for each track", least=1)
-        ] = 500,
         share: Annotated[
             float,
             Setting("of reconstructing sessions; the rest predicts ends", least=0, most=1, hint="1 is SLIS, 0 is SLIT"),
@@ -305,10 +303,9 @@ class Slist(SessionCounter):
         max_tracks: Annotated[
             int, Setting("most tracks in the model: the dense inverse takes 12 bytes × the square of this", least=1)
         ] = 20000,
-        least_played: LeastPlayed = 0.5,
         artist_weight: _ArtistsWeight = 0.0,
     ) -> None:
-        super().__init__(vocabulary, artist_weight, least_played)
+        super().__init__(vocabulary, artist_weight)
         if (num := int((vocabulary.plays >= min_plays).sum())) > max_tracks:
             enough = int(np.sort(vocabulary.plays)[-max_tracks - 1]) + 1
             raise InputError(
@@ -316,13 +313,13 @@ class Slist(SessionCounter):
                 f"model.max_tracks={max_tracks:,}; use model.min_plays={enough}, or a larger max_tracks with "
                 f"{12 * num**2 / 1e9:.0f} GB of free memory"
             )
-        self._num_neighbours, self._min_plays = num_neighbours, min_plays
         self._share, self._self_weight, self._regularization = share, self_weight, regularization
+        self._min_plays = min_plays
         self._normalise, self._place_decay, self._query_decay = normalise, place_decay, query_decay
 
     def count(self, listens: Listens) -> csr_array:
         """Solve for the weights that are kept of candidates (columns) after tracks of the session (rows), N × N."""
-        played = played_enough(listens, self._least_played)
+        played = played_enough(listens)
         [tracks] = (np.bincount(played.track, minlength=self.num_tracks) >= self._min_plays).nonzero()
         played = played.where(np.isin(played.track, tracks))
         if len(tracks) < 2:
@@ -351,8 +348,8 @@ class Slist(SessionCounter):
             solved = cho_solve((factor, True), wanted, overwrite_b=True, check_finite=False)
         if self._self_weight is not None:
             solved -= inverse * ((np.diag(solved) - self._self_weight).clip(0) / np.diag(inverse))
-        table, num_kept = torch.from_numpy(solved), self._num_neighbours
-        return largest_positive(lambda part: table[part], tracks, num_tracks=self.num_tracks, num_kept=num_kept)
+        table = torch.from_numpy(solved)
+        return largest_positive(lambda part: table[part], tracks, num_tracks=self.num_tracks, num_kept=NUM_NEIGHBOURS)
 
     def _cut(
         self, session: Int64[np.ndarray, "E"], column: Int64[np.ndarray, "E"], length: Int64[np.ndarray, "S"], num: int

@@ -1,4 +1,4 @@
-"""The report of an A/B test: what is printed, `abtest.json`, `abtest.md`, `abtest.html` and `abtest.png`."""
+"""The report of an A/B test: what is printed, `abtest.json`, `abtest.md` and `abtest.png`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from segue.verdicts.abtest.settings import POWER
 from segue.verdicts.abtest.slices import LEAST_USERS
 from segue.verdicts.abtest.verdict import bounds, doubts, users_table
 
-FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
+FILES = ("abtest.md", "abtest.png", "abtest.json")
 """The files of a report."""
 
 SMALL_EFFECTS = (1, 3, 5)
@@ -34,8 +34,8 @@ def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]
         folder: where the files go; created if missing.
         provenance: command, commit and versions, by name.
     """
-    text, drawn, title = blocks(analysis), partial(draw, analysis), analysis.title
-    writing.write_report(folder, "abtest", analysis.record(), provenance, blocks=text, draw=drawn, title=title)
+    text, drawn = blocks(analysis), partial(draw, analysis)
+    writing.write_report(folder, "abtest", analysis.record(), provenance, blocks=text, draw=drawn)
 
 
 def blocks(analysis: Analysis) -> list[str]:

@@ -121,12 +121,3 @@ def test_a_metric_at_its_margin_passes_as_often_as_the_level_says() -> None:
     rng, num = np.random.default_rng(6), 400
     decisions = repeat(num, lambda: run(experiment(rng, 1.1, 100), {LATENCY: 10}).effect("T1", LATENCY).decision)
     assert within_four_standard_errors(decisions.count("holds"), 0.025, num)
-
-
-def test_the_primary_metric_is_no_guardrail() -> None:
-    analysis = analyse(
-        experiment(np.random.default_rng(7), 1.0),
-        settings(primary=LATENCY, guardrails={LATENCY: 10}),
-    )
-    assert analysis.effect("T1", LATENCY).family == "primary"
-    assert "guardrail" not in analysis.verdicts["T1"]

@@ -1,8 +1,7 @@
-"""The report of an A/B test: what it has, in which order, and the page that needs no other file."""
+"""The report of an A/B test: what it has, and in which order."""
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from segue.reports.markdown import document
 from segue.verdicts.abtest.analysis import analyse
 from segue.verdicts.abtest.metrics import METRICS
-from segue.verdicts.abtest.report import FILES, blocks, write_report
+from segue.verdicts.abtest.report import blocks
 from segue.verdicts.abtest.result import METHODS, Analysis
 from tests.verdicts.abtest.users import pre_period, settings, users_of
 
@@ -45,14 +44,3 @@ def test_only_the_effects_of_a_valid_verdict_are_emphasised(split: list[float] |
     arm_of = np.arange(3000) < 1800
     users = users_of(np.random.default_rng(0).exponential(size=3000) * (1 + arm_of), arm_of)
     assert f"| {decision} p < 0.0001 |" in document(blocks(analyse(users, settings(split=split))))
-
-
-def test_the_html_page_has_the_text_and_the_picture_and_needs_no_other_file(analysis: Analysis, tmp_path: Path) -> None:
-    odd = replace(analysis, users=replace(analysis.users, experiment="<b>A|B</b>"))
-    write_report(odd, tmp_path, {"commit": "abc"})
-    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
-    page = (tmp_path / "abtest.html").read_text(encoding="utf-8")
-    assert "<b>" not in page, "names are text"
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 1
-    assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("<div><table>") == page.count("</table></div>") == 2, "on a phone, a table scrolls by itself"
