@@ -58,7 +58,7 @@ def test_the_page_of_settings_has_those_of_each_file(site: Path) -> None:
         r"model\.window\s+10\s+a whole number of at least 1\s+largest distance in a session",
         r"model\.artist_weight\s+1\.0\s+a number of at least 0",  # of model=sticky
         r"world\.taste\.length\s+4\.3\s",  # of taste=small, which varies another
-        r"log\.with_propensity\s+\$\{log\.with_propensity\}\s+true or false",
+        r"workers\s+\$\{workers\}\s+a whole number of at least 1",
         r"search\.num_trials\s+20\s",
         r"an embedding v is divided by √\(\|v\|² \+ h²\)",
     ):

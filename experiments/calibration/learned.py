@@ -37,7 +37,7 @@ def mixed_traffic(world: World, sessions: int) -> Plays:
     policies: tuple[Policy, ...] = (Random(world=world), Random(world=world), sticky, popular)
     day = Day.plan(world, day=1, sessions=sessions, experiment="MIXED", arms=MIXED, seed=1)
     tasks = [task for shard in day.shards for task in shard]
-    parts = [play(world, policies[task.arm], [task], keep_events=True, with_propensity=False) for task in tasks]
+    parts = [play(world, policies[task.arm], [task], keep_events=True) for task in tasks]
     return Plays.join([plays for part in parts for plays in part])
 
 

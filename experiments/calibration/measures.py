@@ -58,7 +58,7 @@ def simulate(world: World, policy: Policy, *, sessions: int, seed: int) -> Sessi
     parts: list[Plays] = []
     for number, part in enumerate(np.array_split(users, -(-sessions // TOGETHER))):
         task = Task(arm=0, users=part, num_visits=np.ones_like(part), waves=range(1), seed=seed, key=(number,))
-        parts += play(world, policy, [task], keep_events=True, with_propensity=False)
+        parts += play(world, policy, [task], keep_events=True)
     return sessions_of(world, Plays.join(parts))
 
 

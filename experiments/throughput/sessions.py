@@ -88,7 +88,7 @@ def policy(world: World, folder: Path, pick: str) -> SessionLists:
 def write_requests(world: World, folder: Path, num_sessions: int) -> Path:
     """What simulated sessions request, track by track of a wave of sessions."""
     plan = Day.plan(world, day=1, sessions=num_sessions, experiment="LOAD", arms=["C"], seed=1)
-    players = Players(world, [policy(world, folder, "ranked")], workers=1, keep_events=True, with_propensity=False)
+    players = Players(world, [policy(world, folder, "ranked")], workers=1, keep_events=True)
     plays = Plays.join([outcome.plays for outcome in players.play(plan.shards)])
     session = np.random.default_rng(0).permutation(num_sessions).repeat(plays.lengths)  # else the shortest come first
     step = np.arange(len(session)) - (plays.lengths.cumsum() - plays.lengths).repeat(plays.lengths)

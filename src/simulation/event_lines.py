@@ -5,6 +5,7 @@ V sessions, E listens, U listeners, N tracks.
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from segue.simulation.world import World
 DAY_MS = 24 * 60 * 60 * 1000
 """Milliseconds of a day."""
 
-_CHUNK = 100_000  # events that are encoded together
+_CHUNK = 100_000  # events that are encoded by a thread
+_CHUNKS_TOGETHER = 8  # which are in memory at the same time
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -120,25 +122,29 @@ def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, dur
     return started
 
 
-def write_events(events: Events, world: World, experiments: Sequence[str], path: Path, *, release: str | None) -> None:
+def write_events(events: Events, world: World, experiments: Sequence[str], path: Path, *, release: str) -> None:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:
         world: has the ids of listeners and tracks.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
-        release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
+        release: the key `release` of `next` lines.
 
     Raises:
         InputError: the file cannot be written.
     """
     ids = _json_of(world.listeners.user_ids), _json_of(world.catalog.track_ids)
-    chunks = (slice(start, start + _CHUNK) for start in range(0, len(events), _CHUNK))
-    parts = (Events(**{name: column[some] for name, column in vars(events).items()}) for some in chunks)
+    chunks = [slice(start, start + _CHUNK) for start in range(0, len(events), _CHUNK)]
+
+    def encode(some: slice) -> pa.Buffer:
+        part = Events(**{name: column[some] for name, column in vars(events).items()})
+        return _encode(part, *ids, experiments, release)
 
     def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            file.writelines(_encode(part, *ids, experiments, release) for part in parts)
+        with partial.open("wb") as file, ThreadPoolExecutor() as threads:
+            for start in range(0, len(chunks), _CHUNKS_TOGETHER):
+                file.writelines(threads.map(encode, chunks[start : start + _CHUNKS_TOGETHER]))
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +154,7 @@ def write_events(events: Events, world: World, experiments: Sequence[str], path:
 
 
 def _encode(
-    events: Events, users: pa.StringArray, tracks: pa.StringArray, experiments: Sequence[str], release: str | None
+    events: Events, users: pa.StringArray, tracks: pa.StringArray, experiments: Sequence[str], release: str
 ) -> pa.Buffer:
     """Events as JSON lines in UTF-8. The latency is 0: nothing is requested over a network.
 
@@ -156,12 +162,9 @@ def _encode(
         users: the JSON text of the id of each listener (U).
         tracks: that of each track (N).
     """
-    is_next, ends, which = events.following >= 0, ["}\n"], np.zeros(len(events), np.int64)
-    if release is not None:  # probabilities are few and repeat
-        coded = pa.array(events.propensities).dictionary_encode()
-        texts = ["null" if np.isnan(value) else str(value) for value in coded.dictionary.to_pylist()]
-        ends += [f', "propensity": {text}, "release": {json.dumps(release)}}}\n' for text in texts]
-        which = np.where(is_next, coded.indices.to_numpy() + 1, 0)
+    is_next, known = events.following >= 0, pa.array(events.propensities).dictionary_encode()
+    texts = ["null" if np.isnan(value) else str(value) for value in known.dictionary.to_pylist()]
+    ends = ["}\n", *(f', "propensity": {text}, "release": {json.dumps(release)}}}\n' for text in texts)]
     lines = pc.binary_join_element_wise(
         _take(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),
         _json_of(events.timestamps),
@@ -175,7 +178,7 @@ def _encode(
         ),
         tracks.take(pa.array(events.following, mask=~is_next)).fill_null("null"),
         _take([f', "experiments": {experiment}' for experiment in experiments], events.arms),
-        _take(ends, which),
+        _take(ends, np.where(is_next, known.indices.to_numpy() + 1, 0)),
         "",  # the separator
     )
     return lines.buffers()[2]  # all lines, concatenated

@@ -69,9 +69,6 @@ class Traffic:
     seed: Annotated[int, Setting("of the traffic; the world has its own, world.seed", least=0)]
     first_day: str
     track_seconds: TrackSeconds
-    with_propensity: Annotated[bool, Setting("next lines have propensity and release", key="log.with_propensity")] = (
-        True
-    )
     habits: Habits | None = None
 
     @property
@@ -208,7 +205,6 @@ def run_experiment(
         list(policies.values()),
         workers=traffic.workers,
         keep_events=write_logs,
-        with_propensity=traffic.with_propensity,
         memory=results.memory,
         habits=results.habits,
     )
@@ -310,16 +306,16 @@ class _Results:
 
     def finish(self, plan: Day, outcomes: Sequence[Outcome], is_complete: bool, provenance: Mapping[str, str]) -> None:
         """Write the log of a day, if logs are written, and the record of all days until then."""
-        plays, world, of_day = Plays.join([one.plays for one in outcomes]), self._world, f"day-{plan.day}"
+        plays, world = Plays.join([one.plays for one in outcomes]), self._world
         known: tuple[Any, ...] = ()
         day_start, self.midnight = self.midnight, self.midnight + DAY_MS
         if self._writes_logs:
             plays = plan.in_order(plays)
             events = Events.of(plays, plan=plan, midnight=day_start, track_ms=self._traffic.track_ms)
             self.midnight = events.next_midnight(day_start)
-            version = self._release["version"] if self._traffic.with_propensity else None
-            write_events(events, world, self._labels, self._folder / "logs" / of_day / "data.json", release=version)
-            write_record(self._release, self._folder / "logs" / of_day / RELEASE)
+            path = self._folder / "logs" / f"day-{plan.day}" / "data.json"
+            write_events(events, world, self._labels, path, release=self._release["version"])
+            write_record(self._release, path.with_name(RELEASE))
             known = self._discover(plays)
         sums, record, num_steps = tally(len(world.listeners), plays, *known), self.record, 0
         self._total += sums

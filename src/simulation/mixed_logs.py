@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from filelock import FileLock
 
@@ -48,21 +48,11 @@ class MixedLogs:
         seed: Annotated[int, Setting("not the seed of the run: runs of all seeds share the logs", least=0)] = 1,
         first_day: str,
         track_seconds: TrackSeconds,
-        log: Annotated[
-            Mapping[Literal["with_propensity"], bool],
-            Setting("whether next lines have the probability of the recommendation, and the release"),
-        ] = {"with_propensity": True},
         progress: ProgressBar,
     ) -> None:
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
-        self._traffic = Traffic(
-            sessions=sessions,
-            seed=seed,
-            first_day=first_day,
-            track_seconds=track_seconds,
-            with_propensity=log.get("with_propensity", True),
-        )
+        self._traffic = Traffic(sessions=sessions, seed=seed, first_day=first_day, track_seconds=track_seconds)
         self._inputs: dict[str, Any] = {
             **asdict(self._traffic),
             "world": world.digest(),

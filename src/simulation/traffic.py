@@ -165,7 +165,6 @@ def play(
     tasks: Sequence[Task],
     *,
     keep_events: bool,
-    with_propensity: bool,
     memory: Memory | None = None,
     midnight: int = 0,
     habits: Habits = NO_HABITS,
@@ -178,8 +177,7 @@ def play(
         world: the world of the listeners.
         policy: the recommender; more than one task requires that it `is_stateless`.
         tasks: the tasks.
-        keep_events: whether the single tracks are kept.
-        with_propensity: whether the probability of each recommendation is kept.
+        keep_events: whether the single tracks are kept, with their propensities.
         memory: what the listeners of the world have played; it is changed.
         midnight: start of the day, in milliseconds since 1970.
         habits: what the listeners do because of earlier days.
@@ -212,7 +210,7 @@ def play(
                 if first < end:
                     tracks[first:end], chances[first:end] = policy.recommend(crowd.part(first, end))
                     listener_rng.random(out=boredom_draws[first:end])
-            if with_propensity:
+            if keep_events:
                 propensities.append(np.empty(num_sessions))
                 propensities[-1][crowd.place] = chances
             crowd = listen(world, crowd, tracks, boredom_draws, habits.worth(crowd, tracks))
@@ -363,8 +361,7 @@ class Players:
         world: the world of the listeners.
         policies: the policy of each arm.
         workers: number of processes; with 1 this process simulates.
-        keep_events: whether the single tracks are kept.
-        with_propensity: whether the probability of each recommendation is computed; needs the single tracks.
+        keep_events: whether the single tracks are kept, with their propensities.
         memory: what the listeners have played before; None if nothing depends on it. It is kept up to date.
         habits: what the listeners do because of earlier days.
     """
@@ -376,12 +373,10 @@ class Players:
         *,
         workers: int,
         keep_events: bool,
-        with_propensity: bool,
         memory: Memory | None = None,
         habits: Habits = NO_HABITS,
     ) -> None:
-        with_propensity = keep_events and with_propensity
-        how = {"keep_events": keep_events, "with_propensity": with_propensity, "habits": habits}
+        how = {"keep_events": keep_events, "habits": habits}
         self._simulator = _Simulator(world=world, policies=policies, memory=memory, how=how)
         self._workers, self._pool = workers, None
         if workers > 1:

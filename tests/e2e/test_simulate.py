@@ -94,7 +94,6 @@ class Botify(BaseHTTPRequestHandler):
     calls: list[tuple[str, str, Any]] = []  # noqa: RUF012 - a server makes a new handler for each connection
     answer: Any = None
     status = 200
-    names: dict[str, str] = {}  # noqa: RUF012
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -113,7 +112,7 @@ class Botify(BaseHTTPRequestHandler):
         """The record of a track; nothing else is there."""
         _, call, *of = self.path.split("/")
         is_known = call == "track" and int(of[0]) < 300
-        content = json.dumps({"track": int(of[0]), **self.names} if is_known else {"reason": "not here"}).encode()
+        content = json.dumps({"track": int(of[0])} if is_known else {"reason": "not here"}).encode()
         self.send_response(200 if is_known else 404)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -125,7 +124,7 @@ class Botify(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def botify() -> Iterator[str]:
-    Botify.calls, Botify.answer, Botify.status, Botify.names = [], None, 200, {}
+    Botify.calls, Botify.answer, Botify.status = [], None, 200
     server = ThreadingHTTPServer(("127.0.0.1", 0), Botify)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -173,27 +172,6 @@ def test_a_failing_service_ends_the_run_with_one_line(
     assert json.loads((tmp_path / "run" / "simulation.json").read_text())["arms"]["C"]["sessions"] > 0
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "in this world, is 'Another' by None there; start the service with"),
-        (("world.num_tracks=301",), "track 300, "),
-    ],
-)
-def test_a_service_with_another_catalogue_is_refused_before_anything_is_written(
-    botify: str, tmp_path: Path, words: tuple[str, ...], message: str
-) -> None:
-    Botify.names = {} if words else {"title": "Another"}
-    arms = f"arms={{C: random, T1: {botify}}}"
-    done = simulate(tmp_path, *SMALL, *words, PATIENT, arms, "hydra.run.dir=run", code=2)
-    assert f"{botify} has another catalogue than this world: track " in done.stderr
-    assert message in done.stderr
-    assert "world=catalogue world.tracks=" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "run" / "simulation.json").exists()
-    assert not Botify.calls
-
-
 def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) -> None:
     done = simulate(tmp_path, *SMALL, "arms={C: 'http://127.0.0.1:9'}", "arm.service.retries=0", code=2)
     assert "GET http://127.0.0.1:9/experiments failed 1 times" in done.stderr
@@ -207,7 +185,6 @@ def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) 
         (["after=nowhere"], "after=nowhere: cannot read nowhere/simulation.json"),
         (["arms=random"], "arms must be a mapping from arms to recommenders"),
         (["write_logs=no"], "write_logs must be true or false, got 'no'"),
-        (["log.with_propensity=no"], "log.with_propensity must be true or false, got 'no'"),
         (["world=files", "world.path=nowhere"], "cannot read nowhere/tracks.json"),
         (["sesions=5"], "did you mean sessions?"),
     ],

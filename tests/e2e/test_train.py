@@ -138,7 +138,7 @@ def test_a_run_prints_where_its_time_went_and_mlflow_has_it(ring_run: tuple[Path
     import mlflow
 
     run, printed = ring_run
-    phases = ["start", "data", "tracking", "training", "validation", "refit", "test", "lists", "estimates", "pictures"]
+    phases = ["start", "data", "tracking", "training", "validation", "refit", "test", "lists", "pictures"]
     _, _, table = printed.partition("Where the time went")
     seconds = {
         row[0]: float(row[1].replace(",", ""))

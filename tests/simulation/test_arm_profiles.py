@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from segue.errors import InputError
 from segue.picking.listener_scores import FEATURES
 from segue.runs.profiles import DAY_MS, ENTRY, LOVED, MOST_TRACKS, Profiles, add_play, entries_of_events, hour_of
 from segue.runs.profiles import FILE as PROFILES
@@ -211,7 +210,7 @@ def known_shares(arm: Lists) -> float:
     for user, entries in profiles_of(arm).remembered(range(60)).items():
         known[user] = set(entries["track"][entries["best"] >= LOVED].tolist())
     task = Task(arm=0, users=np.arange(60), num_visits=np.full(60, 4), waves=range(4), seed=3, key=(1,))
-    for plays in play(arm.world, arm, [task], keep_events=True, with_propensity=False):
+    for plays in play(arm.world, arm, [task], keep_events=True):
         tracks, shares = (np.split(column, plays.lengths.cumsum()[:-1]) for column in (plays.tracks, plays.shares))
         for user, visit, of_session, shares_of in zip(plays.users.tolist(), plays.visits, tracks, shares, strict=True):
             num_known += sum(track in known[user] for track in of_session[1:].tolist()) if visit else 0
@@ -321,21 +320,8 @@ def test_the_run_decides_the_context_and_the_arm_can_leave_the_listener_out(worl
     ]
 
 
-@pytest.mark.parametrize("context", ["session", "last"])
-def test_a_share_of_known_tracks_without_a_listener_is_refused(world: World, folder: Path, context: str) -> None:
-    with pytest.raises(InputError, match=f"familiar=0.5 needs context=listener.* has context={context}; use a run"):
-        an_arm(world, folder, context=context, familiar=0.5)
-
-
 def test_learned_is_the_default_and_what_a_share_of_one_means(world: World, folder: Path) -> None:
     arms = [an_arm(world, folder), *(an_arm(world, folder, familiar=one) for one in ("learned", 1, 1.0))]
     assert all(arm.description == arms[0].description for arm in arms)
     assert "familiar" not in arms[0].description
     assert an_arm(world, folder, familiar=0).description["familiar"] == 0.0
-
-
-@pytest.mark.parametrize("familiar", [2, "half"])
-def test_a_share_of_known_tracks_above_one_is_refused(familiar: Any, world: World, folder: Path) -> None:
-    message = f"recommendations.familiar must be a number of at least 0 and at most 1 or learned, got {familiar!r}; "
-    with pytest.raises(InputError, match=message):
-        an_arm(world, folder, familiar=familiar)

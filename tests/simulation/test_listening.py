@@ -103,7 +103,7 @@ def test_references_are_the_recommenders_of_the_simulator(world: World, name: st
     heard = test.play(references(world, hits=HITS, neighbours=NEIGHBOURS)[name], "test")
     visits = np.full(len(heard.listeners), 100)
     task = Task(arm=0, users=heard.listeners, num_visits=visits, waves=range(100), seed=3, key=(1, 0, 0, 0))
-    plays = list(play(world, POLICIES[name](world), [task], keep_events=False, with_propensity=False))
+    plays = list(play(world, POLICIES[name](world), [task], keep_events=False))
     users = np.concatenate([one.users for one in plays])
     times = np.bincount(users, np.concatenate([one.hundredths for one in plays]))[heard.listeners] / 100 / 100
     # the same listeners in other sessions: the difference has no part that is due to the listeners

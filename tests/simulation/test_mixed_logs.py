@@ -49,7 +49,6 @@ def test_logs_are_written_once_and_reused(world: World, tmp_path: Path) -> None:
     [
         {"seed": 2},
         {"sessions": 101},
-        {"log": {"with_propensity": False}},
         {"arms": {"C": "random"}},
         {"templates": {"popular": partial(Popular, num_tracks=11)}, "arms": {"C": "popular"}},
     ],

@@ -61,11 +61,6 @@ def lists_file(world: World, path: Path, num_kept: int = 4) -> np.ndarray[Any, n
     return rows
 
 
-def test_random_recommends_every_track_of_the_catalogue(world: World) -> None:
-    crowd, rng = crowd_of(world, 8000)
-    assert len(np.unique(recommended(Random(world=world), crowd, rng))) == len(world.catalog)
-
-
 def test_sticky_artist_recommends_all_other_tracks_of_the_artist_and_never_the_last_track(world: World) -> None:
     crowd, rng = crowd_of(world, 5000)
     policy = StickyArtist(world=world)
@@ -80,95 +75,11 @@ def test_sticky_artist_recommends_all_other_tracks_of_the_artist_and_never_the_l
     assert followers == others
 
 
-def test_lists_recommends_from_the_list_of_the_last_track(world: World, tmp_path: Path) -> None:
-    rows = lists_file(world, tmp_path / "r.jsonl")
-    crowd, rng = crowd_of(world, 3000)
-    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, world=world)
-    tracks = recommended(policy, crowd, rng)
-    listed = rows[crowd.current, 0] >= 0
-    assert (rows[crowd.current] == tracks[:, None]).any(1)[listed].all()
-    assert policy.fallbacks == (~listed).sum()
-    counts = np.bincount((rows[crowd.current] == tracks[:, None])[listed].argmax(1))
-    assert np.abs(counts / listed.sum() - 0.25).max() < 0.05
-
-
-@pytest.mark.parametrize("how", ["ranked", "weighted"])
-def test_ranked_and_weighted_never_repeat_a_track_and_fall_back_to_random_ones(
-    world: World, tmp_path: Path, how: str
-) -> None:
-    lists_file(world, tmp_path / "r.jsonl")
-    policy = Lists(path=str(tmp_path / "r.jsonl"), pick=how, artist_gap=0, world=world)
-    crowd, rng = crowd_of(world, 300)
-    policy.begin(crowd, rng)
-    for _ in range(12):
-        tracks = policy.recommend(crowd).tracks
-        if not policy.fallbacks:
-            assert not (crowd.tracks == tracks).any()
-        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
-    assert policy.fallbacks
-
-
-@pytest.mark.parametrize("how", ["uniform", "ranked", "weighted"])
-def test_lists_of_users_are_those_of_the_listener_and_others_get_random_tracks(
-    world: World, tmp_path: Path, how: str
-) -> None:
-    """Every second listener has a list of three tracks; the file has users too who are not in the world."""
-    ids, with_list = world.catalog.track_ids, range(0, len(world.listeners), 2)
-    rows = {listener: [listener, listener + 100, listener + 200] for listener in with_list}
-    lines = [{"user": int(world.listeners.user_ids[u]), "tracks": ids[listed].tolist()} for u, listed in rows.items()]
-    write_lines(tmp_path / "users.json", [{"user": 10**9, "tracks": [int(ids[0])]}, *reversed(lines)])
-    crowd, rng = crowd_of(world, 4000)
-    policy = Lists(path=str(tmp_path / "users.json"), pick=how, artist_gap=0, world=world)
-    tracks = recommended(policy, crowd, rng)
-    has_list = crowd.users % 2 == 0
-    unheard = [
-        [row for row in rows[user] if how == "uniform" or row != heard]
-        for user, heard in zip(crowd.users[has_list].tolist(), crowd.current[has_list].tolist(), strict=True)
-    ]
-    chosen = tracks[has_list].tolist()
-    assert all(track in listed for track, listed in zip(chosen, unheard, strict=True))
-    if how == "ranked":
-        assert chosen == [listed[0] for listed in unheard]
-    assert len(np.unique(tracks[~has_list])) > 300
-    assert policy.fallbacks == (~has_list).sum()
-
-
 def test_lists_of_the_users_of_another_world_are_rejected(world: World, tmp_path: Path) -> None:
     write_lines(tmp_path / "users.json", [{"user": 10**9, "tracks": [int(world.catalog.track_ids[0])]}])
     message = "has lists of 1 other users, and of none of the 60 listeners of this world; use lists of its users"
     with pytest.raises(InputError, match=message):
         policies_of(world, {"C": str(tmp_path / "users.json")})
-
-
-@pytest.mark.parametrize("artist_gap", [1, 3, 9])
-def test_artist_gap_skips_the_artists_of_the_last_tracks_if_the_list_has_others(
-    world: World, tmp_path: Path, artist_gap: int
-) -> None:
-    """Tracks of an artist are adjacent, therefore a list of ten has tracks of the same artist and of others."""
-    rows, artist_of = lists_file(world, tmp_path / "r.jsonl", num_kept=10), world.catalog.artist_of
-    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=artist_gap, world=world)
-    crowd, rng = crowd_of(world, 200)
-    policy.begin(crowd, rng)
-    num_skipped = 0
-    for _ in range(6):
-        tracks = policy.recommend(crowd).tracks
-        for session, track in enumerate(tracks.tolist()):
-            played = crowd.tracks[:, session].tolist()
-            recent_artists = {int(artist_of[row]) for row in played[-artist_gap:]}
-            unplayed = [row for row in rows[played[-1]].tolist() if row >= 0 and row not in played]
-            spaced = [row for row in unplayed if int(artist_of[row]) not in recent_artists]
-            if unplayed:
-                assert track == (spaced or unplayed)[0]
-                num_skipped += track != unplayed[0]
-        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
-    assert num_skipped
-
-
-def test_a_negative_artist_gap_is_rejected(world: World, tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"recommendations.artist_gap must be a whole number of at least 0.*got -1; 0 switches it off"
-    ):
-        Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=-1, world=world)
 
 
 def test_true_neighbours_recommends_the_nearest_tracks_of_the_last_track(world: World) -> None:
@@ -440,17 +351,6 @@ def test_what_all_sessions_of_a_step_are_searched_for_is_what_each_part_finds(
 def chosen(policy: Lists, crowd: Crowd, draws: Any) -> Any:
     """A track of the list of each session; -1 where there is none."""
     return policy.picker.pick_from_lists(policy.candidates(crowd), crowd.tracks[::-1].T, draws)[0].astype(np.int64)
-
-
-def test_the_choice_depends_on_the_session_and_not_on_the_others(world: World, folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    crowd = start(world, rng.integers(60, size=50), rng.random(50), rng.random(50))
-    one = with_session(world, folder, pick="ranked")
-    for _ in range(3):
-        together = chosen(one, crowd, rng.random(50))
-        alone = [chosen(one, crowd.part(place, place + 1), rng.random(1))[0] for place in range(50)]
-        assert together.tolist() == alone
-        crowd = listen(world, crowd, np.maximum(together, 0), np.ones(50))
 
 
 def test_a_gap_chooses_among_all_candidates(world: World, folder: Path) -> None:

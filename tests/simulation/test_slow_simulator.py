@@ -147,7 +147,7 @@ def fast_means(world: World, policy: Policy, visits: int) -> Means:
     """The same of the arrays."""
     users = np.arange(len(world.listeners))
     task = Task(arm=0, users=users, num_visits=np.full(len(users), visits), waves=range(visits), seed=5, key=())
-    plays = Plays.join(list(play(world, policy, [task], keep_events=False, with_propensity=False)))
+    plays = Plays.join(list(play(world, policy, [task], keep_events=False)))
     return plays.hundredths / 100, plays.lengths.astype(float)
 
 

@@ -38,7 +38,7 @@ def sessions(arm: str, seed: int) -> Plays:
     }
     users = np.arange(len(world.listeners))
     task = Task(arm=0, users=users, num_visits=np.full(len(users), 3), waves=range(3), seed=7, key=())
-    return Plays.join(list(play(world, policies[arm], [task], keep_events=True, with_propensity=False)))
+    return Plays.join(list(play(world, policies[arm], [task], keep_events=True)))
 
 
 @pytest.mark.parametrize(

@@ -149,11 +149,8 @@ def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
     assert logs(1000) == separate
 
 
-@pytest.mark.parametrize("release", [None, "0a1b2c"])
 @pytest.mark.parametrize("has_texts", [False, True])
-def test_a_line_of_a_log_equals_that_of_the_json_library(
-    world: World, tmp_path: Path, release: str | None, has_texts: bool
-) -> None:
+def test_a_line_of_a_log_equals_that_of_the_json_library(world: World, tmp_path: Path, has_texts: bool) -> None:
     rng, num = np.random.default_rng(0), 500
     if has_texts:
         users = np.array([*ODD_IDS, *map(str, range(len(ODD_IDS), len(world.listeners)))], object)
@@ -177,18 +174,18 @@ def test_a_line_of_a_log_equals_that_of_the_json_library(
         line = {"message": "next" if is_next else "last", "timestamp": timestamp, "user": users[user]}
         line |= {"track": tracks[track], "time": share / 100, "latency": 0.0}
         line |= {"recommendation": tracks[following] if is_next else None, "experiments": arms[arm]}
-        if release and is_next:
-            line |= {"propensity": None if np.isnan(propensity) else propensity, "release": release}
+        if is_next:
+            line |= {"propensity": None if np.isnan(propensity) else propensity, "release": "0a1b2c"}
         lines.append(json.dumps(line, ensure_ascii=False))
     labels = [json.dumps(arm, ensure_ascii=False) for arm in arms]
-    write_events(events, world, labels, tmp_path / "data.json", release=release)
+    write_events(events, world, labels, tmp_path / "data.json", release="0a1b2c")
     assert (tmp_path / "data.json").read_text(encoding="utf-8").splitlines() == lines
 
 
 def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world: World, tmp_path: Path) -> None:
     catalog, top = world.catalog, world.top_tracks[:20]
     run(world, tmp_path, sessions=300)
-    run(world, tmp_path / "old", sessions=300, with_propensity=False)
+    run(world, tmp_path / "old", sessions=300)
     release = json.loads((tmp_path / "logs/day-1/release.json").read_text())
     assert {arm: given["policy"] for arm, given in release["arms"].items()} == {
         "C": "random", "T1": "sticky_artist", "T2": "popular",
@@ -210,9 +207,6 @@ def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world:
         )
         if event["experiments"]["TEST"] == "T2":
             assert following in top
-    added = ("propensity", "release")
-    assert log_of(tmp_path / "old") == [{k: v for k, v in e.items() if k not in added} for e in events]
-    assert (tmp_path / "old/logs/day-1/release.json").exists(), "which describes what was recommended in any case"
 
 
 def test_the_sessions_of_an_arm_do_not_depend_on_the_other_arms(world: World, tmp_path: Path) -> None:
@@ -302,7 +296,7 @@ def test_an_interruption_ends_the_workers(world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(traffic, "as_completed", interrupted)
     before = set(multiprocessing.active_children())
     plan = Day.plan(world, day=1, sessions=50, experiment="E", arms=["C"], seed=1)
-    how: dict[str, Any] = {"workers": 2, "keep_events": False, "with_propensity": False}
+    how: dict[str, Any] = {"workers": 2, "keep_events": False}
     with pytest.raises(KeyboardInterrupt), traffic.Players(world, [Random(world=world)], **how) as players:
         list(players.play(plan.shards))
     assert set(multiprocessing.active_children()) == before

@@ -57,7 +57,7 @@ def ours(_: Path, small: bool) -> Work:
     plan = Day.plan(
         world, day=1, sessions=sized(100_000 if small else 1_000_000, 300), experiment="BENCH", arms=["C"], seed=1
     )
-    players = Players(world, [Random(world=world)], workers=1, keep_events=False, with_propensity=False)
+    players = Players(world, [Random(world=world)], workers=1, keep_events=False)
 
     def work() -> float:
         return float(sum((played.plays.lengths - 1).sum() for played in players.play(plan.shards)))
