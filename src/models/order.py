@@ -241,14 +241,14 @@ def _sigmoid(values: Any, xp: Any) -> Any:
 def _product_of_onnx(left: Any, right: Any) -> Any:
     """The product of ONNX itself; that of ndonnx asks whether an array is empty, which makes seconds of work of it."""
     import ndonnx as ndx
-    from spox.opset.ai.onnx import v21 as onnx
+    from spox.opset.ai.onnx import v17 as onnx
 
     return ndx.asarray(onnx.matmul(left.unwrap_spox(), right.unwrap_spox()))
 
 
 def _softmax_of_onnx(scores: Any, axis: int) -> Any:
     import ndonnx as ndx
-    from spox.opset.ai.onnx import v21 as onnx
+    from spox.opset.ai.onnx import v17 as onnx
 
     return ndx.asarray(onnx.softmax(scores.unwrap_spox(), axis=axis))
 
@@ -256,7 +256,7 @@ def _softmax_of_onnx(scores: Any, axis: int) -> Any:
 def _gru_of_onnx(tracks: Any, numbers: Mapping[str, Any]) -> Any:
     """The recurrent unit of torch as that of ONNX, which has the update gate before the reset gate."""
     import ndonnx as ndx
-    from spox.opset.ai.onnx import v21 as onnx
+    from spox.opset.ai.onnx import v17 as onnx
 
     def ordered(name: str) -> Any:
         reset, update, new = _thirds(numbers[name])

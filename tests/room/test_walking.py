@@ -48,7 +48,7 @@ def test_an_explanation_of_a_session_names_the_tracks_that_count_most(
 
 def test_what_the_order_adds_is_a_part_of_the_score(view: ReleaseView) -> None:
     vectors = view.release.vectors
-    vectors["T1"] = replace(vectors["T1"], orders=(make_order(7, max_length=vectors["T1"].max_length),))
+    vectors["T1"] = replace(vectors["T1"], orders=(make_order(7),))
     own = Recommender(view.release, np.random.default_rng(0))
     found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
     assert list(found["parts"]) == ["track", "artist", "order"]
