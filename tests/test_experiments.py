@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.pages import FINISHED, finished_at, lines_of
+from tests.pages import FINISHED, PAGES, finished_at, lines_of
 
 STUDIES = sorted(path for path in (ROOT / "experiments").glob("[!_]*") if path.is_dir())
 
@@ -33,3 +33,11 @@ def test_the_table_has_every_study_with_its_commit() -> None:
     assert sorted(rows) == [study.name for study in STUDIES]
     for study in STUDIES:
         assert rows[study.name] == (finished_at(readme(study)) if is_finished(study) else "today's commit")
+
+
+def test_a_link_to_a_finished_study_says_so() -> None:
+    finished = "|".join(study.name for study in STUDIES if is_finished(study))
+    link = re.compile(rf"\[([^\]]*)\]\((?:\.\./)?experiments/(?:{finished})/README\.md[^)]*\)")
+    pages = [page for page in PAGES if "experiments" not in page.parts]
+    texts = [text for page in pages for text in link.findall(page.read_text(encoding="utf-8"))]
+    assert texts and [text for text in texts if "finished" not in text] == []
