@@ -108,21 +108,17 @@ class Export:
 
     Args:
         path: the file or the folder.
-        what: language, format and defect.
         names: the column of each role.
         plays: all plays.
         says: pattern of a line that a run prints.
         refused: pattern of the refusal; None if it is read.
-        changes: settings with which it is read right, where a line names them.
     """
 
     path: Path
-    what: tuple[str, str, str]
     names: dict[str, str]
     plays: list[Play]
     says: list[str] = field(default_factory=list)
     refused: str | None = None
-    changes: Row = field(default_factory=dict)
 
 
 class _Writer:
@@ -130,36 +126,26 @@ class _Writer:
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.rng = rng = random.Random(seed)
-        self.folder = folder
         language = [*LANGUAGES][(seed + seed // 10) % len(LANGUAGES)]  # twenty seeds in a row have all of them
-        self.defect = [*_DEFECTS, *_DEFECTS_OF_TEXT][seed % (len(_DEFECTS) + len(_DEFECTS_OF_TEXT))]
-        others = () if self.defect in _DEFECTS_OF_TEXT else ("jsonl", "json", "parquet", "parquet")
-        takeout = ("takeout",) * (self.defect in _DEFECTS_OF_TAKEOUT)
-        format_ = rng.choice([*_OF_TEXT, *others, *takeout])
+        self.defect = _DEFECTS[seed % len(_DEFECTS)]
+        format_ = rng.choice(_FORMATS)
         names = [name if rng.random() < 0.8 else self.random_name() for name in LANGUAGES[language]]
-        if format_ == "takeout":
-            names = ["", "time", "title", "subtitles", "", ""]
-        names[2] = LANGUAGES[language][2] if rng.random() < 0.9 and format_ != "takeout" else names[2]
+        names[2] = LANGUAGES[language][2] if rng.random() < 0.9 else names[2]
         self.names = dict(zip(ROLES, names, strict=True))
         self.is_named = {role: not name.startswith("q") for role, name in self.names.items()}
         self.language, self.format = language, format_
-        title = "Watched a song" if format_ == "takeout" else _TITLES[language]
-        self.plays = plays(rng.randint(300, 500), seed=seed, block=15, title=title)
-        self.export = Export(
-            path=folder / f"export.{format_}", what=(language, format_, self.defect), names=self.names, plays=self.plays
-        )
+        self.plays = plays(rng.randint(300, 500), seed=seed, block=15, title=_TITLES[language])
+        self.export = Export(path=folder / f"export.{format_}", names=self.names, plays=self.plays)
         self.encoding = rng.choice(_ENCODINGS[language])
         self.delimiter = rng.choice(",;\t|")
         self.end = rng.choice(["\n", "\r\n", "\r"])
         quotings: list[Literal[0, 1]] = [csv.QUOTE_MINIMAL, csv.QUOTE_ALL]
-        self.quoting: Literal[0, 1, 3] = rng.choice(quotings)
+        self.quoting = rng.choice(quotings)
         ways = [name for name in WRITTEN if name != "decimal comma" or format_ in _OF_TEXT]
         self.way = rng.choice([*ways, "two columns"])
         if format_ == "spreadsheet":
             self.encoding, self.delimiter, self.end = "utf-8-sig", ";", "\r\n"
             self.way = rng.choice(["decimal comma", "dots", "two columns", "American"])
-        if format_ == "takeout":
-            self.way = "iso"
         self.write_time = WRITTEN.get(self.way, WRITTEN["iso"])[0]
         if self.way == "decimal comma" and self.delimiter == ",":
             self.delimiter = ";"
@@ -177,17 +163,6 @@ class _Writer:
 
     def rows(self) -> list[Row]:
         """The plays as rows."""
-        if self.format == "takeout":
-            return [
-                {
-                    "header": "YouTube Music", "title": play.title,
-                    "titleUrl": f"https://music.youtube.com/watch?v={play.title[-2:].strip()}_{play.artist[-1:]}",
-                    **({"subtitles": [{"name": play.artist, "url": "https://www.youtube.com/channel/x"}]}
-                       if play.artist else {}),
-                    "time": iso(play.at), "products": ["YouTube"],
-                }
-                for play in self.plays
-            ]  # fmt: skip
         names, found = self.names, []
         device = self.rng.random() < 0.5
         for n, play in enumerate(self.plays):
@@ -206,9 +181,8 @@ class _Writer:
 
     def as_text(self, rows: Sequence[Row]) -> str:
         out = io.StringIO(newline="")
-        quoting, quote = self.quoting, None if self.quoting == csv.QUOTE_NONE else '"'
         writer = csv.DictWriter(
-            out, list(rows[0]), delimiter=self.delimiter, quoting=quoting, quotechar=quote, lineterminator=self.end
+            out, list(rows[0]), delimiter=self.delimiter, quoting=self.quoting, lineterminator=self.end
         )
         writer.writeheader()
         writer.writerows(rows)
@@ -228,31 +202,23 @@ class _Writer:
                 frame = frame.drop(columns=inner)
                 self.names |= {role: f"track.{self.names[role]}" for role in ("title", "artist")}
             frame.to_parquet(path, index=False)
-        elif format_ in ("json", "jsonl", "takeout"):
+        elif format_ in ("json", "jsonl"):
             texts = [json.dumps(row, ensure_ascii=False) for row in rows]
             text = "[" + ",\n".join(texts) + "]" if format_ != "jsonl" else "".join(text + self.end for text in texts)
-            content = getattr(self, f"_{self.defect}_text", lambda text: text)(text).encode()
-            self.export.path = path = path.with_suffix(".json" if format_ == "takeout" else path.suffix)
-            path.write_bytes(content)
+            path.write_bytes(text.encode())
         else:
             self._write_text(rows)
-        getattr(self, f"_{self.defect}_file", lambda: None)()
         if not self.is_named["title"]:
-            self.export.says, self.export.changes = [], {}
-            if self.defect not in ("truncated", "preamble") or not self.export.refused:
-                self.export.refused = r"has the columns .*; give datamodule.columns.track= or datamodule.columns.title="
+            self.export.refused = r"has the columns .*; give datamodule.columns.track= or datamodule.columns.title="
         return self.export
 
     def _write_text(self, rows: Sequence[Row]) -> None:
         path, format_ = self.export.path, self.format
-        edit = getattr(self, f"_{self.defect}_text", lambda text: text)
-        text = edit(self.as_text(rows))
+        text = self.as_text(rows)
         if format_ == "spreadsheet":
             self.export.path = path = path.with_suffix(".csv")
             if self.rng.random() < 0.5:
                 text = f"sep={self.delimiter}\r\n{text}"
-                if self.defect == "preamble":
-                    self.export.changes = {"files": {"skip": 3}}
         content = text.encode(self.encoding)
         if format_ == "csv.gz":
             content = gzip.compress(content, 1)
@@ -266,15 +232,13 @@ class _Writer:
         elif format_ == "folder":
             path.mkdir()
             half = len(rows) // 2
-            first = self.as_text(rows[:half])
-            first = edit(first) if self.defect == "preamble" else first
-            (path / "2024.csv").write_bytes(first.encode(self.encoding))
+            (path / "2024.csv").write_bytes(self.as_text(rows[:half]).encode(self.encoding))
             (path / "README.txt").write_text("x")
-            path, content = path / "2025.csv", edit(self.as_text(rows[half:])).encode(self.encoding)
+            path, content = path / "2025.csv", self.as_text(rows[half:]).encode(self.encoding)
             self.export.says.append(r"files +not read: README.txt; datamodule.files.pattern=")
         path.write_bytes(content)
 
-    # defects: what they change, what is said, what is refused
+    # defects: what they change, and what is said
 
     def _none(self) -> None:
         pass
@@ -285,14 +249,6 @@ class _Writer:
             self.plays.append(self.plays[n]._replace(at=at, is_read=False))
         self.export.says.append(r"warning +2 plays .* are later than today, .*datamodule.policies.until=")
 
-    def _machine(self) -> None:
-        at = self.plays[-1].at + timedelta(hours=30)
-        at = at.replace(hour=0, minute=0, second=0)
-        for n in range(1100):
-            play = self.plays[self.rng.randrange(300)]
-            self.plays.append(play._replace(user="bot", at=at + timedelta(seconds=77 * n), played=play.length))
-        self.export.says.append(r"warning +1 listener with 1,000 plays or more on one day.*policies.plays_a_day=1000")
-
     def _repeated(self) -> None:
         for n in reversed(self.some(15)):
             self.plays.insert(n, self.plays[n]._replace(is_read=False))
@@ -302,15 +258,6 @@ class _Writer:
         for n in self.some(2):
             self.plays[n] = self.plays[n]._replace(title="", is_read=False)
         self.export.says.append(r"row|line \d+: .* is empty")
-
-    def _many_missing(self) -> None:
-        for n in self.some(30):
-            self.plays[n] = self.plays[n]._replace(title="", is_read=False)
-        self.export.refused = (
-            r"30 of \d+ rows in .* are invalid, more than max_rejected=0.01 allows \(.* is empty \(30 times\)\); .* or "
-            "raise datamodule.max_rejected"
-        )
-        self.export.changes = {"max_rejected": 0.5}
 
     def _no_time(self) -> None:
         for n in self.some(2):
@@ -351,64 +298,10 @@ class _Writer:
             self.plays[:] = [play._replace(at=play.at + timedelta(seconds=play.played)) for play in self.plays]
             self.export.says.append(r"times +End time is the end of a play.*datamodule.clock=end")
 
-    def _ambiguous(self) -> None:
-        self.names["timestamp"] = LANGUAGES[self.language][1]
-        self.is_named["timestamp"], self.way, self.write_time = True, "dots", local("%d/%m/%Y %H:%M")
-        kept = [play._replace(at=play.at.replace(second=0)) for play in self.plays if play.at.day <= 12][:200]
-        self.plays[:] = kept
-        self.export.refused = r"cannot see how the times in column .* are written, .*units.timestamp=.*'%d/%m/%Y %H:%M'"
-        self.export.changes = {"units": {"timestamp": "%d/%m/%Y %H:%M"}}
-
-    def _truncated(self) -> None:
-        if self.format in ("csv.gz", "zip", "parquet", "json", "takeout"):
-            self.export.refused = "cannot read|is not a complete"
-        else:
-            last = -1
-            self.plays[last] = self.plays[last]._replace(is_read=False)
-            self.export.says.append(r"line \d+: (a line must have \d columns|not a JSON object)")
-
-    def _truncated_text(self, text: str) -> str:
-        if self.format in ("csv.gz", "zip"):
-            return text
-        if self.format in ("json", "takeout"):
-            return text[: len(text) // 2]
-        kept = text.rstrip("\r\n").rpartition(self.end)[0]
-        return kept + self.end + ('{"us' if self.format == "jsonl" else f"L1{self.delimiter}2")
-
-    def _truncated_file(self) -> None:
-        if self.format in ("csv.gz", "zip", "parquet"):
-            content = self.export.path.read_bytes()
-            self.export.path.write_bytes(content[: len(content) // 2])
-
-    def _unknown_encoding(self) -> None:
-        self.encoding, self.language, self.write_time = "windows-1251", "Russian", iso
-        self.plays[:] = [play._replace(title=f"Звезда по имени {play.title[-2:].strip()}") for play in self.plays]
-        self.names |= dict(zip(ROLES, LANGUAGES["Russian"], strict=True))
-        self.is_named = dict.fromkeys(ROLES, True)
-        self.export.refused = r"cannot see the encoding of .*; give datamodule.files.encoding=<name>"
-        self.export.changes = {"files": {"encoding": "windows-1251"}}
-
-    def _preamble(self) -> None:
-        self.export.changes = {"files": {"skip": 2}}
-        self.export.refused = r"datamodule.files.skip="
-
-    def _preamble_text(self, text: str) -> str:
-        return f"Export of all plays{self.end}January{self.end}{text}"
-
-    def _open_quote(self) -> None:
-        self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
-        self.plays[200] = self.plays[200]._replace(title='"' + self.plays[200].title)
-        self.export.refused = r"line \d+: a quote is not closed, .*datamodule.files.quote=''"
-        self.export.changes = {"files": {"quote": ""}}
-
 
 _OF_TEXT = ("csv", "txt", "csv.gz", "zip", "folder", "spreadsheet")
-_DEFECTS = (
-    *("none", "future", "machine", "repeated", "missing", "many_missing"),
-    *("no_time", "two_users", "two_times", "ambiguous", "truncated"),
-)
-_DEFECTS_OF_TEXT = ("unknown_encoding", "preamble", "open_quote")
-_DEFECTS_OF_TAKEOUT = ("none", "future", "repeated", "no_time", "truncated")
+_FORMATS = (*_OF_TEXT, "jsonl", "json", "parquet", "parquet")
+_DEFECTS = ("none", "future", "repeated", "missing", "no_time", "two_users", "two_times")
 
 
 def generated_export(seed: int, folder: Path) -> Export:

@@ -1,24 +1,21 @@
 """Files that are not what they should be: one clear line, or rows that are rejected with their line and the reason."""
 
+import errno
 import gzip
 import io
 import json
-import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from tests.datamodules.reading import Read, read, rejected_lines
-
-Make = Callable[..., PairDataModule]
 
 NAMES = ["user", "timestamp", "track", "title", "artist"]
 HEADER = ",".join(NAMES) + "\n"
@@ -57,19 +54,11 @@ def zipped(text: str) -> bytes:
     return content.getvalue()
 
 
-def zst(folder: Path, text: str) -> bytes:
-    """Compressed by DuckDB, which is a way that needs no other library."""
-    source = write(folder, text, "source.txt")
-    target = folder / "target.csv.zst"
-    columns = "columns = {'line': 'VARCHAR'}, delim = '\x01', quote = '', auto_detect = false, header = false"
-    duckdb.execute(
-        f"COPY (FROM read_csv('{source}', {columns})) TO '{target}' "
-        "(FORMAT csv, COMPRESSION zstd, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01')"
-    )
-    content = target.read_bytes()
-    source.unlink()
-    target.unlink()
-    return content
+def zst(text: str) -> bytes:
+    with pa.BufferOutputStream() as content:
+        with pa.CompressedOutputStream(content, "zstd") as file:
+            file.write(text.encode())
+        return bytes(content.getvalue())
 
 
 def check_good(log: Read) -> None:
@@ -83,21 +72,13 @@ def check_good(log: Read) -> None:
     ("content", "name"),
     [
         (GOOD.encode(), "plays.csv"),
-        (b"\xef\xbb\xbf" + GOOD.encode(), "plays.csv"),
-        (GOOD.replace("\n", "\r").encode(), "plays.csv"),
-        (GOOD.replace("\n", "\r\n").encode(), "plays.csv"),
-        (GOOD.encode("latin-1"), "plays.csv"),
-        (GOOD.encode("utf-16"), "plays.csv"),
-        (GOOD.encode("utf-16-le"), "plays.csv"),
-        (GOOD.encode("utf-16-be"), "plays.csv"),
-        (b"\xfe\xff" + GOOD.encode("utf-16-be"), "plays.csv"),
-        (GOOD.replace("\n", "\r\n", 3).replace("\n", "\r", 5).encode(), "plays.csv"),
         (GOOD.replace(",", ";").encode(), "plays.csv"),
         (GOOD.replace(",", "|").encode(), "plays.csv"),
         (GOOD.replace(",", "\t").encode(), "plays.tsv"),
         (re.sub("Café .", r'"\g<0>"', GOOD).encode(), "plays.txt"),
         (gzip.compress(GOOD.encode()), "plays.csv.gz"),
         (zipped(GOOD), "plays.zip"),
+        (zst(GOOD), "plays.csv.zst"),
         (as_lines(objects()).encode(), "plays.jsonl"),
         (as_lines(objects()).encode(), "plays.json"),
         (as_lines(objects()).encode(), "plays.txt"),
@@ -116,10 +97,6 @@ def check_good(log: Read) -> None:
 )
 def test_every_way_to_write_a_table_gives_the_same_events(tmp_path: Path, content: bytes, name: str) -> None:
     check_good(read_text(tmp_path, content, name))
-
-
-def test_a_zst_file_is_read(tmp_path: Path) -> None:
-    check_good(read_text(tmp_path, zst(tmp_path, GOOD), "plays.csv.zst"))
 
 
 @pytest.mark.parametrize("delimiter", ["~", "::", " - "])
@@ -153,6 +130,10 @@ def test_a_rare_delimiter_is_given(tmp_path: Path, delimiter: str) -> None:
         (GOOD.encode(), "plays.csv.gz", r"plays.csv.gz is not a complete gzip file: zlib inflate failed"),
         (zipped(GOOD)[:-30], "plays.zip", r"plays.zip is not a complete zip file: .*; copy or compress it again"),
         (GOOD.encode(), "plays.csv.zst", r"plays.csv.zst is not a complete zstd file: .*; copy or compress it again"),
+        (zst(GOOD)[:-5], "plays.csv.zst", r"plays.csv.zst is not a complete zstd file: .*; copy or compress it again"),
+        (zipped(""), "plays.zip", r"/plays.zip/plays.csv is empty"),
+        (GOOD.encode() + b"x" * 17_000_000, "plays.csv", r"plays.csv line 10 is longer than 16 MiB: correct or remove"),
+        ((as_lines(objects()) + "x" * 17_000_000).encode(), "p.jsonl", r"p.jsonl line 9 is longer than 16 MiB"),
         (zipped(GOOD), "plays.csv", r"plays.csv: it is a zip archive or a spreadsheet; unpack it, or export it as csv"),
         (gzip.compress(GOOD.encode()), "plays.csv", r"plays.csv: it is compressed with gzip; add .gz to its name"),
         (b"\x89PNG\r\n\x1a\n" + bytes(500), "plays.csv", r"plays.csv: it is a picture; name another file"),
@@ -170,40 +151,6 @@ def test_a_file_that_cannot_be_read_is_named_with_a_remedy(
         read_text(tmp_path, content, name)
     assert "\n" not in str(caught.value)
     assert "LINE 1" not in str(caught.value)
-
-
-@pytest.mark.parametrize("cut", [1, 5, 20, 60])
-def test_a_truncated_zst_file_is_refused(tmp_path: Path, cut: int) -> None:
-    content = zst(tmp_path, GOOD)
-    with pytest.raises(InputError, match=r"plays.csv.zst is not a complete zstd file: Truncated compressed stream"):
-        read_text(tmp_path, content[:-cut], "plays.csv.zst")
-
-
-def test_a_damaged_file_in_an_archive_is_named_by_the_archive(tmp_path: Path) -> None:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
-        file.writestr("data/plays.csv", "")
-    with pytest.raises(InputError, match=rf"{tmp_path}/plays.zip/data/plays.csv is empty"):
-        read_text(tmp_path, content.getvalue(), "plays.zip")
-
-
-LONG = "x" * 100_000_000
-
-
-@pytest.mark.parametrize(
-    ("begin", "end", "name", "line"),
-    [
-        (GOOD + "1,1700000000,10,", ",Ann\n" + ROWS[0] + "\n", "plays.csv", 10),
-        ("", "", "plays.csv", 1),
-        (as_lines(objects()) + '{"user": "', '"}\n', "plays.jsonl", 9),
-    ],
-)
-def test_a_line_of_100_mb_is_refused_with_its_number(
-    tmp_path: Path, begin: str, end: str, name: str, line: int
-) -> None:
-    """DuckDB leaves out a line above 32 MiB without a word."""
-    with pytest.raises(InputError, match=rf"{name} line {line} is longer than 16 MiB: correct or remove it"):
-        read_text(tmp_path, begin + LONG + end, name)
 
 
 def test_a_line_of_three_megabytes_is_rejected(tmp_path: Path) -> None:
@@ -327,10 +274,11 @@ def test_lines_after_an_open_quote_are_not_lost_in_silence(tmp_path: Path, num_a
 
 def test_too_many_rejected_rows_stop_the_run_with_the_first_of_them(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD + ",1700000000,10,S,A\n1,x,10,S,A\n1,y,10,S,A\n")
+    assert read("table", path, max_rejected=3 / 11).reading.num_rejected == 3
     reasons = rf"\(plays.csv line 11: {TIME}, got x \(2 times\); plays.csv line 10: user is empty\)"
-    message = rf"3 of 11 rows in .* are invalid, .*{reasons}"
-    with pytest.raises(InputError, match=message):
-        read("table", path, max_rejected=0.1)
+    with pytest.raises(InputError, match=rf"3 of 11 rows in .* are invalid, more than max_rejected=0\.27.*{reasons}"):
+        read("table", path, max_rejected=0.27)
+    assert len(rejected_lines(tmp_path)) == 3
 
 
 def test_rows_that_are_all_rejected_are_reported_as_such(tmp_path: Path) -> None:
@@ -352,20 +300,6 @@ def test_few_wrong_bytes_are_rejected_and_many_mean_another_encoding(tmp_path: P
     reason = "the line is not UTF-8; datamodule.files.encoding may be wrong"
     assert [(line["line"], line["reason"]) for line in rejected_lines(tmp_path)] == [(5, reason)]
     assert read("table", write(tmp_path, wrong), max_rejected=1.0).reading.encoding == "windows-1252"
-
-
-@pytest.mark.parametrize(
-    ("times", "proposed"),
-    [
-        (["03/05/2025 12:00", "03/06/2025 13:00"], "'%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M' fits the first rows"),
-        (["yesterday", "today"], "'%d.%m.%Y %H:%M' is an example"),
-    ],
-)
-def test_times_of_another_form_are_refused_with_a_format(tmp_path: Path, times: list[str], proposed: str) -> None:
-    text = "user,timestamp,track\n" + "".join(f"1,{time},{place}\n" for place, time in enumerate(times))
-    message = f"the times in column timestamp are written, such as {times[0]!r}; .*{proposed}"
-    with pytest.raises(InputError, match=re.escape(message).replace(r"\.\*", ".*")):
-        read("table", write(tmp_path, text))
 
 
 def test_a_column_of_ids_with_empty_cells_is_not_the_track(tmp_path: Path) -> None:
@@ -481,60 +415,13 @@ def test_a_folder_with_two_layouts_is_refused(tmp_path: Path, second: str | byte
         read("table", tmp_path)
 
 
-def test_json_lines_of_another_layout_are_rejected_with_their_file(tmp_path: Path) -> None:
-    write(tmp_path, as_lines(objects()), "a.jsonl")
-    write(tmp_path, '{"uid": 1, "ts": 1700000000, "song": 1}\n', "b.jsonl")
-    with pytest.raises(InputError, match=rf"1 of 9 rows in .*\(b.jsonl line 1: {TIME}, got nothing\)"):
-        read("table", tmp_path, max_rejected=0.01)
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
-
-def test_parquet_files_of_two_layouts_are_refused(tmp_path: Path) -> None:
-    duckdb.execute(f"COPY (SELECT 1 AS user, 2 AS track) TO '{tmp_path}/a.parquet'")
-    duckdb.execute(f"COPY (SELECT 1 AS listener, 2 AS item) TO '{tmp_path}/b.parquet'")
-    with pytest.raises(InputError, match=r"cannot read .*b.parquet"):
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=rf"cannot read {tmp_path}: Permission denied"):
         read("table", tmp_path)
-
-
-def test_files_of_a_folder_may_differ_in_ends_of_lines_and_marks(tmp_path: Path) -> None:
-    write(tmp_path, GOOD, "a.csv")
-    write(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode() + b"1,2\r\n1,x,10,S,A\r\n", "b.csv")
-    write(tmp_path, "a list of files", "README.md")
-    write(tmp_path, "junk", "a.csv~")
-    log = read("table", tmp_path, max_rejected=0.5)
-    assert log.reading.num_events == 16
-    found = [(line["file"], line["line"]) for line in rejected_lines(tmp_path)]
-    assert found == [(f"{tmp_path}/b.csv", 10), (f"{tmp_path}/b.csv", 11)]
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Without the rights of root, which may read everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "closed"
-    path = write(folder, GOOD)
-    for parent in [tmp_path, *list(tmp_path.parents)[:-2]]:
-        if parent.stat().st_uid == os.getuid():
-            parent.chmod(0o755)
-    folder.chmod(0o000)
-    path.chmod(0o000)
-    try:
-        with nobody(), pytest.raises(InputError, match=r"cannot read .*closed: Permission denied"):
-            read("table", folder)
-        folder.chmod(0o755)
-        with nobody(), pytest.raises(InputError, match=r"cannot read .*plays.csv: Permission denied"):
-            read("table", path)
-    finally:
-        folder.chmod(0o755)
 
 
 @pytest.mark.parametrize(
@@ -657,38 +544,11 @@ def test_nested_values_are_named_by_dots(tmp_path: Path) -> None:
         read("table", tmp_path / "plays.jsonl", changes={"columns": {**columns, "user": "who", "track": "who.id"}})
 
 
-def many_sessions(share: str, *, start: int = 1_700_000_000) -> str:
-    rows = [f"{user},{start + 100_000 * user + 60 * n},{n},{share}\n" for user in range(20) for n in range(4)]
-    return "user,timestamp,track,share\n" + "".join(rows)
-
-
-def test_shares_that_are_all_unknown_or_all_the_same_are_remarked_on(datamodule_of: Make, tmp_path: Path) -> None:
-    for share, message in [
-        ("", "warning      the share played is unknown for every play; datamodule.share=none recipe=playlists"),
-        (
-            "1.0",
-            "warning      100 % of the known shares played are 1: there is nothing to predict; datamodule.share=none",
-        ),
-    ]:
-        datamodule = datamodule_of(write(tmp_path, many_sessions(share)), source="table", columns={"artist": None})
-        datamodule.setup()
-        assert any(line.startswith(message) for line in datamodule.remarks())
-
-
 def test_an_address_that_cannot_be_opened_is_named_without_its_secrets() -> None:
     address = "ftp://nowhere/plays.csv?signature=hidden"
     with pytest.raises(InputError, match=r"cannot read ftp://nowhere/plays.csv: ") as caught:
         read("table", address)
     assert "hidden" not in str(caught.value)
-
-
-def test_an_address_needs_an_extension_of_duckdb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB keeps extensions
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(
-        InputError, match=r"cannot read s3://bucket/plays.parquet: (DuckDB opens addresses with|.*HTTP)"
-    ):
-        read("table", "s3://bucket/plays.parquet")
 
 
 def test_a_name_beside_a_song_is_not_its_title(tmp_path: Path) -> None:

@@ -54,13 +54,6 @@ USUAL = ("user", "x7", "title", "artist", "played", "duration")
 TIMES = sorted(int(time.timestamp() * 1000) for _, time, *_ in plays())
 
 
-def test_started_at_is_the_time(tmp_path: Path) -> None:
-    """The finding of an export whose plays were 3,000 playlists in the order of the file."""
-    roles = roles_of(tmp_path, table(("user", "started_at", "title", "artist", "played", "duration")))
-    assert roles.mapping["timestamp"] == "started_at"
-    assert roles.evidence["timestamp"] == "by its name: 300 of 300 are times"
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_names_of_ten_languages_are_found(tmp_path: Path, language: str) -> None:
     roles = roles_of(tmp_path, table(LANGUAGES[language]))
@@ -133,6 +126,8 @@ def test_days_or_months_first_are_refused_with_both_formats(tmp_path: Path) -> N
     rows = [row for row in table(USUAL, write=local("%d/%m/%Y %H:%M")) if int(row["x7"][:2]) <= 12]
     with pytest.raises(InputError, match=r"times in column x7 are written.*'%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M' fits"):
         roles_of(tmp_path, rows)
+    times = times_of(tmp_path, rows, units={"timestamp": "%d/%m/%Y %H:%M"})
+    assert times == [time // 60_000 * 60_000 for time in TIMES[: len(rows)]]
 
 
 NO_TIMES: dict[str, Of] = {

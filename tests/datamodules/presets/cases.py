@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import instantiate
 
 from segue.datamodules.pair_datamodule import PairDataModule
 from tests.contracts.building import composed
 from tests.datamodules.presets import exports, research
-from tests.datamodules.presets.plays import Layout, Play
+from tests.datamodules.presets.plays import Layout, Play, listening
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,10 @@ class Case:
     is_export: bool = False
     file: str = "."
 
-    def plays(self, kind: Any, sessions: int) -> list[Play]:
-        """Plays of as many sessions, by one listener or by several."""
+    def plays(self) -> list[Play]:
+        """Plays of 160 sessions, by one listener or by several."""
         users = 1 if self.is_export else 40
-        plays: list[Play] = kind(users=users, sessions=sessions // users)
-        return plays
+        return listening(users=users, sessions=160 // users)
 
 
 ZIP = "listenbrainz_me_1700000000.zip"
@@ -55,9 +53,6 @@ CASES = {
 }
 PRESETS = sorted({case.preset for case in CASES.values()})
 """Each is also the name of a case."""
-
-OF_EACH_KIND = ("lastfm_1k", "spotify", "spotify_short", "yambda", "playlists_mpd", "nowplaying_sessions")
-"""Those that differ for what comes after reading: in the share played, the clock and the split."""
 
 WITHOUT_CLOCK = ("playlists_mpd", "kkbox", "nowplaying_sessions")
 

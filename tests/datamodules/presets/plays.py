@@ -119,26 +119,3 @@ def listening(*, users: int, sessions: int, seed: int = 1) -> list[Play]:
                 now += seconds + 1
                 track = (track + 1) % NUM_TRACKS if rng.random() < 0.8 else rng.randrange(NUM_TRACKS)
     return sorted(plays, key=lambda play: (play.start, play.user))
-
-
-def unpredictable(*, users: int, sessions: int, seed: int = 1) -> list[Play]:
-    """Sessions of two tracks, where no two sessions of the data have the same two tracks, in whatever order.
-
-    What follows a track in one session never follows it in another one. A model that was fitted to some sessions
-    therefore predicts the other ones worse than at random. It can predict them only if it has seen them.
-    """
-    rng = random.Random(seed)
-    num_followers = users * sessions // NUM_TRACKS
-    pairs = [
-        (track, (track + step) % NUM_TRACKS)
-        for track in range(NUM_TRACKS)
-        for step in rng.sample(range(1, NUM_TRACKS // 2), num_followers)
-    ]
-    rng.shuffle(pairs)
-    plays = []
-    for number, (first, second) in enumerate(pairs):
-        session, user = divmod(number, users)
-        now = FIRST_SECOND + session * 86_400 + user * 600
-        plays += [Play(user, session, now, first, duration(first))]
-        plays += [Play(user, session, now + duration(first) + 1, second, duration(second))]
-    return sorted(plays, key=lambda play: (play.start, play.user))
