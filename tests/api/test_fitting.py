@@ -228,7 +228,7 @@ def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
 def test_a_model_with_attributes_needs_no_source(tmp_path: Path) -> None:
     frame = pd.read_csv(CSV).assign(genre=lambda frame: [f"genre {len(name) % 4}" for name in frame.artist])
     plays = segue.read_plays(frame, attributes={"genre": {"kind": "value", "column": "genre"}})
-    model = segue.fit(plays, model__parts={"track": 0.5, "genre": 0.5}, **OPTIONS)
+    model = segue.fit(plays, model__parts=["track", "genre"], **OPTIONS)
     ids = model.tracks["id"].tolist()
     assert model.evaluate(plays).metrics["ndcg_at_10"] == model.metrics["test/ndcg_at_10"]
     del plays

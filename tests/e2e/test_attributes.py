@@ -91,7 +91,7 @@ def test_added_songs_reach_a_running_service_and_change_no_old_score(
     for old, now in zip(before, after, strict=False):
         pairs = dict(zip(now["recommendations"], now["scores"], strict=True))
         kept = {track: score for track, score in pairs.items() if track not in NEW}
-        assert kept == dict(zip(old["recommendations"], old["scores"], strict=True))
+        assert kept.items() <= dict(zip(old["recommendations"], old["scores"], strict=True)).items()
     for tag, line in enumerate(after[NUM_SONGS:]):
         nearest = np.array(line["recommendations"][: SONGS_OF_TAG - 2])
         assert (nearest % NUM_TAGS == tag).mean() > 0.8
