@@ -3,6 +3,7 @@
 `make docs` looks at it; `PYTHONPATH=.ci python -m setup_tests.test_notebook` keeps what its cells print now.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -53,4 +54,5 @@ def test_the_cells_print_what_the_notebook_shows(monkeypatch: pytest.MonkeyPatch
 
 
 if __name__ == "__main__":
+    os.environ["PYTHONPATH"] = str(ROOT)
     nbformat.write(executed(), NOTEBOOK)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int64, UInt8
 
-from segue.catalog import keys_of
 from segue.picking.listener_scores import Pasts, past_of
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
 from segue.simulation.listener import REST_MS, WHOLE, Crowd, durations
 from segue.simulation.world import World
+from segue.statistics.discovery import Discovery
 
 _NONE, _NEVER = np.zeros(0, ENTRY), -(2**62)
 
@@ -29,10 +29,7 @@ class ArmProfiles:
     """
 
     def __init__(self, given: Profiles, world: World) -> None:
-        keys = keys_of(world.listeners.user_ids)
-        by_key = np.argsort(keys)
-        place = by_key[np.searchsorted(keys, given.listeners, sorter=by_key).clip(max=len(keys) - 1)]
-        owner = np.where(keys[place] == given.listeners, place, -1).repeat(np.diff(given.ends, prepend=0))
+        owner = world.listeners.rows_of(given.listeners).repeat(np.diff(given.ends, prepend=0))
         entries = given.in_rows(world.catalog).entries
         is_known = (owner >= 0) & (entries["track"] >= 0)
         owner, entries = owner[is_known], entries[is_known]
@@ -95,11 +92,12 @@ class ArmProfiles:
         columns = users, crowd.tracks.astype(np.int64), (crowd.shares / WHOLE).astype(np.float32), time_ms
         self._played.append(tuple(column.T.ravel() for column in columns))
 
-    def entries(self) -> tuple[Int64[np.ndarray, "E"], np.ndarray]:
-        """The listener of each entry of all profiles, and the entries."""
+    def tell(self, discovery: Discovery) -> None:
+        """Add all that listeners have heard to what is known of them."""
         self._learn()
         owner = np.array(list(self._of), np.int64).repeat([len(one) for one in self._of.values()])
-        return owner, np.concatenate([_NONE, *self._of.values()])
+        entries = np.concatenate([_NONE, *self._of.values()])
+        discovery.of_plays(owner, entries["track"], entries["best"].astype(np.float64), np.zeros(len(owner), np.int64))
 
     def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
         """The profiles of some listeners."""

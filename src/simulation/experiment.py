@@ -284,9 +284,7 @@ class _Results:
             newest_ms = int(heard.entries["last_ms"].max(initial=0))
             heard.entries["last_ms"] -= DAY_MS * days_to_move(newest_ms, self.midnight)
             heard.write(self._folder / PROFILES)
-            users, entries = ArmProfiles(heard, world).entries()
-            best = entries["best"].astype(np.float64)
-            self._discovery.of_plays(users, entries["track"], best, np.zeros(len(users), np.int64))
+            ArmProfiles(heard, world).tell(self._discovery)
         profiles = [policy.profiles for policy in self._policies.values() if policy.profiles]
         logs = _link_logs(after, self._folder / "logs") if after else []
         for day, plays, time_ms in past_days(logs if self._writes_logs or profiles or self.memory else [], world):

@@ -123,7 +123,9 @@ class ListeningTest:
             profiles: what the listeners have heard before, to count how much of it they hear again.
         """
         numbers, catalog, num_listeners = self._sessions[part], self.world.catalog, len(self.world.listeners)
-        users, known = self._users[numbers], _known_before(profiles, self.world)
+        users, known = self._users[numbers], Discovery(len(catalog), catalog.artist_of)
+        if profiles is not None:
+            profiles.tell(known)
         interest_draws, first_draws, time_draws = self._draws(0, numbers)
         crowd = start(self.world, users, interest_draws, first_draws, started_ms=planned_ms(time_draws))
         num_known, num_heard = {name: np.zeros(num_listeners) for name in DISCOVERY}, np.zeros(num_listeners)
@@ -185,14 +187,6 @@ class ListeningTest:
     def _draws(self, step: int, numbers: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "3 S"]:
         """Three random numbers for each session at a step."""
         return self._rng(1 + step).random((3, self._num_sessions))[:, numbers]
-
-
-def _known_before(profiles: ArmProfiles | None, world: World) -> Discovery:
-    discovery = Discovery(len(world.catalog), world.catalog.artist_of)
-    if profiles is not None:
-        users, entries = profiles.entries()
-        discovery.of_plays(users, entries["track"], entries["best"].astype(np.float64), np.zeros(len(users), np.int64))
-    return discovery
 
 
 def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommend:

@@ -30,8 +30,6 @@ def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Play
         InputError: a log cannot be read.
     """
     numbered = ((int(folder.name.removeprefix("day-")), folder) for folder in folders)
-    user_keys = keys_of(world.listeners.user_ids)
-    by_key = np.argsort(user_keys)
     id_type = {name: pa.string() if ids.dtype == object else pa.int64()
                for name, ids in (("user", world.listeners.user_ids), ("track", world.catalog.track_ids))}  # fmt: skip
     schema = pa.schema({"message": pa.string(), "timestamp": pa.int64(), **id_type, "time": pa.float64()})
@@ -43,7 +41,7 @@ def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Play
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"cannot read {path}: {str(error)[:200]}; repeat the run of this day") from None
         users, tracks = (_rows_of(lines[name]) for name in ("user", "track"))
-        listener = by_key[user_keys.searchsorted(users[0], sorter=by_key).clip(max=len(by_key) - 1)][users[1]]
+        listener = world.listeners.rows_of(users[0])[users[1]]
         order = np.lexsort((lines["timestamp"].to_numpy(), listener))  # of equal times, as they are in the log
         ends = np.flatnonzero(pa.compute.equal(lines["message"], "last").to_numpy(zero_copy_only=False)[order])
         lengths = np.diff(ends, prepend=-1)

@@ -269,16 +269,19 @@ class SessionLists(Lists):
     to them. With `ranked` and no exploration all candidates do, so that `artist_gap` finds other artists. Tracks
     already heard follow the rule of the training run, and are left out where `pick` never repeats a track.
 
+    With `knows_listeners` they are the best for the session and the listener, whose profile it continues. It begins
+    with the profiles of its run, `profiles.npz` beside the file; without that file all listeners are new.
+
     Args:
         path: a `recommendations.jsonl` with `vectors.npz` beside it.
-        world: the world whose tracks are recommended; both files must be of its catalogue.
+        world: the world whose tracks are recommended; the files must be of its catalogue.
+        knows_listeners: whether the listener is part of the query; needs vectors of a run with `context=listener`.
+        familiar: share of what is played that the listener may know, in [0, 1]; see `SessionSearch.best`.
         picking: other settings of `Lists`; what it explores is the list of the K best.
 
     Raises:
         InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
     """
-
-    knows_listeners = False
 
     def __init__(
         self,
@@ -286,6 +289,8 @@ class SessionLists(Lists):
         path: str,
         num_lists: Annotated[int, Setting("number of last tracks whose lists are searched", least=1, most=MOST_LISTS)],
         world: World,
+        knows_listeners: bool = False,
+        familiar: float = 1.0,
         **picking: Any,
     ) -> None:
         super().__init__(path=path, world=world, **picking)
@@ -294,7 +299,7 @@ class SessionLists(Lists):
         file = Path(path).with_name(FILE)
         vectors = SessionVectors.read(file, world.catalog)
         self._search = SessionSearch(
-            vectors if self.knows_listeners else replace(vectors, listener=None),
+            vectors if knows_listeners else replace(vectors, listener=None),
             self.lists,
             num_lists=num_lists,
             may_repeat=not self.picker.avoids_heard,
@@ -304,48 +309,27 @@ class SessionLists(Lists):
         """What is wrong with `pick`; see `gap_hint`."""
         self._num_kept = self._search.num_kept(self.picker)
         self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
+        self._familiar = familiar
+        if knows_listeners:
+            self._know_listeners(Path(path).with_name(PROFILES))
 
-    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The best tracks for each session."""
-        return session_candidates(self._search, crowd, k=self._num_kept)
-
-
-class ListenerLists(SessionLists):
-    """Recommends what is best for the session and the listener, whose profile it continues; see `SessionLists`.
-
-    It begins with the profiles of its run, `profiles.npz` beside the file; without that file all listeners are new.
-
-    Args:
-        path: a `recommendations.jsonl` with the `vectors.npz` of a run with `context=listener` beside it.
-        world: the world whose tracks are recommended; the files must be of its catalogue and its listeners.
-        familiar: share of what is played that the listener may know, in [0, 1]; see `SessionSearch.best`.
-        settings: other settings of `SessionLists`.
-
-    Raises:
-        InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
-    """
-
-    is_stateless = False
-    knows_listeners = True
-
-    def __init__(self, *, path: str, world: World, familiar: int | float = 1.0, **settings: Any) -> None:
-        super().__init__(path=path, world=world, **settings)
-        self._familiar = float(familiar)
-        self.description |= {"familiar": familiar} if familiar != 1 else {}
-        file = Path(path).with_name(PROFILES)
+    def _know_listeners(self, file: Path) -> None:
+        """Begin with the profiles of the run."""
+        self.is_stateless = False
         self.description["policy"] = "listener_lists"
+        self.description |= {"familiar": self._familiar} if self._familiar != 1 else {}
         given = Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY))
         if file.is_file():
             given, self.description["profiles"] = Profiles.read(file), file_digest(file)
         else:
             self.hint = f"{file} is not there; all listeners are new at first"
-        self.profiles = ArmProfiles(given, world)
-        if familiar < 1:
-            gap = self._search.known_gap(given.in_rows(world.catalog), self.picker.artist_gap)
+        self.profiles = ArmProfiles(given, self.world)
+        if self._familiar < 1:
+            gap = self._search.known_gap(given.in_rows(self.world.catalog), self.picker.artist_gap)
             self._search.vectors, self.description["known_gap"] = replace(self._search.vectors, known_gap=gap), gap
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The best tracks for each session and its listener."""
+        """The best tracks for each session, and its listener."""
         return session_candidates(self._search, crowd, self.profiles, k=self._num_kept, familiar=self._familiar)
 
 
@@ -430,9 +414,8 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
         return LastTenLists(path=path, world=world)
     if found == "last":
         return lists
-    if found == "session":
-        return SessionLists(path=path, world=world, num_lists=num_lists, **picking)
-    return ListenerLists(path=path, world=world, num_lists=num_lists, familiar=familiar, **picking)
+    knows: dict[str, Any] = {"knows_listeners": found == "listener", "familiar": familiar}
+    return SessionLists(path=path, world=world, num_lists=num_lists, **knows, **picking)
 
 
 @settings("true_neighbours")

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, Shaped
 
-from segue.catalog import Catalog, most_played
+from segue.catalog import Catalog, keys_of, most_played
 from segue.errors import InputError
 from segue.settings import Setting, settings
 from segue.simulation.generated_attributes import TrackAttributes
@@ -55,6 +55,13 @@ class Listeners:
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    def rows_of(self, keys: Int64[np.ndarray, "u"]) -> Int64[np.ndarray, "u"]:
+        """Row of the listener of each key; -1 where there is none."""
+        own = keys_of(self.user_ids)
+        by_key = np.argsort(own)
+        rows = by_key[own.searchsorted(keys, sorter=by_key).clip(max=len(own) - 1)]
+        return np.where(own[rows] == keys, rows, -1)
 
 
 @dataclass(frozen=True, kw_only=True)

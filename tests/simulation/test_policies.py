@@ -31,7 +31,7 @@ from segue.simulation.policies import (
     make_policies,
 )
 from segue.simulation.world import World
-from tests.conftest import make_catalog, make_vectors, write_lines
+from tests.conftest import make_vectors, write_lines
 
 TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
@@ -172,15 +172,6 @@ def test_an_invalid_recommender_is_rejected_by_its_name(world: World, arms: Any,
         policies_of(world, arms)
 
 
-def test_lists_of_another_catalogue_are_rejected(world: World, tmp_path: Path) -> None:
-    foreign = make_catalog(range(500))
-    rows = (np.arange(500)[:, None] + 1) % 500
-    lists = Recommendations(rows=rows, scores=np.full((500, 1), np.nan, np.float32))
-    lists.write(tmp_path / "r.jsonl", foreign, format="botify")
-    with pytest.raises(InputError, match="is not in the catalogue of 400 tracks"):
-        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, world=world)
-
-
 def propensity_policy(world: World, path: Path, name: str) -> Policy:
     lists_file(world, path)  # tracks of the last artist have no list
     made: dict[str, Policy] = {
@@ -233,21 +224,6 @@ def test_propensities_are_the_frequencies_of_the_recommendations(
         crowd = listen(world, crowd, tracks.astype(np.int64), np.ones(num))
     assert num > len(world.catalog)
     assert p_value_of_propensities(policy, crowd) > 1e-4
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"exploration": 0.6}, "recommendations.exploration must be a number of at least 0 and at most 0.5, got 0.6"),
-        ({"exploration": 0.1, "exploration_plays": 0}, "exploration_plays must be a whole number of at least 1, got 0"),
-    ],
-)
-def test_exploration_out_of_range_is_rejected(
-    world: World, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    lists_file(world, tmp_path / "r.jsonl")
-    with pytest.raises(InputError, match=message):
-        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, **changes, world=world)
 
 
 def test_exploration_needs_to_know_which_tracks_are_new(world: World, tmp_path: Path) -> None:
@@ -315,18 +291,13 @@ def test_a_setting_out_of_range_is_refused(world: World, folder: Path, changes: 
         with_session(world, folder, **changes)
 
 
-def test_lists_of_users_have_no_session(world: World, folder: Path) -> None:
+def test_lists_of_users_have_no_session_and_no_last_plays(world: World, folder: Path) -> None:
     track, user = int(world.catalog.track_ids[0]), int(world.listeners.user_ids[0])
     write_lines(folder / "r.jsonl", [{"user": user, "tracks": [track]}])
     assert type(with_session(world, folder)) is Lists
-    with pytest.raises(InputError, match=r"context=session needs lists of tracks, and .* has lists of users"):
-        with_session(world, folder, context="session")
-
-
-def test_vectors_of_another_catalogue_are_refused(world: World, folder: Path) -> None:
-    make_vectors(2).write(folder / FILE, make_catalog([0, 1]))
-    with pytest.raises(InputError, match="has vectors of 2 tracks, and the catalogue has 400"):
-        with_session(world, folder)
+    for context in ("session", "last_ten"):
+        with pytest.raises(InputError, match=rf"context={context} needs lists of tracks, and .* has lists of users"):
+            with_session(world, folder, context=context)
 
 
 @pytest.mark.parametrize(("pick", "artist_gap"), [("ranked", 0), ("ranked", 100), ("weighted", 0), ("uniform", 0)])
@@ -348,11 +319,6 @@ def test_what_all_sessions_of_a_step_are_searched_for_is_what_each_part_finds(
         crowd = crowd.where(np.arange(len(crowd)) % 9 != 1)  # some sessions have ended
 
 
-def chosen(policy: Lists, crowd: Crowd, draws: Any) -> Any:
-    """A track of the list of each session; -1 where there is none."""
-    return policy.picker.pick_from_lists(policy.candidates(crowd), crowd.tracks[::-1].T, draws)[0].astype(np.int64)
-
-
 def test_a_gap_chooses_among_all_candidates(world: World, folder: Path) -> None:
     """The best track by an artist that the session has not heard is recommended, wherever it is among them."""
     artist_of, vectors = world.catalog.artist_of, make_vectors(len(world.catalog))
@@ -361,7 +327,7 @@ def test_a_gap_chooses_among_all_candidates(world: World, folder: Path) -> None:
     gaps = with_session(world, folder, pick="ranked", artist_gap=100)
     crowd, num_beyond = start(world, np.arange(40), *np.random.default_rng(0).random((2, 40))), 0
     for _ in range(4):
-        tracks = chosen(gaps, crowd, np.zeros(len(crowd)))
+        tracks = gaps.choose(crowd, np.zeros(len(crowd)))
         queries = query_of(crowd.tracks[::-1].T.astype(np.int64), crowd.shares[::-1].T / np.float32(100))
         for session, (heard, query) in enumerate(zip(crowd.tracks.T.tolist(), queries, strict=True)):
             found = {row for track in heard[-3:] for row in lists[track].tolist() if row >= 0 and row not in heard}

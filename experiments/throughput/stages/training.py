@@ -59,9 +59,9 @@ def published_words(*, model: str, dim: int) -> list[str]:
     """Settings of train.py for the published recipe, with the optimizer of today."""
     words = ["datamodule=botify", f"datamodule.batch_size={BATCH_SIZE}"]
     words += [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
-    words += ["model.item_bias=false", "model.dropout=0", "model.track_dropout=0"]
+    words += ["model.item_bias=false", "model.dropout=0"]
     if model == "convex":
-        words.append(f"model.alpha={ALPHA}")
+        words += [f"model.alpha={ALPHA}", "model.track_dropout=0"]
     return [*words, f"optimizer.lr={LR}", f"optimizer.weight_decay={WEIGHT_DECAY}"]
 
 
