@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -25,7 +25,7 @@ from segue.catalog import Listens, Vocabulary
 from segue.histories import Histories
 from segue.models.baselines.counting import Rules
 from segue.models.baselines.module import Baseline
-from segue.models.repeats import OF_ARTISTS, Repeats
+from segue.models.repeats import OF_ARTISTS
 from tests.conftest import make_vocabulary
 from tests.contracts.building import composed
 from tests.models.plain import SESSION
@@ -285,23 +285,6 @@ def test_early_stopping_sees_the_metric_by_which_a_network_is_chosen(
     assert 20 < fitted.beside["popularity_rank_at_10"] < 40
 
 
-def test_what_counts_is_ranked_as_validation_chose(ring_logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATA, "ring", ("datamodule=botify", f"datamodule.path={ring_logs}", *RING))
-    monkeypatch.setattr("segue.models.repeats.MOST_REPEATED", 0.0)
-    compared, choose = list[Mapping[str, float]](), Repeats.choose
-
-    def seen(repeats: Repeats, values: Mapping[str, float]) -> None:
-        compared.append(values)
-        choose(repeats, values)
-
-    monkeypatch.setattr(Repeats, "choose", seen)
-    fitted = fitting.fit("ring", MODELS["rules, session"], (), seed=1, tests=False)
-    [values] = compared
-    assert len(set(values.values())) > 1
-    assert fitted.val["ndcg_at_10"] == pytest.approx(max(values.values()))
-    assert fitted.ranks is None
-
-
 def ndcg(rank: float) -> float:
     return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
 
@@ -333,12 +316,6 @@ def test_the_best_rival_is_chosen_by_validation(tmp_path: Path) -> None:
     ours, theirs = (np.mean([ndcg(rank) for rank in runs[model][1]]) for model in ("convex, default", "STAN"))
     assert f"| yes | convex, default | STAN | ndcg@10 | {ours - theirs:+.4f} |" in text
     assert "| convex, default | VSTAN |" not in text
-
-
-def test_ranks_are_read_as_they_were_written(tmp_path: Path) -> None:
-    ranks = np.array([1.0, 4.5, 16_628.0, 100_000.5])
-    rank_files.write_ranks(tmp_path / "data" / "ranks.parquet", ranks)
-    assert np.array_equal(rank_files.read_ranks(tmp_path / "data" / "ranks.parquet"), ranks)
 
 
 def test_a_run_counts_if_its_ranks_are_there(tmp_path: Path) -> None:

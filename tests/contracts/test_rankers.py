@@ -274,13 +274,13 @@ def test_a_list_that_the_catalogue_cannot_fill_is_refused(ranker: Ranker, k: int
         ranker.lists(k).collect()
 
 
-def test_from_shards_it_is_the_same(
-    ranker: Ranker, ring: PairDataModule, shards: PairDataModule, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize("name", ["convex", "recent", "attribute_neighbours"])
+def test_from_shards_it_is_the_same(name: str, ring: PairDataModule, shards: PairDataModule) -> None:
+    """A head, a model that reads the calendar, and one that reads attributes."""
     with torch.inference_mode(mode=False):
-        again = fitted(request.node.callspec.params["ranker"], shards)
+        ours, again = (fitted((name, "last"), data) for data in (ring, shards))
     pairs, same = ring.pairs["test"], shards.pairs["test"]
-    ranks = ranker.ranks(ring.histories(pairs), pairs.following, nothing)
+    ranks = ours.ranks(ring.histories(pairs), pairs.following, nothing)
     np.testing.assert_array_equal(again.ranks(shards.histories(same), same.following, nothing), ranks)
-    for ours, theirs in zip(again.lists(K).collect(), ranker.lists(K).collect(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for left, right in zip(again.lists(K).collect(), ours.lists(K).collect(), strict=True):
+        np.testing.assert_array_equal(left, right)

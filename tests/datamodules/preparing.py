@@ -1,18 +1,14 @@
-"""What an engine makes of a source, beside what the datamodule makes of it."""
+"""A source with every quirk, settings under which every step is done, and the columns of a shard."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
-from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.shards.engines import DuckDBEngine, check_spark
+from segue.datamodules.shards.engines import check_spark
 from segue.datamodules.shards.manifest import ROW
-from segue.datamodules.shards.prepared_rows import PreparedRows, prepare_rows
-from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 
@@ -60,45 +56,6 @@ def write_quirks(folder: Path) -> Path:
     order = rng.permutation(len(lines))
     write_lines(folder / "logs" / "data.json", [lines[n] for n in order])
     return folder
-
-
-def rows_of(datamodule: PairDataModule, engine: DuckDBEngine, folder: Path) -> tuple[PreparedRows, pd.DataFrame]:
-    """The rows that an engine makes, in several shards, and counts of them."""
-    rows = prepare_rows(datamodule, engine, folder / "parts", 300)
-    for _ in engine.map(rows.maker.write, rows.shards(folder, 300)):
-        pass
-    return rows, pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))], ignore_index=True)
-
-
-def check_equal(datamodule: PairDataModule, rows: PreparedRows, frame: pd.DataFrame) -> None:
-    """Compare rows with the sessions and pairs of a datamodule after `setup`."""
-    sessions, listens = datamodule.sessions, datamodule.sessions.listens
-    events = frame[~frame.duplicated(["session", "position"])]
-    assert (len(rows.remaining), rows.numbers["events"]) == (len(sessions), len(listens.track))
-    for ours, theirs in (
-        (events.session, listens.session),
-        (events.position, sessions.place),
-        (events.following, listens.track),
-        (events.played_ratio.to_numpy(np.float32), listens.played_ratio),
-        (events.timestamp, sessions.timestamp),
-        (events.listener, sessions.listener[listens.session]),
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-    paired = frame[frame.previous.notna()]
-    for part, name in enumerate(SPLITS):
-        chosen, pairs = paired[paired.split == part], datamodule.pairs[name]
-        for column in ("session", "listener", "previous", "following"):
-            np.testing.assert_array_equal(chosen[column], getattr(pairs, column))
-        np.testing.assert_array_equal(chosen.played_ratio.to_numpy(np.float32), pairs.played_ratio)
-        np.testing.assert_array_equal(chosen.previous_position, pairs.length - 1 if _is_near(frame) else 0)
-    assert {**datamodule.reading.dropped, **rows.dropped} == datamodule.dropped
-    assert rows.numbers["interleaved"] == sessions.num_interleaved
-    assert rows.num_listeners == sessions.listener.max() + 1
-
-
-def _is_near(frame: pd.DataFrame) -> bool:
-    """Whether some pair has another previous track than the first one of its session: not pairing=first."""
-    return bool((frame.previous_position > 0).any())
 
 
 def schema() -> pa.Schema:

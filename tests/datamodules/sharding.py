@@ -1,8 +1,12 @@
 """Shards of a small source, and the datamodule that reads them."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from segue.catalog import Listens
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
@@ -10,11 +14,11 @@ from segue.datamodules.shards.manifest import Manifest
 from segue.datamodules.shards.shard_writer import write_shards
 
 
-def shards_of(datamodule: PairDataModule, folder: Path, **changes: Any) -> Manifest:
+def shards_of(datamodule: PairDataModule, folder: Path, engine: DuckDBEngine | None = None, **changes: Any) -> Manifest:
     """Write shards."""
     folder.mkdir(parents=True, exist_ok=True)
     given: dict[str, Any] = {"recipe": "shares", "context": "last", "batch_size": 64, "source": {}, "shard_rows": 500}
-    return write_shards(datamodule, DuckDBEngine(), folder, **given | changes)
+    return write_shards(datamodule, engine or DuckDBEngine(), folder, **given | changes)
 
 
 def read_shards(folder: Path, **changes: Any) -> ShardDataModule:
@@ -22,3 +26,35 @@ def read_shards(folder: Path, **changes: Any) -> ShardDataModule:
     given: dict[str, Any] = {"recipe": "shares", "window": 10**6, "history": 0, "batch_size": None, "seed": 1}
     given |= {"path": str(folder), "cache": None, "prepare": None}
     return ShardDataModule(**given | changes)
+
+
+def check_same(ours: Any, theirs: Any) -> None:
+    """All arrays of two records are equal."""
+    for field in fields(theirs):
+        left, right = getattr(ours, field.name), getattr(theirs, field.name)
+        if isinstance(right, np.ndarray):
+            np.testing.assert_array_equal(left, right)
+        elif isinstance(right, Listens):
+            check_same(left, right)
+
+
+def check_shards(source: PairDataModule, folder: Path, engine: DuckDBEngine) -> ShardDataModule:
+    """What an engine writes and the shards give back is what the source has; returns the shards."""
+    source.setup()
+    shards_of(source, folder, engine, shard_rows=300)
+    read = read_shards(folder, history=3)
+    read.setup()
+    for name, pairs in source.pairs.items():
+        check_same(read.pairs[name], pairs)
+    check_same(read.sessions.listens, source.sessions.listens)
+    for name in ("timestamp", "place", "listener"):
+        np.testing.assert_array_equal(getattr(read.sessions, name), getattr(source.sessions, name))
+    assert read.sessions.num_interleaved == source.sessions.num_interleaved
+    check_same(read.vocabulary, source.vocabulary)
+    assert read.vocabulary.mean_played_ratio == source.vocabulary.mean_played_ratio
+    check_same(read.catalog, source.catalog)
+    np.testing.assert_array_equal(read.new_tracks, source.new_tracks)
+    assert read.digest() == source.digest()
+    assert read.dropped == source.dropped
+    assert read.summary().equals(source.summary())
+    return read

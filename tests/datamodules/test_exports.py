@@ -1,5 +1,6 @@
-"""Twenty generated exports are read right, or refused with the line that has the remedy."""
+"""Twenty generated exports are read right, or refused with the line that has the remedy; so are damaged ones."""
 
+import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from segue.datamodules.reading.rejected_rows import in_words
 from segue.errors import InputError
 from tests.conftest import build_datamodule
 from tests.datamodules.generated_exports import Export, generated_export
+from tests.datamodules.reading import read
 
 Listen = tuple[str, int, str, str | None, float | None]
 """Listener, time in seconds, title, artist, share; None for what is unknown."""
@@ -83,3 +85,24 @@ def check(export: Export) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_an_export_is_read_right_or_refused_with_the_right_line(tmp_path: Path, seed: int) -> None:
     check(generated_export(seed, tmp_path))
+
+
+DAMAGES = (b'"', b"\r", b"\n", b"\0", b",", b'""', b"\xff", b"\xc3", b"'", b"\\", b"\xef\xbb\xbf", b"{", b"[")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_damaged_export_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
+    """Any other exception is a fault."""
+    rng, path, refusal = random.Random(seed), generated_export(seed, tmp_path).path, ""
+    file = path / "2025.csv" if path.is_dir() else path
+    content = file.read_bytes()
+    for _ in range(rng.randint(0, 3)):
+        place = rng.randrange(len(content))
+        content = content[:place] + rng.choice(DAMAGES) + content[place + rng.randint(0, 2) :]
+    file.write_bytes(content[: rng.randrange(len(content))] if rng.random() < 0.2 else content)
+    try:
+        read("table", path, max_rejected=1.0)
+    except InputError as error:
+        refusal = str(error)
+    assert "\n" not in refusal
+    assert "DuckDB fails" not in refusal

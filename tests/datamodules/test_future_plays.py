@@ -98,8 +98,3 @@ def test_rows_that_are_invalid_are_rejected_and_not_left_out(tmp_path: Path) -> 
 def test_what_is_no_day_is_refused(tmp_path: Path, policy: dict[str, Any], line: str) -> None:
     with pytest.raises(InputError, match=re.escape(line)):
         read(write(tmp_path, usual()), **policy)
-
-
-def test_a_log_of_the_future_alone_is_refused_with_the_option(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no events: of 30 rows .* 30 are left out; check .*datamodule.policies"):
-        read(write(tmp_path, later(1)))

@@ -19,7 +19,6 @@ from segue.datamodules.reading.table import _database
 from segue.errors import InputError
 from tests.conftest import build_datamodule, settings_of
 from tests.datamodules.reading import read, rejected_lines
-from tests.fuzzing import outcome
 
 NAMES = ["user", "timestamp", "track", "title"]
 ENDS = ["\n", "\r", "\r\n"]
@@ -217,9 +216,3 @@ def test_a_pattern_is_that_of_each_archive(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped({"logs/plays.csv": as_csv(plays()), "logs/x.csv": "a,b\n1,2\n"}))
     log = read("table", tmp_path, changes={"files": {"pattern": "logs/p*.csv"}})
     assert (log.reading.num_rows, log.reading.remarks) == (40, [])
-
-
-@pytest.mark.parametrize("seed", range(0, 60, 10))
-def test_a_damaged_export_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
-    """`python -m tests.fuzzing 0 10000` reads 10,000 of them."""
-    assert [refusal for number in range(seed, seed + 10) if "\n" in (refusal := outcome(number, tmp_path))] == []

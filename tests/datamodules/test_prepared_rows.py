@@ -1,4 +1,4 @@
-"""Parts of the listeners, then ranges of sessions, give the rows that a source gives as a whole."""
+"""Shards of parts of the listeners, then of ranges of sessions, have what a source has as a whole."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,8 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.errors import InputError
 from tests.conftest import build_datamodule
-from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, write_quirks
+from tests.datamodules.preparing import SETTINGS, write_quirks
+from tests.datamodules.sharding import check_shards, shards_of
 
 Make = Callable[..., PairDataModule]
 
@@ -34,9 +35,8 @@ def test_the_rows_of_a_log_with_every_quirk_are_those_of_the_whole(
     datamodule_of: Make, quirks: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     datamodule = datamodule_of(quirks, **changes)
-    datamodule.setup()
+    check_shards(datamodule, tmp_path / "shards", ManyParts())
     assert datamodule.sessions.num_interleaved > 0
-    check_equal(datamodule, *rows_of(datamodule, ManyParts(), tmp_path))
 
 
 def test_a_part_has_at_most_as_many_events_as_memory_is_meant_for() -> None:
@@ -80,9 +80,8 @@ def test_the_rows_of_tables_are_those_of_the_whole(name: str, changes: dict[str,
     }
     given: dict[str, Any] = {"split": "auto", "units": UNITS.get(name, {}), "columns": columns, **changes}
     datamodule = build_datamodule(path, tmp_path, source="table", share="gap" if name == "gaps" else "auto", **given)
-    datamodule.setup()
+    check_shards(datamodule, tmp_path / "shards", ManyParts())
     assert datamodule.reading.share == {"time played": "longest", "gaps": "gap"}.get(name, "none")
-    check_equal(datamodule, *rows_of(datamodule, ManyParts(), tmp_path))
 
 
 def test_a_split_by_time_needs_times(tmp_path: Path) -> None:
@@ -91,4 +90,4 @@ def test_a_split_by_time_needs_times(tmp_path: Path) -> None:
     columns = {"session": "playlist", "user": None, "timestamp": None}
     datamodule = build_datamodule(path, tmp_path, source="table", columns=columns, split="time")
     with pytest.raises(InputError, match="split=time needs timestamps, and this source has none"):
-        rows_of(datamodule, DuckDBEngine(), tmp_path)
+        shards_of(datamodule, tmp_path / "shards")

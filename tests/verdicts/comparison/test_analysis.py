@@ -75,11 +75,6 @@ def test_holms_correction_is_over_all_pairs_of_setups() -> None:
     assert [one.holm_p_value for one in differences] == pytest.approx([expected[0, other] for other in (1, 2, 3)])
 
 
-def test_two_setups_are_one_test_and_need_no_correction() -> None:
-    (one,) = compared(simulated_setups(2, np.random.default_rng(5))).differences
-    assert one.holm_p_value == one.p_value
-
-
 @given(drawn=two_setups, rng=st.randoms(use_true_random=False))
 def test_the_order_of_queries_and_runs_does_not_matter(drawn: Any, rng: Any) -> None:
     ours, theirs, session = np.array(drawn[0]) / 8, np.array(drawn[1]) / 8, np.array(drawn[2])

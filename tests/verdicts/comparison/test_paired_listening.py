@@ -1,23 +1,19 @@
 """Set-ups that were played to simulated listeners: who chooses, what is paired, and when offline ranking disagrees."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 from scipy import stats
 
 from segue.errors import InputError
 from segue.reports.markdown import document
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.verdicts.comparison.analysis import Comparison, Run, choose_metric, disagreement, verdict
-from segue.verdicts.comparison.picture import draw
-from segue.verdicts.comparison.report import blocks, comparison_table, record, sentences
+from segue.verdicts.comparison.report import blocks, record, sentences
 from tests.verdicts.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")
@@ -110,6 +106,7 @@ def test_offline_ranking_that_disagrees_is_named_with_its_reason(disagreeing: Co
     assert "61% of what rules plays is by the artist of the track before (convex: 32%)" in sentence
     assert sentences(disagreeing)[0] == sentence
     assert record(disagreeing)["disagreement"] == sentence
+    assert any(f"for {TIME} by listener: {LISTENERS} simulated" in one for one in sentences(disagreeing))
     assert sentence in document(blocks(disagreeing)).replace("\\", "")
 
 
@@ -129,7 +126,7 @@ def test_rankings_that_agree_need_no_sentence() -> None:
     assert (disagreement(logged), logged.offline, logged.num_listeners) == (None, None, 0)
 
 
-def test_runs_on_real_logs_are_compared_as_before_and_miss_nothing() -> None:
+def test_runs_on_real_logs_are_compared_and_miss_nothing() -> None:
     logged = compared([run("a", val=0.2, values=[0.1, 0.3]), run("b", val=0.1, values=[0.1, 0.2])], metrics=METRICS)
     assert logged.missing == ()
     assert logged.primary == NDCG
@@ -162,17 +159,3 @@ def test_the_reported_listeners_do_not_choose() -> None:
         InputError, match=rf"select={TIME} is of the listeners whose time is reported.*select={VAL_TIME}"
     ):
         compared([heard("a", crowd(7))], select=TIME)
-
-
-def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(disagreeing: Comparison, tmp_path: Path) -> None:
-    file = io.StringIO()
-    wide = Console(file=file, width=120)
-    wide.print(comparison_table(disagreeing, "x", 120))
-    heads = [line for line in file.getvalue().splitlines() if "val_mean_time" in line]
-    assert heads
-    first = heads[0]
-    assert first.index("val_mean_time") < first.index("mean_time", first.index("val_mean_time") + 13)
-    draw(disagreeing, tmp_path / "p.png")
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    note = next(sentence for sentence in sentences(disagreeing) if sentence.startswith("A difference is"))
-    assert f"for {TIME} by listener: {LISTENERS} simulated listeners" in note

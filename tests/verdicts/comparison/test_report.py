@@ -55,6 +55,9 @@ def test_the_files_are_written(three: Comparison, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "new" / "comparison.json").read_text())
     assert record["verdict"] == verdict(three)
     assert record["provenance"] == PROVENANCE
+    text = (tmp_path / "new" / "comparison.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# Comparison\n\n**{verdict(three)}.**\n")
+    assert text.endswith("- command: compare.py\n- commit: abc\n")
     assert (tmp_path / "new" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -64,12 +67,6 @@ def test_the_same_runs_in_another_order_give_the_same_bytes(tmp_path: Path) -> N
         write_report(compared(own), tmp_path / folder, PROVENANCE)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-
-
-def test_letters_of_all_alphabets_survive(tmp_path: Path) -> None:
-    write_report(compared([run("convex α=0.9", values=[0.1, 0.2]), run("b", values=[0.2, 0.4])]), tmp_path, PROVENANCE)
-    assert "convex α=0.9" in (tmp_path / "comparison.md").read_bytes().decode("utf-8")
-    assert "convex α=0.9" in (tmp_path / "comparison.json").read_bytes().decode("utf-8")
 
 
 def table(text: str) -> list[list[str]]:
@@ -89,14 +86,6 @@ def test_the_best_mean_is_bold_if_the_metric_has_a_better() -> None:
         ["a", "2", "**0.51** ±0.13", "0.3 ±1.3", "0.9 ±0"],
         ["b", "1", "0.4", "**0.1**", "–"],
     ]
-
-
-def test_the_markdown_ends_with_its_provenance(three: Comparison, tmp_path: Path) -> None:
-    write_report(three, tmp_path, PROVENANCE)
-    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert text.startswith(f"# Comparison\n\n**{verdict(three)}.**\n")
-    assert text.endswith("- command: compare.py\n- commit: abc\n")
-    assert all(f"- {sentence}\n" in text for sentence in sentences(three))
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
@@ -145,17 +134,6 @@ def test_the_terminal_explains_plus_minus_where_it_is_shown_and_nowhere_else(thr
     assert "±" not in "".join(sentences(three))  # which compare.py prints below the table
 
 
-def test_the_report_explains_plus_minus_where_it_has_one(three: Comparison) -> None:
-    assert "±: half the width of Student's 95 % interval" in document(blocks(three))
-    assert "±" not in document(blocks(compared([run("a", val=1.0), run("b")])))
-
-
-def test_a_complete_comparison_has_no_notes_about_missing_values(three: Comparison) -> None:
-    text = "\n".join(sentences(three))
-    for word in ("One run", "same seed", "left out", "(one run)", "ab/", "one session", "No difference was tested"):
-        assert word not in text
-
-
 @pytest.mark.parametrize(
     ("runs", "sentence"),
     [
@@ -178,7 +156,7 @@ def test_the_reason_of_a_missing_value_is_reported(runs: list[Run], sentence: st
 LONG = "model={} datamodule.reader=botify optimizer.lr=0.001 trainer.max_epochs=100 loss.cost=$x_1$"
 
 
-@pytest.mark.parametrize(("num", "num_seeds", "names"), [(1, 1, "{}"), (2, 2, "{}"), (5, 3, "{}"), (30, 2, LONG)])
+@pytest.mark.parametrize(("num", "num_seeds", "names"), [(1, 1, "{}"), (5, 3, "{}"), (12, 2, LONG)])
 def test_the_picture_shows_every_setup_and_metric(
     num: int, num_seeds: int, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,15 +187,6 @@ def drawn(comparison: Comparison, folder: Path, monkeypatch: pytest.MonkeyPatch)
     draw(comparison, folder / "drawn.png")
     assert mpl.image.imread(folder / "drawn.png").std() > 0.01
     return figures[0]
-
-
-def test_a_setup_has_one_colour_everywhere(three: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = drawn(three, tmp_path, monkeypatch)
-    dots = [[line.get_color() for line in axis.lines if line.get_marker() == "o"] for axis in figure.axes if axis.lines]
-    assert dots[0] == dots[1] == [label.get_color() for label in figure.axes[0].get_yticklabels()]
-    assert len(set(dots[0])) == 3
-    curves = {str(line.get_color()) for line in figure.axes[-1].lines}
-    assert curves == set(dots[0])
 
 
 def test_learning_curves_count_epochs_from_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,14 +229,3 @@ def test_the_picture_is_drawn_from_little_or_missing_data(tmp_path: Path, monkey
     diverged = {"val/loss": [(0, 1.0), (1, float("nan")), (2, float("inf")), (3, 1e12)], "train/loss": [(0, 2.0)]}
     figure = drawn(compared([replace(run("a"), history=diverged)]), tmp_path, monkeypatch)
     assert figure.axes[-1].get_yscale() == "log"
-
-
-def test_an_interval_far_wider_than_the_means_is_cut_and_marked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = [run(name, seed, val=value + seed) for name, value in (("a", 0.0), ("b", 3.0)) for seed in (1, 2)]
-    axis = drawn(compared(runs), tmp_path, monkeypatch).axes[0]
-    markers = [line.get_marker() for line in axis.lines]
-    assert markers.count("<") == markers.count(">") == 1  # of the interval that reaches farther there
-    low, high = axis.get_xlim()
-    assert high - low < 3.5 * (5 - 1)
