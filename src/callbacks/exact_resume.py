@@ -1,9 +1,8 @@
 """Exact resuming: a run that was stopped, even by kill -9, ends with the numbers of one that was not."""
 
-import time
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
-from segue.settings import Setting, settings
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -80,9 +78,9 @@ def _save(checkpoint: dict[str, Any], path: Path) -> None:
 class ExactResume(Callback):
     """Adds to `last.ckpt` what it lacks, so that a resumed run ends with the numbers of one that was never stopped.
 
-    Lightning keeps weights, optimizer, schedulers, epoch, callbacks and, in the middle of an epoch, the place in it.
-    What is missing: the random numbers, which are seeded for each epoch; the step of schedulers that watch a metric,
-    which comes after the checkpoint; and that early stopping had ended training.
+    Lightning keeps weights, optimizer, schedulers, epoch and callbacks at the end of each epoch. What is missing: the
+    random numbers, which are seeded for each epoch; the step of schedulers that watch a metric, which comes after the
+    checkpoint; and that early stopping had ended training.
 
     Args:
         seed: decides the random numbers of every epoch.
@@ -101,13 +99,9 @@ class ExactResume(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Add the metrics that schedulers watch."""
-        if trainer.is_last_batch:
-            metrics = trainer.callback_metrics
-            watched = {str(plan.monitor) for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau}
-            checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched & metrics.keys()}}
-        else:
-            of_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-            checkpoint["segue"] = {"watched": {}, "random": torch.get_rng_state(), "random_cuda": of_cuda}
+        metrics = trainer.callback_metrics
+        watched = {str(plan.monitor) for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau}
+        checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched & metrics.keys()}}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Keep them until training starts.
@@ -136,46 +130,6 @@ class ExactResume(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some."""
-        state, of_cuda = (self._before.pop(name, None) for name in ("random", "random_cuda"))
-        if state is not None:  # in the middle of an epoch
-            torch.set_rng_state(state.cpu())
-            if of_cuda:
-                torch.cuda.set_rng_state_all([one.cpu() for one in of_cuda])
-        elif batch_idx == 0:
+        if batch_idx == 0:
             entropy = np.random.SeedSequence([self._seed, trainer.current_epoch])
             torch.manual_seed(int(entropy.generate_state(1)[0]))
-
-
-@settings("callbacks.epoch_checkpoint")
-class EpochCheckpoint(Callback):
-    """Writes `last.ckpt` also in the middle of long epochs, so that a run that was stopped there does not repeat them.
-
-    With `trainer=ddp` the first process decides when.
-
-    Raises:
-        InputError: the time is out of range.
-    """
-
-    def __init__(
-        self,
-        *,
-        path: str,
-        every_s: Annotated[
-            float, Setting("seconds between two of them", above=0, hint="callbacks.epoch_checkpoint=null leaves it out")
-        ],
-    ) -> None:
-        self._path, self._every_s = path, every_s
-        self._written = time.monotonic()
-
-    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        """Write it if it is time, and the epoch is not over: then another callback writes it."""
-        if trainer.is_last_batch:
-            return
-        is_time = trainer.is_global_zero and time.monotonic() - self._written >= self._every_s
-        if trainer.strategy.reduce_boolean_decision(is_time, all=False):
-            trainer.save_checkpoint(self._path, weights_only=False)
-            self._written = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Count from here."""
-        self._written = time.monotonic()

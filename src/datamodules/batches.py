@@ -4,13 +4,13 @@ An epoch is shuffled as a whole, or in windows that bound the memory. B pairs in
 H tracks of a history.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from segue.datamodules.pairs.pairs import Pairs
 from segue.histories import Histories
@@ -116,8 +116,7 @@ def in_batches(parts: Iterator[Int64[Tensor, "W"]], batch_size: int) -> Iterator
 class BatchSampler(Sampler[Tensor]):
     """Yields one index tensor for each batch, in order or shuffled in every epoch.
 
-    The order depends only on `seed` and the epoch, therefore a run can be resumed in any epoch, and in the middle of
-    one.
+    The order depends only on `seed` and the epoch, therefore a run can be resumed in any epoch.
 
     Args:
         num_pairs: number of pairs.
@@ -143,7 +142,7 @@ class BatchSampler(Sampler[Tensor]):
     ) -> None:
         self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
         self._place, self._shards, self._window, self._sessions = place, shards, window, sessions
-        self.epoch = self.num_yielded = self._first = 0
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls it before each epoch.
@@ -153,19 +152,10 @@ class BatchSampler(Sampler[Tensor]):
         """
         self.epoch = epoch
 
-    def begin_at(self, batch: int) -> None:
-        """Let the next iteration begin in the middle of its epoch.
-
-        Args:
-            batch: number of batches that are left out.
-        """
-        self._first = batch
-
     def __len__(self) -> int:
         return -(-self.num_pairs // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        first, self._first = self._first, 0
         if self.seed is None:
             order = iter(torch.arange(self.num_pairs).split(self.batch_size))
         else:
@@ -178,10 +168,7 @@ class BatchSampler(Sampler[Tensor]):
                 sessions=self._sessions,
             )
             order = in_batches(parts, self.batch_size)
-        for number, batch in enumerate(order):
-            if number >= first:
-                self.num_yielded = number + 1
-                yield self._own(batch)
+        yield from map(self._own, order)
 
     def _own(self, batch: Int64[Tensor, "B"]) -> Int64[Tensor, "_"]:
         index, count = self._place
@@ -189,17 +176,3 @@ class BatchSampler(Sampler[Tensor]):
             return batch
         size = -(-len(batch) // count)
         return batch[torch.arange(index * size, (index + 1) * size) % len(batch)]
-
-
-class PairLoader(DataLoader[PairBatch]):
-    """The loader of training pairs. Lightning keeps in a checkpoint how many batches of the epoch it has given."""
-
-    sampler: BatchSampler
-
-    def state_dict(self) -> dict[str, int]:
-        """The number of batches of the epoch so far."""
-        return {"batch": self.sampler.num_yielded}
-
-    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        """Begin after as many batches."""
-        self.sampler.begin_at(state_dict["batch"])

@@ -17,7 +17,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
-from segue.datamodules.batches import BatchSampler, PairDataset, PairLoader
+from segue.datamodules.batches import BatchSampler, PairDataset
 from segue.datamodules.calendar import read_calendar
 from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
 from segue.datamodules.pairs.sessions import Sessions, gather
@@ -364,8 +364,7 @@ class SplitDataModule(LightningDataModule, ABC):
 
     def _loader(self, name: str, seed: int | None, place: tuple[int, int] = (0, 1)) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
-        kind = DataLoader if seed is None else PairLoader
-        return kind(
+        return DataLoader(
             PairDataset(pairs, self.histories(pairs), self._history),
             batch_size=None,  # the sampler yields complete batches
             collate_fn=_identity,

@@ -99,7 +99,7 @@ def refit(
     ranker_of(model).decide(decided)
     path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
     callbacks = [
-        *_callbacks(config, data, path, len(epochs)),
+        *_callbacks(config, data, len(epochs)),
         _InsteadOfValidation(config.monitor.metric, epochs, decided),
     ]
     if keeps:
@@ -148,15 +148,12 @@ def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": num_epochs, "decided": dict(decided)}
 
 
-def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int) -> list[Callback]:
-    """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
+def _callbacks(config: DictConfig, data: SplitDataModule, num_epochs: int) -> list[Callback]:
+    """Those of the run that belong to any training: the bar, and the random numbers of each epoch."""
     bar = {"context": RunContext(datamodule=data), "max_epochs": num_epochs, "label": "refit"}
-    changes: dict[str, dict[str, Any]] = {"progress": bar, "resume": {}}
-    if config.callbacks.get("checkpoint") is not None:  # otherwise those within an epoch would be the only ones
-        changes["epoch_checkpoint"] = {"path": str(path)}
     return [
         instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")(**given)
-        for name, given in changes.items()
+        for name, given in (("progress", bar), ("resume", {}))
         if (chosen := config.callbacks.get(name)) is not None
     ]
 

@@ -51,16 +51,6 @@ def test_a_window_mixes_its_pairs_and_shards_come_in_any_order() -> None:
         assert abs(np.corrcoef(np.arange(2000), order[:2000])[0, 1]) < 0.1
 
 
-def test_an_order_goes_on_where_it_was_left() -> None:
-    sampler = BatchSampler(num_pairs=100, batch_size=7, seed=3, shards=[40, 60], window=30)
-    sampler.set_epoch(2)
-    batches = [batch.tolist() for batch in sampler]
-    sampler.begin_at(5)
-    assert [batch.tolist() for batch in sampler] == batches[5:]
-    assert sampler.num_yielded == len(batches)
-    assert [batch.tolist() for batch in sampler] == batches  # the next epoch is whole
-
-
 @given(num_pairs=st.integers(1, 60), batch_size=st.integers(1, 9), count=st.integers(1, 5))
 def test_processes_have_equal_parts_of_each_batch_in_its_order(num_pairs: int, batch_size: int, count: int) -> None:
     def batches(place: tuple[int, int]) -> list[list[int]]:
@@ -105,6 +95,4 @@ def test_sessions_come_in_another_order_in_every_epoch() -> None:
     assert first != second
     assert first != sorted(first)
     batches = [batch.tolist() for batch in sampler]
-    sampler.begin_at(5)
-    assert [batch.tolist() for batch in sampler] == batches[5:]
     assert {len(batch) for batch in batches[:-1]} == {7}, "batches are full: a session may go on in the next one"
