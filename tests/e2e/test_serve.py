@@ -154,8 +154,7 @@ CLOSING = re.compile(
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal.Signals) -> None:
+def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists) -> None:
     arms = f"arms={{C: random, T1: {{recommender: {lists.a}, pick: ranked, artist_gap: 3}}, T2: {lists.b}}}"
     with serving(tmp_path, arms, "experiment=LINES", "workers=2") as running:
         with crowd(running.port) as traffic:
@@ -164,10 +163,7 @@ def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal
             assert running.ask("GET", path).status == status
         assert running.next(1, 4711).status == 404
         version = running.version()
-        if stop == signal.SIGTERM:
-            running.process.send_signal(stop)
-        else:  # as a terminal does, to all of them
-            os.killpg(running.process.pid, stop)
+        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does, to all of them
         assert running.process.wait(PATIENCE_S) == 0
     assert traffic.failed == []
     lines = running.said().splitlines()
@@ -213,28 +209,17 @@ def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_
     traffic.check([line for line in lines if line is not slow_line])
 
 
-def test_a_port_in_use_is_one_line(tmp_path: Path, lists: Lists) -> None:
+def test_an_address_that_cannot_be_listened_at_is_one_line_and_leaves_no_files(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = serve(tmp_path, f"recommendations={lists.a}", f"port={port}", "hydra.run.dir=run", code=2)
-    assert f"cannot listen at 127.0.0.1:{port}" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["recommendations=random", "arms={C: random, T1: popular}"], "not both"),
-        (["recommendations=random", "store=nowhere"], "nowhere"),
-        (["recommendations=random", "host=no.such.host.invalid"], "host must be an address"),
-    ],
-    ids=" ".join,
-)
-def test_an_input_error_is_one_line_and_leaves_no_files(tmp_path: Path, words: list[str], message: str) -> None:
-    done = serve(tmp_path, *words, "port=0", code=2)
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        refused = {
+            f"port={port}": f"cannot listen at 127.0.0.1:{port}",
+            "host=no.such.host.invalid": "host must be an address",
+        }
+        for word, message in refused.items():
+            done = serve(tmp_path, "recommendations=random", word, code=2)
+            assert message in done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,16 +240,12 @@ def test_sigterm_during_loading_leaves_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("is_new", [True, False])
-def test_sigterm_during_loading_removes_only_a_store_that_was_created(
-    tmp_path: Path, lists: Lists, is_new: bool
-) -> None:
-    if not is_new:
-        with serving(tmp_path, f"recommendations={lists.a}"):
-            pass
-        (tmp_path / "run" / "serve.json").unlink()
+def test_sigterm_during_loading_leaves_a_store_that_was_there(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}"):
+        pass
+    (tmp_path / "run" / "serve.json").unlink()
     index = tmp_path / "run" / "store" / "index.json"
-    before = None if is_new else index.read_bytes()
+    before = index.read_bytes()
     with socket.create_server(("127.0.0.1", 0)) as silent:  # a Redis that never says which release is current
         silent.settimeout(PATIENCE_S)
         url = f"store.url=redis://127.0.0.1:{silent.getsockname()[1]}"
@@ -273,7 +254,7 @@ def test_sigterm_during_loading_removes_only_a_store_that_was_created(
             process.terminate()
             _, said = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, said) == (130, b"interrupted\n")
-    assert (index.read_bytes() if index.exists() else None) == before
+    assert index.read_bytes() == before
 
 
 @pytest.mark.timing
@@ -303,38 +284,7 @@ def test_an_invalid_token_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: SEGUE_TOKEN must be printable ASCII")
 
 
-def test_all_pages_except_health_require_the_token(tmp_path: Path, lists: Lists) -> None:
-    with serving(tmp_path, f"recommendations={lists.a}", env={"SEGUE_TOKEN": "s3cret"}) as running:
-        bearing = {"Authorization": "Bearer s3cret"}
-        for path in ("/", "/track/100", "/docs", "/metrics", "/experiments"):
-            assert running.ask("GET", path).status == 401
-            assert running.ask("GET", path, headers=bearing).status == 200
-        assert running.next(1).status == 401
-        assert "Authorization: Bearer" in running.next(1).body["reason"]
-        assert running.ask("POST", "/next/1", {"track": 100, "time": 1.0}, bearing).status == 200
-        assert running.ask("GET", "/health").status == 200
-        assert len(running.lines()) == 1
-        assert "s3cret" not in "".join(path.read_text() for path in (running.output, running.run / "serve.json"))
-
-
 # Workers that die and disks that are full
-
-
-@pytest.mark.timing
-@pytest.mark.parametrize("fsync", ["always", "never"])  # in all other tests it is `interval`
-def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: Lists, fsync: str) -> None:
-    words = f"recommendations={lists.a}", "workers=2", f"log.fsync={fsync}"
-    with serving(tmp_path, *words) as running:
-        with crowd(running.port) as traffic:
-            traffic.wait_for(300)
-            before = running.workers()
-            os.kill(before[0], signal.SIGKILL)
-            wait_until(lambda: len(set(running.workers()) - {before[0]}) == 2, "two workers again")
-            traffic.wait_for(300)
-        assert traffic.statuses() == {}
-        assert len(traffic.broken) <= 8  # those of its connections
-        traffic.check(running.lines())
-        assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
 
 
 def new_worker(running: Running, known: set[int]) -> int:
@@ -343,14 +293,14 @@ def new_worker(running: Running, known: set[int]) -> int:
 
 
 @pytest.mark.timing
-def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
+def test_a_worker_killed_three_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
     words = f"recommendations={lists.a}", "workers=2"
     with serving(tmp_path, *words) as running:
         steady, dying = running.workers()
         health = Counter[str]()
         with crowd(running.port) as traffic:
-            for number in range(1, 6):
+            for number in range(1, 4):
                 os.kill(dying, signal.SIGKILL)
                 traffic.wait_for(20)
                 # until the supervisor, which a busy machine may delay, knows of it
@@ -362,11 +312,11 @@ def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path
             traffic.wait_for(100)
             assert steady in running.workers()
             (problem,) = running.ask("GET", "/health").body["problems"]
-            assert re.fullmatch(r"worker-\d is restarted often: it died 5 times in a row, last by SIGKILL", problem)
+            assert re.fullmatch(r"worker-\d is restarted often: it died 3 times in a row, last by SIGKILL", problem)
             metrics = running.ask("GET", "/metrics").body
         restarts = re.findall(r'^segue_worker_restarts_total{worker="worker-(\d)"} (\d+)', metrics, re.M)
-        assert sorted(int(float(count)) for _, count in restarts) == [0, 5]
-        assert health == {"degraded": 4}
+        assert sorted(int(float(count)) for _, count in restarts) == [0, 3]
+        assert health == {"degraded": 2}
         assert traffic.statuses() == {}
         running.stop()  # with exit code 0
     print(f"{len(traffic.answered)} answered, {len(traffic.broken)} broken")
@@ -376,7 +326,7 @@ def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path
     assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
     closing = CLOSING.search(running.said())
     assert closing is not None
-    assert closing[9] == "5"
+    assert closing[9] == "3"
     num_logged = int(closing[7].replace(",", ""))  # a killed worker may have logged and not yet counted
     assert len(traffic.answered) <= num_logged <= len(running.lines())
 
@@ -390,13 +340,9 @@ def test_a_service_runs_where_the_listening_room_is_not_installed(
     (copy / "serve.py").write_bytes((ROOT / "serve.py").read_bytes())
     (copy / "segue").symlink_to("src")
     monkeypatch.setattr(processes, "ROOT", copy)
-    for enabled in ("true", "false"):
-        words = "recommendations=random", "world.num_tracks=100", f"room.enabled={enabled}"
-        with serving(tmp_path, *words, run=f"is-{enabled}") as service:
-            assert (service.ask("GET", "/room").status, service.ask("GET", "/docs").status) == (404, 200)
-            said = [line for line in service.said().splitlines() if "room" in line]
-        line = "there is no page at /room: segue.room is not installed; room.enabled=false hides this line"
-        assert [line in one for one in said] == [True] * (enabled == "true")
+    with serving(tmp_path, "recommendations=random", "world.num_tracks=100") as service:
+        assert (service.ask("GET", "/room").status, service.ask("GET", "/docs").status) == (404, 200)
+        assert "there is no page at /room: segue.room is not installed; room.enabled=false hides" in service.said()
 
 
 @pytest.mark.timing
@@ -432,15 +378,15 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
     tmp_path: Path, lists: Lists, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
     words = f"arms={{C: {lists.a}, T1: {lists.b}}}", "experiment=TURN", "workers=3"
-    with serving(tmp_path, *words, "log.max_bytes=20000", "log.backups=1000") as running:
+    with serving(tmp_path, *words, "log.max_bytes=8000", "log.backups=1000") as running:
         with crowd(running.port, connections=24) as traffic:  # its pauses: no two events of a user in one ms
-            traffic.wait_for(5000)
+            traffic.wait_for(2000)
         assert traffic.failed == []
         traffic.check(running.lines())
     files = list(running.run.glob("logs/*/data.json*"))
     assert len({path.parent for path in files}) == 3
     assert len(files) > 30
-    assert max(path.stat().st_size for path in files) <= 20_000
+    assert max(path.stat().st_size for path in files) <= 8_000
     users = read_users(
         running.run / "logs",
         experiment="TURN",

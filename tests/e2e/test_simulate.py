@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from segue.simulation.world import World
-from segue.simulation.world_files import write_world
 from tests.conftest import ROOT
 from tests.e2e.forks import fork_command
 from tests.e2e.running import PATIENCE_S, PATIENT, run_verb, started, wait_until
@@ -66,11 +64,6 @@ def test_a_model_trained_on_simulated_logs_can_be_simulated_on_the_next_day(tmp_
     assert (tmp_path / "tuesday" / "logs" / "day-1" / "data.json").samefile(
         tmp_path / "monday" / "logs" / "day-1" / "data.json"
     )
-
-
-def test_a_world_can_be_read_from_files(world: World, tmp_path: Path) -> None:
-    write_world(world, tmp_path / "mine")
-    simulate(tmp_path, "world=files", f"world.path={tmp_path}/mine", "sessions=50", "workers=2")
 
 
 def test_listeners_of_the_tracks_of_a_run_have_the_ids_of_the_app(tmp_path: Path) -> None:
@@ -150,24 +143,13 @@ def test_a_running_service_receives_every_request_and_every_end_of_a_session(bot
             open_sessions.remove(user)
 
 
-@pytest.mark.parametrize(
-    ("answer", "status", "message"),
-    [
-        ({"user": 1, "track": 4711}, 200, "recommends track 4711, which is not one of the 300 tracks of this world"),
-        ({"user": 1}, 200, 'expected {"user": id, "track": id}'),
-        ({"reason": "no such user"}, 404, "failed 1 times, last with status 404"),
-        ({"reason": "down"}, 500, "failed 2 times, last with status 500"),
-    ],
-)
-def test_a_failing_service_ends_the_run_with_one_line(
-    botify: str, tmp_path: Path, answer: Any, status: int, message: str
-) -> None:
-    Botify.answer, Botify.status = answer, status
+def test_a_failing_service_ends_the_run_with_one_line(botify: str, tmp_path: Path) -> None:
+    Botify.answer, Botify.status = {"reason": "down"}, 500
     done = simulate(
         tmp_path, *SMALL, PATIENT, f"arms={{C: random, T1: {botify}}}", "arm.service.retries=1", "sessions=100",
         "hydra.run.dir=run", code=2,
     )  # fmt: skip
-    assert message in done.stderr
+    assert "failed 2 times, last with status 500" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert json.loads((tmp_path / "run" / "simulation.json").read_text())["arms"]["C"]["sessions"] > 0
 
@@ -181,10 +163,7 @@ def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["arms={C: run:nothing}"], "there is no MLflow store"),
         (["after=nowhere"], "after=nowhere: cannot read nowhere/simulation.json"),
-        (["arms=random"], "arms must be a mapping from arms to recommenders"),
-        (["write_logs=no"], "write_logs must be true or false, got 'no'"),
         (["world=files", "world.path=nowhere"], "cannot read nowhere/tracks.json"),
         (["sesions=5"], "did you mean sessions?"),
     ],
@@ -220,18 +199,9 @@ def test_of_two_processes_with_one_folder_one_is_rejected(tmp_path: Path) -> Non
     assert len(lines) == sum(arm["steps"] + arm["sessions"] for arm in record["arms"].values())
 
 
-def test_a_used_folder_is_rejected(tmp_path: Path) -> None:
-    simulate(tmp_path, *SMALL, "hydra.run.dir=run")
-    before = (tmp_path / "run" / "simulation.json").read_bytes()
-    done = simulate(tmp_path, *SMALL, "hydra.run.dir=run", code=2)
-    assert "holds a run already" in done.stderr
-    assert (tmp_path / "run" / "simulation.json").read_bytes() == before
-
-
 @pytest.mark.timing
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_keeps_completed_sessions(tmp_path: Path, workers: int) -> None:
-    endless = "sessions=2000", "days=1000", f"workers={workers}", "hydra.run.dir=run"
+def test_ctrl_c_keeps_completed_sessions(tmp_path: Path) -> None:
+    endless = "sessions=2000", "days=1000", "workers=2", "hydra.run.dir=run"
     words = [sys.executable, str(ROOT / "simulate.py"), *SMALL[:2], *endless]
     with started(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_until((tmp_path / "run" / "logs" / "day-2" / "data.json").exists, "the second day")

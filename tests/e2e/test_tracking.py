@@ -64,7 +64,7 @@ def tracked(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     import mlflow
 
     cwd = tmp_path_factory.mktemp("tracked")
-    words = "hydra.run.dir=run", "trainer.max_epochs=9", "callbacks.lineage.system_metrics_s=0.1", "refit=none"
+    words = "hydra.run.dir=run", "trainer.max_epochs=3", "callbacks.lineage.system_metrics_s=0.1", "refit=none"
     quick(cwd, ring_logs, *words)
     client = mlflow.MlflowClient(f"sqlite:///{cwd}/mlflow.db")
     return cwd, client.get_run(metrics_of(cwd / "run")["mlflow_run_id"])
