@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -257,28 +257,6 @@ def test_sigterm_during_loading_leaves_a_store_that_was_there(tmp_path: Path, li
     assert index.read_bytes() == before
 
 
-@pytest.mark.timing
-def test_sigterm_between_loading_and_listening_stops_the_service_and_keeps_its_store(
-    tmp_path: Path, lists: Lists
-) -> None:
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(writing, bytes(4096)):
-            pass
-    os.set_blocking(writing, True)
-    words = f"recommendations={lists.a}", "hydra.run.dir=run"
-    with starting(tmp_path, *words, stdout=writing, stderr=subprocess.STDOUT) as process:
-        os.close(writing)
-        wait_until((tmp_path / "run" / "serve.json").exists, "a release that is loaded")
-        process.terminate()  # before its first line, for which the pipe has no room
-        with os.fdopen(reading, "rb") as pipe:
-            said = pipe.read().strip(b"\0").decode()
-        assert process.wait(PATIENCE_S) == 0
-    assert re.match(r"experiment   SEGUE\n(.+\n){3}stopped      after .+ requests answered: 0 ", said), said
-    assert (tmp_path / "run" / "store" / "index.json").exists()
-
-
 def test_an_invalid_token_is_one_line(tmp_path: Path) -> None:
     done = serve(tmp_path, "recommendations=random", "port=0", code=2, env={"SEGUE_TOKEN": "café"})
     assert done.stderr.startswith("error: SEGUE_TOKEN must be printable ASCII")
@@ -512,79 +490,25 @@ def test_large_headers_and_bodies_are_refused(service: Running) -> None:
     assert service.health() == "ok"
 
 
-def wild_bodies(rng: random.Random) -> bytes:
-    """Bodies that are almost valid or not valid at all."""
-    whole = [100, 0, -1, 2**31, 2**63, 10**40, 1.5, True, None, "100", [100], {"a": 1}, "\ud800", "é"]
-    share = [0, 1, 0.5, -0.0, 1.0000001, -1, 1e308, 10**400, "1", None, [], float("nan"), float("inf")]
-    plain = json.dumps({"track": rng.choice(whole), "time": rng.choice(share)}).encode()
-    return rng.choice([
-        plain, plain, plain[: rng.randrange(len(plain))], plain.replace(b"track", b"tr\xffck"), b"", b"null", b"[]",
-        b"[" * rng.randrange(2000), b'{"track": 100, "time": 0.5, "time": 2}', b'{"track": 100, "time": 1e999}',
-        rng.randbytes(rng.randrange(60)), b"\x00" * rng.randrange(9), plain + b" " * rng.randrange(2000),
-    ])  # fmt: skip
-
-
-def wild_path(rng: random.Random) -> str:
-    user = rng.choice(["1", "0", "-1", "1e3", "007", "9" * 18, "9" * 19, "9" * 400, "%31", "%ff", "%D9%A3", "a/b", ""])
-    return rng.choice([
-        f"/next/{user}", f"/next/{user}", f"/last/{user}", f"/next/{user}?x=%00&y", f"/track/{user}",
-        f"/recommendations/{user}", "/", "//", "/next", "/next//1", "/NEXT/1", "/docs", "/openapi.json", "/health",
-        "/metrics", "/experiments", "/../../etc/passwd", "/track/%2e%2e%2f%2e%2e", "/next/1/../2", "/%00",
-        "/" + "".join(rng.choices("abc/%&=;:@$,+!*'()~[]{}|", k=rng.randrange(40))).replace("%", "%25"),
-    ])  # fmt: skip
-
-
-def wild_request(rng: random.Random) -> bytes:
-    """An unusual request that is valid HTTP and must therefore get an answer."""
-    method = rng.choice(["POST"] * 6 + ["GET"] * 3 + ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "head"])
-    body = wild_bodies(rng)
+def nearly_http(rng: random.Random) -> bytes:
+    """A request with odd headers, in chunks or whole; of most some bytes are others, or are missing."""
+    bodies = [b'{"track": 100, "time": 0.5}', b"[" * rng.randrange(2000), rng.randbytes(rng.randrange(60))]
     names = ["Accept", "Content-Type", "Authorization", "X-Forwarded-For", "Cookie", "Range", "If-None-Match", "Origin"]
     values = ["*/*", "application/xml", "é", "\xff\xfe", "0", "", "a" * 300, "bytes=0-", '"x"', "; DROP TABLE users"]
     headers = "".join(f"{rng.choice(names)}: {rng.choice(values)}\r\n" for _ in range(rng.randrange(6)))
-    start = f"{method} {wild_path(rng)} HTTP/1.1\r\nHost: x\r\n{headers}"
+    paths = ["/next/1", "/last/1", "/track/100", "//", "/../../etc/passwd", "/%00", "/next/" + "9" * 400]
+    start = f"{rng.choice(['POST', 'POST', 'GET', 'BREW'])} {rng.choice(paths)} HTTP/1.1\r\nHost: x\r\n{headers}"
+    body = rng.choice(bodies)
     if rng.random() < 0.2:
         chunks = [body[at : at + 50] for at in range(0, len(body), 50)]
         framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-        return f"{start}Transfer-Encoding: chunked\r\n\r\n".encode("latin-1") + framed
-    return f"{start}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
-
-
-def broken_request(rng: random.Random) -> bytes:
-    """Bytes that are not valid HTTP."""
-    given = bytearray(wild_request(rng))
-    for _ in range(rng.randrange(1, 6)):
+        given = bytearray(f"{start}Transfer-Encoding: chunked\r\n\r\n".encode("latin-1") + framed)
+    else:
+        given = bytearray(f"{start}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body)
+    for _ in range(rng.randrange(6)):
         at = rng.randrange(len(given))
         given[at : at + rng.randrange(4)] = rng.randbytes(rng.randrange(4))
     return bytes(given)
-
-
-async def answer_to(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Status of the next answer, and whether the connection is kept."""
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
-    length = re.search(rb"\r\ncontent-length: (\d+)\r\n", head)
-    assert length is not None, head
-    await reader.readexactly(int(length[1]))
-    return int(head.split()[1]), b"\r\nconnection: close\r\n" not in head
-
-
-async def converse(port: int, requests: list[bytes]) -> list[int]:
-    """Statuses of requests over a connection that is kept as long as the service keeps it; each must be answered."""
-    found: list[int] = []
-    is_kept = False
-    async with contextlib.AsyncExitStack() as stack:
-        while len(found) < len(requests):
-            is_used = is_kept
-            if not is_kept:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                stack.callback(writer.close)
-            writer.write(requests[len(found)])
-            try:
-                status, is_kept = await answer_to(reader)
-                found.append(status)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                assert is_used  # it may close the connection after an answer to a body it has not read
-                is_kept = False
-    return found
 
 
 async def shout(port: int, given: bytes) -> list[int]:
@@ -600,27 +524,23 @@ async def shout(port: int, given: bytes) -> list[int]:
 
 
 @pytest.mark.timing
-def test_thousands_of_invalid_requests_are_answered(service: Running) -> None:
+def test_a_thousand_requests_that_are_nearly_http_do_no_harm(service: Running) -> None:
+    """What is in them is tested where no server is needed: `tests/serving/test_app.py`."""
     rng, workers = random.Random(5), service.workers()
-    odd = [[wild_request(rng) for _ in range(10)] for _ in range(240)]
-    broken = [broken_request(rng) for _ in range(600)]
 
-    async def send(talk: Callable[[int, Any], Awaitable[list[int]]], given: Sequence[Any]) -> Counter[int]:
+    async def work() -> Counter[int]:
         gate = asyncio.Semaphore(16)
 
-        async def one(part: Any) -> list[int]:
+        async def one(given: bytes) -> list[int]:
             async with gate:
-                return await talk(service.port, part)
+                return await shout(service.port, given)
 
-        return Counter(itertools.chain.from_iterable(await asyncio.gather(*map(one, given))))
+        told = await asyncio.gather(*(one(nearly_http(rng)) for _ in range(1000)))
+        return Counter(itertools.chain.from_iterable(told))
 
-    answered = asyncio.run(send(converse, odd))
-    assert answered.total() == 2400
+    answered = asyncio.run(work())
     assert set(answered) >= {200, 400, 404, 405}
     assert max(answered) < 500, answered
-    guessed = asyncio.run(send(shout, broken))
-    assert max(guessed) < 500, guessed
-    print(answered, guessed)
     assert service.health() == "ok"
     assert service.workers() == workers
     assert service.next(1).status == 200
@@ -849,8 +769,6 @@ def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path,
         assert len(done.stderr.strip().splitlines()) == 1
         assert list(tmp_path.iterdir()) == []
         words = *server.words, "store.on_failure=embedded"
-        done = serve(tmp_path, *words, "port=0", code=2)
-        assert "name a recommender" in done.stderr
         with serving(tmp_path, *words, f"recommendations={lists.a}") as running:
             assert "warning: Redis at" in running.said()
             running.wait_for_health("degraded")
@@ -859,10 +777,6 @@ def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path,
             serve(tmp_path, "load", *server.words, f"recommendations={lists.b}")
             running.wait_for_health("ok")
             assert (running.next(1).body["track"] - 100) % N in STEPS["b"]
-            running.stop()
-        with serving(tmp_path, *words, f"recommendations={lists.a}", run="again") as again:
-            assert "instead of the recommender named here" in again.said()
-            assert (again.next(1).body["track"] - 100) % N in STEPS["b"]  # what was loaded is for all
 
 
 # nginx
