@@ -3,7 +3,7 @@
 `tests/test_commands.py` sees of each command whether it can be typed; contracts train each model that one names. A
 command runs as it is printed, with four changes: `small` appends words that make the world, the traffic and the
 training small, and listeners of a service patient; `FEWER` shortens sweeps, which run one job after another; an export
-has a tenth of its plays; a service gets a free port. The commands of a tutorial run in their order, in one folder.
+is short; a service gets a free port. The commands of a tutorial run in their order, in one folder.
 """
 
 import json
@@ -31,8 +31,8 @@ FEWER = {
     "model=contextual,track,artist,mean,convex": "model=contextual,convex",
     "hydra/launcher=joblib ": "",
 }
-NUM_PLAYS = 20_000
-"""Rows of the export of `docs/your_ids.md`, in place of 200,000. In some shorter ones its user has none."""
+NUM_PLAYS = 8_000
+"""Rows of the export of `docs/your_ids.md`, in place of 200,000. In others so short its user has none."""
 PORT = ":5001"
 PLAYS = "examples/plays.csv"
 QUICK_START = f"python train.py datamodule=table datamodule.path={PLAYS}", "python train.py hydra.run.dir=outputs/first"

@@ -18,7 +18,6 @@ import yaml
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.statistics import ranking
 from segue.training.train import train as verb
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store, write_lines, write_tracks
 from tests.e2e.forks import fork_command, run_forked
@@ -105,16 +104,6 @@ def test_metrics_have_the_designed_names_and_stand_beside_their_floors(ring_run:
     assert metrics["alpha"] == pytest.approx(0.8)
     assert metrics["test/mse"] < metrics["test/mse_mean_floor"] < metrics["test/mse_random_floor"]
     assert metrics["test/recall_at_10"] > 2 * metrics["test/recall_at_10_popular_floor"]
-
-
-def test_the_queries_on_disk_give_the_metrics(ring_run: tuple[Path, str]) -> None:
-    run, _ = ring_run
-    queries, metrics = pd.read_parquet(run / "test_queries.parquet"), metrics_of(run)
-    assert len(queries) == metrics["test/num_queries"]
-    again = ranking.accuracy(queries["rank"].to_numpy())
-    for name in again:
-        assert queries[name].tolist() == again[name].tolist()
-        assert queries[name].mean() == pytest.approx(metrics[f"test/{name}"], rel=1e-5)
 
 
 def test_a_run_prints_its_table_its_folder_and_what_comes_next(ring_run: tuple[Path, str]) -> None:

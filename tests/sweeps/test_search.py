@@ -20,11 +20,9 @@ from segue.errors import InputError, JobFailed
 from segue.sweeps.pruning import Pruning
 from segue.sweeps.search import (
     PRUNED,
-    WHY,
     Search,
     best_so_far,
     draw,
-    finished,
     open_study,
     record_result,
     write_table,
@@ -143,17 +141,6 @@ def test_a_key_that_no_trial_would_have_is_refused() -> None:
         InputError, match=r"^model.alpha=interval\(0,1\) would never be used with model=track; leave it out"
     ):
         make_space("model=track", "model.alpha=interval(0,1)", model="track")
-
-
-def test_a_trial_leaves_out_keys_that_its_config_does_not_have() -> None:
-    assert TEMPERATURE not in names(make_space("model=rules,track"))
-    assert TEMPERATURE in names(make_space("model=rules,track", loss="softmax"))
-    import optuna
-
-    space, study = make_space("model=rules,track", loss="softmax"), optuna.create_study()
-    for _ in range(10):
-        words = dict(word.split("=") for word in space.words(study.ask()))
-        assert ({TEMPERATURE, "optimizer.lr", "model.dim"} <= words.keys()) == (words["model"] == "track")
 
 
 BAD = [
@@ -441,18 +428,6 @@ def test_a_trial_worse_than_the_others_is_pruned_and_recorded_in_the_study(tmp_p
         best = best_so_far(study)
         assert best is not None
         assert best.number == 2
-
-
-def test_a_trial_that_was_running_when_its_process_died_is_repeated_and_not_counted(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    with open_study(url=url, resume=False, **SETTINGS) as study:
-        lost = study.ask().suggest_float("x", 0, 1)
-    with open_study(url=url, resume=True, **SETTINGS) as resumed:
-        assert resumed.study_name == study.study_name
-        assert finished(resumed) == []
-        assert resumed.get_trials()[0].state.name == "FAIL"
-        assert WHY not in resumed.get_trials()[0].user_attrs
-        assert resumed.ask().suggest_float("x", 0, 1) == lost
 
 
 # The report
