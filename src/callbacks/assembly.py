@@ -107,7 +107,7 @@ class AfterTest(Callback):
             models = {kind: one.path for kind, one in given.items() if one is not None}
             self._lineage.log_results(trainer, models, pictures)
         for one in {one for one in (of_evaluated, self.exported) if one is not None}:
-            one.parts.remove()
+            one.lists.remove()
 
     def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported | None]:
         """Write the lists of the model that is exported, and those of the model that was tested, if it is another.
@@ -136,7 +136,7 @@ class AfterTest(Callback):
                 profiles.write(export.path.with_name(PROFILES))
         with progress("exporting recommendations", len(data.catalog)) as advance:
             exported = export.write(ranker, vocabulary, advance)
-        self.examples = examples_table(vocabulary, lambda rows: exported.parts.of(rows)[0])
+        self.examples = examples_table(vocabulary, lambda rows: exported.lists.rows(rows))
         return exported, exported if refitted is None else tested
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:

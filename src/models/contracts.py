@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from segue.histories import Histories
 from segue.models.repeats import Repeats
-from segue.models.retrieval.lists import ListSearch, Plan
+from segue.models.retrieval.lists import ListSearch
 from segue.runs.counted_part import CountedPart
 from segue.runs.session_vectors import OrderPart, SessionVectors
 
@@ -460,17 +460,13 @@ class Ranker(Protocol):
             Row -1 and score NaN fill up, where there are fewer candidates.
         """
 
-    def lists(
-        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
-    ) -> ListSearch:
+    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
         """Prepare a search for the K best candidates of tracks, or nearly those, faster. None is its own candidate.
 
         Args:
             k: length of a list, 1 <= k < N.
             rows: the tracks; None for all.
             recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
-            plan: that of an earlier search of the same model with the same arguments, which is then not prepared again;
-                None if there is none.
 
         Returns:
             The search. Its recall is None where the lists are exact, also because exact search is fast enough.

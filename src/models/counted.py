@@ -23,7 +23,7 @@ from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Scorer
 from segue.models.listener_part import Added
 from segue.models.repeats import MOST_AGES, shares_of
-from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
+from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.models.retrieval.nearest import lists_of_vectors, to_units
 from segue.models.retrieval.ranks import ndcg
 from segue.models.retrieval.sparse import entries_of, no_scores
@@ -396,7 +396,6 @@ def lists_of_head(
     rows: Int64[np.ndarray, "Q"] | None = None,
     *,
     recall: float | None = None,
-    plan: Plan = None,
 ) -> ListSearch:
     """Prepare a search for the lists of a head, see `Ranker.lists`, with what often follows each track in its list.
 
@@ -409,14 +408,11 @@ def lists_of_head(
         k: length of a list.
         rows: the tracks that have a list; None for all.
         recall: as for `Ranker.lists`.
-        plan: as for `Ranker.lists`.
     """
     queries, items = with_uncounted(part, scorer.query_vectors(), scorer.item_vectors())
     rows = np.arange(len(items)) if rows is None else rows
     query_rows = torch.from_numpy(rows)
-    search = lists_of_vectors(
-        queries=queries, items=items, query_rows=query_rows, k=k, plays=plays, recall=recall, plan=plan
-    )
+    search = lists_of_vectors(queries=queries, items=items, query_rows=query_rows, k=k, plays=plays, recall=recall)
     if part is None:
         return search
     place = np.argsort(most_played(plays))

@@ -12,7 +12,7 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, OnBlock, Ranker, Scorer
 from segue.models.listener_part import ListenerPart
-from segue.models.retrieval.lists import ListParts
+from segue.models.retrieval.lists import KeptLists
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import FORMATS, check_k, write_lists
@@ -21,7 +21,7 @@ from segue.settings import Setting, settings
 
 OF_EVALUATED = "evaluated"
 """Folder beside the recommendations for those of the model that was tested, where another one is exported."""
-PARTS = "lists"
+LISTS = "lists"
 """Folder beside the recommendations; it is there until the test has ended."""
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""
@@ -35,14 +35,14 @@ class Exported:
 
     Args:
         path: the file of recommendations.
-        parts: the lists, until they are removed.
+        lists: the lists, until they are removed.
         vectors: the vectors of the model; None if it has none, or if they are not written.
         metrics: the share of the exact lists that approximate ones hold, by name; empty for exact lists.
         note: the same for people.
     """
 
     path: Path
-    parts: ListParts
+    lists: KeptLists
     vectors: SessionVectors | None
     metrics: dict[str, float]
     note: str | None
@@ -86,7 +86,7 @@ class Export:
         self._recall = recall if index == "approximate" or (index == "auto" and num_tracks > EXACT_UP_TO) else None
 
     def write(self, ranker: Ranker, vocabulary: Vocabulary, on_block: OnBlock, *, into: Path | None = None) -> Exported:
-        """Export all tracks of the catalogue. Lists that a killed process has found are not searched for again.
+        """Export all tracks of the catalogue.
 
         Args:
             ranker: the model.
@@ -95,16 +95,14 @@ class Export:
             into: another folder than that of `path`.
 
         Raises:
-            InputError: a vector is not finite, or a file of a killed process is damaged.
+            InputError: a vector is not finite.
         """
         catalog, path = vocabulary.catalog, (into or self.path.parent) / self.path.name
         path.parent.mkdir(exist_ok=True)
         with torch.inference_mode():
-            parts = ListParts(path.with_name(PARTS), f"{ranker.lists_digest()} k={self._k} recall={self._recall}")
-            search = ranker.lists(self._k, recall=self._recall, plan=parts.plan())
-            parts.keep_plan(search.plan)
-            parts.fill(search, on_block)
-            write_lists(path, catalog, parts.in_order(), plays=vocabulary.plays, format=self._format)
+            search = ranker.lists(self._k, recall=self._recall)
+            lists = KeptLists(path.with_name(LISTS), search, on_block)
+            write_lists(path, catalog, lists.in_order(), plays=vocabulary.plays, format=self._format)
         vectors = ranker.session_vectors() if self._with_vectors else None
         if vectors is not None:
             vectors.write(path.with_name(FILE), catalog)
@@ -113,7 +111,7 @@ class Export:
             catalog.track_ids[vocabulary.by_popularity[:NUM_TOP_TRACKS]], path.with_name("top_tracks.json")
         )
         metrics = {} if search.recall is None else {f"export/recall_at_{self._k}": search.recall}
-        return Exported(path=path, parts=parts, vectors=vectors, metrics=metrics, note=self._note(search.recall))
+        return Exported(path=path, lists=lists, vectors=vectors, metrics=metrics, note=self._note(search.recall))
 
     def _note(self, recall: float | None) -> str | None:
         if recall is None or self._recall is None:

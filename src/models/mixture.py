@@ -26,7 +26,7 @@ from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
 from segue.models.counted import MOST_QUERIES, Counted, Query, added_counts, lists_of_head
 from segue.models.fitted import FittedModel
 from segue.models.restoring import TableOfVectors
-from segue.models.retrieval.lists import ListBlock, ListSearch, Plan, digest_of_arrays
+from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import add_parts, block_size, ndcg, ranks_of_shares
 from segue.picking.session_query import SessionQuery
@@ -319,12 +319,10 @@ class Mixture(OneStep):
             ),
         )
 
-    def lists(
-        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
-    ) -> ListSearch:
+    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
         """Prepare a search for lists: those of heads have sums of scores, others are exact and have probabilities."""
         if self._adds_scores:
-            return lists_of_head(self._of_heads()[1], self.counted, self._plays, k, rows, recall=recall, plan=plan)
+            return lists_of_head(self._of_heads()[1], self.counted, self._plays, k, rows, recall=recall)
         check_k(k, len(self._plays))
         own = np.arange(len(self._plays)) if rows is None else rows
 

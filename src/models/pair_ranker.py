@@ -33,7 +33,7 @@ from segue.models.counted import MOST_QUERIES, AddedCounts, Counted, Query, adde
 from segue.models.export import session_vectors
 from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
 from segue.models.repeats import MOST_AGES
-from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
+from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, to_units, top_of_scores
 from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ndcg, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
@@ -161,11 +161,9 @@ class RanksByVectors(RepeatsDecided):
             scores[torch.arange(len(scores)), torch.from_numpy(histories.previous)] = -torch.inf
         return scores.softmax(1)
 
-    def lists(
-        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
-    ) -> ListSearch:
+    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
         """Prepare a search for lists; see `retrieval.nearest`."""
-        return lists_of_head(self.scorer, self.counted, self._plays, k, rows, recall=recall, plan=plan)
+        return lists_of_head(self.scorer, self.counted, self._plays, k, rows, recall=recall)
 
     def session_vectors(self) -> SessionVectors | None:
         """The vectors, and the numbers of the context.

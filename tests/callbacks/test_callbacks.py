@@ -26,7 +26,7 @@ from segue.errors import InputError
 from segue.models.baselines.counting import Rules
 from segue.models.baselines.module import Baseline
 from segue.models.export import Export, Exported
-from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
+from segue.models.retrieval.lists import ListSearch
 from segue.models.retrieval.nearest import lists_of_vectors
 from segue.picking.session_search import inner_products
 from segue.reports.tables import examples_table
@@ -343,40 +343,6 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
         trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})
 
 
-@pytest.mark.parametrize("index", ["exact", "approximate"])
-def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
-    ring: PairDataModule, tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("segue.models.retrieval.lists.BLOCKS_OF_A_PART", 3)
-    torch.manual_seed(0)
-    model, other = (FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring, block=5) for _ in range(2))
-    folders = [tmp_path / name for name in ("whole", "killed")]
-    for folder in folders:
-        folder.mkdir()
-    export(ring, folders[0], model, index=index)
-
-    with pytest.raises(KeyboardInterrupt):
-        export(ring, folders[1], model.killed_after(4), index=index)
-    assert not (folders[1] / "r.jsonl").exists()
-    assert len(list((folders[1] / "lists").glob("part-*.npy"))) == 1
-    with monkeypatch.context() as patch:
-        patch.setattr("faiss.index_factory", None)  # the cells are not computed again
-        resumed = export(ring, folders[1], model, index=index)
-    assert len(model.searched) == len(set(model.searched)) + 1  # the block that the kill lost
-    assert len(list((folders[1] / "lists").glob("part-*.npy"))) > 2
-    whole, killed = ((folder / "r.jsonl").read_bytes() for folder in folders)
-    assert whole == killed
-
-    resumed.parts.remove()
-    assert not (folders[1] / "lists").exists()
-    with pytest.raises(KeyboardInterrupt):
-        export(ring, folders[1], model.killed_after(4), index=index)
-    export(ring, folders[1], other, index=index)  # trained further: none of them is used
-    export(ring, folders[0], other, index=index)
-    other_whole, other_killed = ((folder / "r.jsonl").read_bytes() for folder in folders)
-    assert other_whole == other_killed != whole
-
-
 @pytest.mark.parametrize("with_vectors", [True, False])
 def test_the_vectors_of_a_head_are_written_beside_the_lists(
     ring: PairDataModule, tmp_path: Path, with_vectors: bool
@@ -441,17 +407,9 @@ class FixedVectors(LightningModule):
 
     scorer = loss = context = counted = listener = temperature = None
 
-    def __init__(self, table: torch.Tensor, datamodule: PairDataModule, *, block: int = 512) -> None:
+    def __init__(self, table: torch.Tensor, datamodule: PairDataModule) -> None:
         super().__init__()
         self._settings: dict[str, Any] = {"queries": table, "items": table, "plays": datamodule.vocabulary.plays}
-        self._block = block
-        self._kill_after: int | None = None
-        self.searched: list[int] = []
-
-    def killed_after(self, num_blocks: int) -> "FixedVectors":
-        """The next search ends with a kill after some blocks."""
-        self.searched, self._kill_after = [], num_blocks
-        return self
 
     def ranks(self, *_: Any) -> Any:
         raise AssertionError("an export asks for no ranks")
@@ -461,29 +419,12 @@ class FixedVectors(LightningModule):
     def session_vectors(self) -> None:
         """None."""
 
-    def lists(
-        self,
-        k: int,
-        rows: np.ndarray | None = None,
-        *,
-        recall: float | None = None,
-        plan: Mapping[str, np.ndarray] | None = None,
-    ) -> ListSearch:
+    def lists(self, k: int, rows: np.ndarray | None = None, *, recall: float | None = None) -> ListSearch:
         query_rows = torch.arange(NUM_RING_TRACKS) if rows is None else torch.from_numpy(rows)
-        every = {**self._settings, "query_rows": query_rows, "k": k, "block": self._block}
-        search = lists_of_vectors(**every, recall=recall, plan=plan)
-        kill_after, self._kill_after = self._kill_after, None
-
-        def block(nth: int) -> ListBlock:
-            if kill_after is not None and nth >= kill_after:
-                raise KeyboardInterrupt
-            self.searched.append(nth)
-            return search.block(nth)
-
-        return replace(search, block=block)
+        return lists_of_vectors(**self._settings, query_rows=query_rows, k=k, recall=recall)
 
     def lists_digest(self) -> str:
-        return digest_of_arrays(self._settings["queries"].numpy())
+        raise AssertionError("an export asks for no digest")
 
 
 # What was measured

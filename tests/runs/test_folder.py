@@ -201,7 +201,7 @@ def test_a_run_that_failed_before_it_learned_anything_leaves_its_folder_to_anoth
     refuse_used_folder(tmp_path)
 
 
-@pytest.mark.parametrize("learned", ["checkpoints/last.ckpt", "lists/part-0.npz"])
+@pytest.mark.parametrize("learned", ["checkpoints/last.ckpt", "lists/rows.npy"])
 def test_a_run_that_failed_later_keeps_its_folder_for_resuming(tmp_path: Path, learned: str) -> None:
     assert fail(tmp_path, InputError, *BEGINNING, learned) == {*BEGINNING, learned}
 

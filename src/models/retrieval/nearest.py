@@ -5,7 +5,7 @@ of a vector, B queries in a block, L ages that are boosted, G groups of S candid
 candidate.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segue.catalog import most_played
 from segue.histories import Histories
-from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
+from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.models.retrieval.ranks import TIE, block_size, boost_heard, refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
 
@@ -44,7 +44,6 @@ def lists_of_vectors(
     k: int,
     plays: Int64[np.ndarray, "N"],
     recall: float | None = None,
-    plan: Plan = None,
     block: int = 512,
 ) -> ListSearch:
     """Prepare the search for the K best candidates of each of the `query_rows`, or for nearly these, faster.
@@ -64,12 +63,10 @@ def lists_of_vectors(
         k: length of each list, 1 <= k < N.
         plays: popularity of every track.
         recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
-        plan: that of an earlier search with the same arguments: its cells, and how many are searched; None to compute
-            them.
         block: number of queries scored at once.
 
     Returns:
-        The search, with the recall of the sample and its plan where it is approximate.
+        The search, with the recall of the sample where it is approximate.
 
     Raises:
         InputError: `k` is not in [1, N-1], or a vector is not finite.
@@ -84,9 +81,9 @@ def lists_of_vectors(
     # searched because the query itself may be among them.
     distinct, of_distinct = _distinct_lines(queries[query_rows.to(queries.device)])
     if recall is None:
-        search, plan = _exact(items[order], k + 1, min(block, len(distinct))), None
+        search, found_recall = _exact(items[order], k + 1, min(block, len(distinct))), None
     else:
-        search, plan = _approximate(items[order], k + 1, distinct, recall, plan)
+        search, found_recall = _approximate(items[order], k + 1, distinct, recall)
     own_rows = query_rows.cpu().numpy()
     by_distinct, num_queries = of_distinct.argsort(kind="stable"), np.bincount(of_distinct)
     first = num_queries.cumsum() - num_queries
@@ -107,8 +104,7 @@ def lists_of_vectors(
         k=k,
         num_blocks=-(-len(distinct) // block),
         block=search_block,
-        recall=None if plan is None else float(plan["recall"]),
-        plan=plan,
+        recall=found_recall,
     )
 
 
@@ -126,22 +122,17 @@ def _exact(candidates: Float[Tensor, "N V"], k: int, block: int) -> Search:
 
 
 def _approximate(
-    candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], target: float, plan: Plan
-) -> tuple[Search, Mapping[str, np.ndarray]]:
-    """A search of the nearest cells of each query and of the most played candidates, and its plan."""
+    candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], target: float
+) -> tuple[Search, float]:
+    """A search of the nearest cells of each query and of the most played candidates, and its recall."""
     import faiss
 
     vectors, num_cells = np.ascontiguousarray(candidates.numpy()), round(CELLS_PER_ROOT * len(candidates) ** 0.5)
     num_cells = min(num_cells, len(candidates))
-    if plan is None:
-        index: Any = faiss.index_factory(vectors.shape[1], f"IVF{num_cells},Flat", faiss.METRIC_INNER_PRODUCT)
-        index.cp.niter, index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 10, 1, 64
-        index.cp.spherical = True  # otherwise long vectors attract all others
-        index.train(vectors)
-        cells = faiss.serialize_index(index)
-    else:
-        cells = plan["cells"]
-        index = faiss.deserialize_index(cells)
+    index: Any = faiss.index_factory(vectors.shape[1], f"IVF{num_cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 10, 1, 64
+    index.cp.spherical = True  # otherwise long vectors attract all others
+    index.train(vectors)
     index.add(vectors)
     # candidates are in the order of plays; at least k of them fill the list where the cells hold too few
     num_most = max(k, min(round(SHARE_MOST_PLAYED * len(candidates)), LARGEST_MOST_PLAYED))
@@ -155,9 +146,6 @@ def _approximate(
         values, best = torch.cat([of_most, in_cells], 1).gather(1, by_place).sort(dim=1, descending=True, stable=True)
         return values[:, :k], places.gather(1, best)[:, :k]
 
-    if plan is not None:
-        index.nprobe = int(plan["num_probes"])
-        return search, plan
     sample = queries[:: max(1, len(queries) // NUM_SAMPLED)][:NUM_SAMPLED]
     at_once = max(1, min(64, 2**27 // len(candidates)))
     exact = _exact(candidates, k, at_once)
@@ -168,7 +156,7 @@ def _approximate(
         recall := float(torch.cat([search(some)[0] for some in sample.split(512)]).ge(least).double().mean())
     ) < target and index.nprobe < most:
         index.nprobe = min(2 * index.nprobe, most)
-    return search, {"cells": cells, "num_probes": np.array(index.nprobe), "recall": np.array(recall)}
+    return search, recall
 
 
 def _distinct_lines(vectors: Float[Tensor, "Q V"]) -> tuple[Float[Tensor, "U V"], Int64[np.ndarray, "Q"]]:
