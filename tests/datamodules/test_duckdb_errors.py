@@ -22,9 +22,7 @@ OF_QUERIES = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserExce
 
 @pytest.mark.parametrize("kind", OF_FILES)
 def test_what_files_can_cause_is_refused_in_one_line(kind: type[duckdb.Error]) -> None:
-    message = (
-        r"^cannot read a.csv: DuckDB fails: Attempted to access index 4 within vector of size 3; correct"
-    )
+    message = r"^cannot read a.csv: DuckDB fails: Attempted to access index 4 within vector of size 3; correct"
     with pytest.raises(InputError, match=message) as refusal, _database(settings_of("table"), "a.csv"):
         raise kind("INTERNAL Error: Attempted to access index 4 within vector of size 3\n\nStack Trace:\n0x1")
     assert "\n" not in str(refusal.value)
