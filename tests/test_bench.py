@@ -8,7 +8,6 @@ import pytest
 from experiments.throughput import bench
 from experiments.throughput.race import Contender, Stage, Timing, Work, race, rows_of
 from experiments.throughput.report import draw, line, table
-from experiments.throughput.stages import softmax
 
 
 def slow(_folder: Path, _small: bool) -> Work:
@@ -92,10 +91,3 @@ def test_every_stage_has_a_limit_or_seconds_and_names_that_differ(module: str) -
         names = [contender.name for contender in one.contenders]
         assert len(set(names)) == len(names)
         assert one.limits or one.seconds_at_most
-
-
-def test_the_contenders_of_the_softmax_loss_do_their_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(softmax, "NUM_PAIRS", 4 * 1500)
-    softmax.make(tmp_path, small=True)
-    [racing] = [one for one in softmax.STAGES if one.name == "softmax loss"]
-    assert [contender.prepare(tmp_path, True)() for contender in racing.contenders] == [1500] * 3

@@ -318,17 +318,6 @@ def test_the_best_rival_is_chosen_by_validation(tmp_path: Path) -> None:
     assert "| convex, default | VSTAN |" not in text
 
 
-def test_a_run_counts_if_its_ranks_are_there(tmp_path: Path) -> None:
-    lines = write_runs(tmp_path, {"SASRec": (0.3, [1, 4.5])})
-    lines["yes", "SASRec", "final", "2"] = {**lines["yes", "SASRec", "final", "1"], "val_ndcg_at_10": "0.9"}
-    lines["yes", "EASE", "final", "1"] = lines["yes", "SASRec", "final", "1"]
-    [(model, result)] = tables.results("yes", lines, tmp_path).items()
-    assert (model, result.val, len(result.values["ndcg@10"])) == ("SASRec", 0.3, 1)
-    assert result.values["ndcg@10"][0] == pytest.approx([ndcg(1), ndcg(4.5)])
-    tables.write(tmp_path, lines, tmp_path)
-    assert "\nLeft out, without ranks in `ranks/`: EASE.\n" in (tmp_path / "results.md").read_text(encoding="utf-8")
-
-
 def test_the_tables_are_those_of_the_ranks_in_the_repository(tmp_path: Path) -> None:
     tables.write(tmp_path, study.known(), rank_files.RANKS)
     written = (study.HERE / "results.md").read_text(encoding="utf-8")

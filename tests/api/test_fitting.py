@@ -43,17 +43,10 @@ def rules(plays: segue.Plays) -> segue.Recommender:
     return segue.fit(plays, model="rules", context="last", **BARE)
 
 
-@pytest.mark.parametrize("model", ["convex", "rules"])
-def test_it_has_the_numbers_of_the_command(
-    model: str, session: segue.Recommender, rules: segue.Recommender, plays: segue.Plays, tmp_path: Path
-) -> None:
+def test_it_has_the_numbers_of_the_command(session: segue.Recommender, plays: segue.Plays, tmp_path: Path) -> None:
     words = ["datamodule=table", f"datamodule.path={CSV}", "logger=none", f"hydra.run.dir={tmp_path}"]
-    words += {
-        "convex": ["context=session", "trainer.max_epochs=2", "model.dim=8"],
-        "rules": ["model=rules", "context=last"],
-    }[model]
-    train([*words, "callbacks.plots=null"])
-    fitted = {"convex": session, "rules": rules}[model]
+    train([*words, "context=session", "trainer.max_epochs=2", "model.dim=8", "callbacks.plots=null"])
+    fitted = session
     of_command = json.loads((tmp_path / "metrics.json").read_text())
     found = {name: value for name, value in of_command.items() if not any(time in name for time in TIMES) and value}
     assert {name: fitted.metrics[name] for name in found} == found
@@ -78,7 +71,8 @@ def test_floors_and_rivals_are_lines_with_the_same_queries(rules: segue.Recommen
 
 
 def test_rivals_of_a_model_of_the_order_have_the_session_as_their_query(plays: segue.Plays) -> None:
-    model = segue.fit(plays, model="gru4rec", context__encoder__dim=8, **OPTIONS, refit="none")
+    once: dict[str, Any] = {**OPTIONS, "trainer__max_epochs": 1, "refit": "none"}
+    model = segue.fit(plays, model="gru4rec", context__encoder__dim=8, **once)
     found = model.evaluate(plays, rivals=["rules"])
     alone = segue.fit(plays, model="rules", context="session", refit="none", **BARE)
     assert found.table.loc["rules", "ndcg_at_10"] == alone.metrics["test/ndcg_at_10"]
@@ -252,8 +246,8 @@ def test_a_fit_leaves_the_program_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_threads_wait_for_each_other() -> None:
-    with ThreadPoolExecutor(3) as threads:
-        digests = set(threads.map(lambda path: segue.read_plays(path).datamodule.digest(), [CSV] * 3))
+    with ThreadPoolExecutor(2) as threads:
+        digests = set(threads.map(lambda path: segue.read_plays(path).datamodule.digest(), [CSV] * 2))
     assert len(digests) == 1
 
 
@@ -292,16 +286,7 @@ def test_random_state_is_the_seed() -> None:
         (lambda model, _: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
         (lambda model, _: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
         (lambda _, plays: segue.fit(plays, model="convx"), 'there is no model="convx"; did you mean convex?'),
-        (lambda _, plays: segue.fit(plays, seed=-1), "seed must be a whole number of at least 0"),
         (lambda _, plays: segue.fit(plays, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
-        (
-            lambda _, plays: segue.fit(plays, model="rules", loss="bce"),
-            'loss="bce" cannot be chosen with model="rules"',
-        ),
-        (
-            lambda *_: segue.fit(pd.DataFrame({"a": [1]})),
-            "the table has the columns a; give datamodule__columns__track=",
-        ),
         (lambda *_: segue.load("nowhere/run"), "there is no folder nowhere/run"),
         (lambda model, plays: segue.fit(plays, folder=model.folder), "has files already"),
     ],
@@ -356,7 +341,6 @@ def test_runs_of_two_days_are_compared_on_the_newest_sessions_of_the_later_one(t
     expected = queries["ndcg_at_10"].sum() - ndcg_at(ranks, 10).sum()
     assert found.difference == pytest.approx(expected / len(queries))
     assert found.lower < found.difference < found.upper
-    assert new.gain_over(new, tmp_path / "plays.csv").difference == 0
     with pytest.raises(segue.InputError, match="the table must be the plays of the fit, whose newest sessions test"):
         new.gain_over(served, table.iloc[:6000])
     other_ids = replace(known.catalog, track_ids=np.arange(len(known.catalog)))
@@ -366,13 +350,14 @@ def test_runs_of_two_days_are_compared_on_the_newest_sessions_of_the_later_one(t
 
 
 def test_other_plays_have_no_validation_and_no_rivals(session: segue.Recommender) -> None:
-    some = pd.read_csv(CSV).iloc[:3000]
+    table = pd.read_csv(CSV).iloc[:3000]
+    some = segue.read_plays(table)
     with pytest.raises(segue.InputError, match="split='val' is of the plays of the fit, and the table has others"):
         session.evaluate(some, split="val")
     with pytest.raises(segue.InputError, match="rivals are fitted to the plays of the fit, and the table has others"):
         session.evaluate(some, rivals=["popular"])
     with pytest.raises(segue.InputError, match=r"none of the \d+ tracks in the table, such as \w+, is among the 200"):
-        session.evaluate(some.assign(song=some["song"] + "?"))
+        session.evaluate(table.assign(song=table["song"] + "?"))
 
 
 USER = """
@@ -407,17 +392,6 @@ def test_it_writes_nothing_where_nothing_was_named(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list((tmp_path / "temporary").glob("segue-*"))
-
-
-def test_mlflow_gets_a_run_where_it_is_asked_for(
-    plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
-    tracked = segue.fit(plays, model="popular", logger="mlflow", **BARE)
-    run = json.loads((tracked.folder / "run.json").read_text())["mlflow_run_id"]
-    loaded = segue.load(f"run:{run}")
-    assert loaded.next(loaded.tracks["id"][0]).equals(tracked.next(loaded.tracks["id"][0]))
 
 
 def test_a_run_whose_folder_is_gone_is_evaluated_by_the_model_that_was_tested(

@@ -46,10 +46,6 @@ def test_a_mapping_names_the_roles(plays: segue.Plays) -> None:
     assert read.datamodule.digest() == plays.datamodule.digest()
 
 
-def test_options_are_those_of_the_source(plays: segue.Plays) -> None:
-    assert segue.read_plays(CSV, session_gap_minutes=5).datamodule.digest() != plays.datamodule.digest()
-
-
 def test_a_source_is_recognised_by_its_files(ring_logs: Path) -> None:
     assert segue.read_plays(ring_logs).words[0] == "datamodule=botify"
 

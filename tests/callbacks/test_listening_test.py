@@ -116,11 +116,6 @@ def test_a_run_with_the_session_is_played_as_simulate_would(
     assert last[TIME] != context.history.metrics()[TIME]
 
 
-def test_without_an_export_the_same_lists_are_made_for_it(simulated: PairDataModule, tmp_path: Path) -> None:
-    with_export, without = (after_test(simulated, tmp_path, export=one).history.metrics() for one in (True, False))
-    assert with_export == without
-
-
 def test_logs_without_a_world_are_not_played(ring: PairDataModule, tmp_path: Path) -> None:
     metrics = after_test(ring, tmp_path).history.metrics()
     assert not [name for name in metrics if name.startswith("online/")]

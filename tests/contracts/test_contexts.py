@@ -51,7 +51,8 @@ def make_context(name: str, recipe: str) -> tuple[Context, Scorer]:
     return context, scorer
 
 
-MADE = [(name, recipe) for name in CONTEXTS for recipe in RECIPES if name not in OF_ORDER or recipe != "counting"]
+MADE = [(name, recipe) for name in CONTEXTS if name not in OF_ORDER for recipe in RECIPES]
+MADE += [(name, recipe) for name in OF_ORDER for recipe in ("shares", "radio")]
 
 
 context_of = cache(make_context)

@@ -132,8 +132,7 @@ class _Writer:
         names = [name if rng.random() < 0.8 else self.random_name() for name in LANGUAGES[language]]
         names[2] = LANGUAGES[language][2] if rng.random() < 0.9 else names[2]
         self.names = dict(zip(ROLES, names, strict=True))
-        self.is_named = {role: not name.startswith("q") for role, name in self.names.items()}
-        self.language, self.format = language, format_
+        self.format = format_
         self.plays = plays(rng.randint(300, 500), seed=seed, block=15, title=_TITLES[language])
         self.export = Export(path=folder / f"export.{format_}", names=self.names, plays=self.plays)
         self.encoding = rng.choice(_ENCODINGS[language])
@@ -208,7 +207,7 @@ class _Writer:
             path.write_bytes(text.encode())
         else:
             self._write_text(rows)
-        if not self.is_named["title"]:
+        if self.names["title"].rpartition(".")[2].startswith("q"):
             self.export.refused = r"has the columns .*; give datamodule.columns.track= or datamodule.columns.title="
         return self.export
 
@@ -269,39 +268,10 @@ class _Writer:
             if not play.is_read:
                 row["q_hour" if self.way == "two columns" else self.names["timestamp"]] = "unknown"
 
-    def _two_users(self) -> None:
-        pass
-
-    def _two_users_rows(self, rows: list[Row]) -> None:
-        for row in rows:
-            row["profile"] = "P" + row[self.names["user"]]
-        first = self.names["user"]
-        if self.language != "English" or not self.is_named["user"]:
-            self.names["user"] = "profile"  # English names come first
-        if self.is_named["user"]:
-            self.export.says.append(
-                rf"columns +({first}|profile) could be the user; user=(profile|{first}) is used; .*datamodule.columns."
-            )
-
-    def _two_times(self) -> None:
-        pass
-
-    def _two_times_rows(self, rows: list[Row]) -> None:
-        for play, row in zip(self.plays, rows, strict=True):
-            row["End time"] = iso(play.at + timedelta(seconds=play.played))
-        if self.is_named["timestamp"] and self.way != "two columns":
-            self.export.says.append(
-                r"times +End time .*could be the timestamp; timestamp=.* is used; .*datamodule.columns.timestamp="
-            )
-        else:
-            self.names["timestamp"] = "End time"
-            self.plays[:] = [play._replace(at=play.at + timedelta(seconds=play.played)) for play in self.plays]
-            self.export.says.append(r"times +End time is the end of a play.*datamodule.clock=end")
-
 
 _OF_TEXT = ("csv", "txt", "csv.gz", "zip", "folder", "spreadsheet")
 _FORMATS = (*_OF_TEXT, "jsonl", "json", "parquet", "parquet")
-_DEFECTS = ("none", "future", "repeated", "missing", "no_time", "two_users", "two_times")
+_DEFECTS = ("none", "future", "repeated", "missing", "no_time")
 
 
 def generated_export(seed: int, folder: Path) -> Export:

@@ -41,7 +41,7 @@ def right_listens(export: Export, columns: Mapping[str, str], *, has_share: bool
     """What is right, as far as the columns have it."""
     return {
         (
-            ("P" * (columns["user"] == "profile") + play.user) if "user" in columns else "",
+            play.user if "user" in columns else "",
             int(play.at.timestamp()) if "timestamp" in columns else 0,
             play.title,
             play.artist if "artist" in columns else None,

@@ -12,9 +12,7 @@ import pytest
 from segue.catalog import derived_id
 from segue.datamodules.reading.attribute_files import derived_in_sql
 from segue.errors import InputError
-from tests.conftest import build_datamodule
 from tests.datamodules.reading import Read, read, rejected_lines
-from tests.datamodules.sharding import read_shards, shards_of
 
 Cells = Sequence[tuple[Any, Any]]
 SECONDS = {"units": {"timestamp": "s"}}
@@ -185,20 +183,3 @@ def test_an_entry_of_a_catalogue_that_has_no_id_is_refused(tmp_path: Path, id: s
     tracks_json(folder, [("a", "A", "Ann"), (id, "B", "Ann")])
     with pytest.raises(InputError, match=f"{message}; correct or remove it"):
         read("botify", folder)
-
-
-# --- shards -----------------------------------------------------------------------------------------------------------
-
-
-def test_shards_have_the_ids_of_the_source(tmp_path: Path) -> None:
-    rows = [f"user-{n % 40},{1_700_000_000 + n},track:{n * n % 31},Title {n * n % 31},Ann" for n in range(4000)]
-    (tmp_path / "plays.csv").write_text("\n".join(["user,timestamp,track,title,artist", *rows]) + "\n")
-    path, units = tmp_path / "plays.csv", SECONDS["units"]
-    source = build_datamodule(path, tmp_path, source="table", pairing="consecutive", units=units)
-    source.setup()
-    shards_of(source, tmp_path / "shards")
-    shards = read_shards(tmp_path / "shards")
-    shards.setup()
-    assert shards.catalog.track_ids.tolist() == source.catalog.track_ids.tolist()
-    assert "track:1" in shards.catalog.track_ids
-    assert shards.digest() == source.digest()

@@ -11,7 +11,6 @@ from segue.datamodules.batches import BatchSampler
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.interleaved import POLICIES
 from segue.datamodules.splits import SPLITS
-from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
@@ -24,28 +23,6 @@ def test_a_session_is_in_one_split(datamodule_of: Make, ring_logs: Path, split: 
     sessions = [set(pairs.session.tolist()) for pairs in datamodule.pairs.values()]
     assert [len(part) for part in sessions] == [320, 40, 40]
     assert len(set.union(*sessions)) == 400
-
-
-def test_the_vocabulary_is_counted_from_training_sessions_only(tmp_path: Path, datamodule_of: Make) -> None:
-    write_tracks(tmp_path, [0, 0, 1, 1, 2])
-    lines = []
-    for session in range(10):  # 8 train, 1 validates, 1 tests; the last two play tracks that training never shows
-        tracks = [0, 1, 0] if session < 8 else [2, 3, 4]
-        for step, track in enumerate(tracks):
-            last = "last" if step == 2 else "next"
-            lines.append(event(session, 1000 * session + step, 100 + track, 0.25 if session < 8 else 1.0, last))
-    write_lines(tmp_path / "logs" / "data.json", lines[::-1])
-    datamodule = datamodule_of(tmp_path)
-    datamodule.setup()
-    vocabulary = datamodule.vocabulary
-    assert vocabulary.plays.tolist() == [16, 8, 0, 0, 0]
-    assert vocabulary.previous_counts.tolist() == [8, 8, 0, 0, 0]
-    assert vocabulary.next_counts.tolist() == [8, 8, 0, 0, 0]
-    assert vocabulary.listener_counts.tolist() == [2] * 8 + [0, 0]
-    assert vocabulary.mean_played_ratio == 0.25
-    assert vocabulary.listens.session.tolist() == np.repeat(np.arange(8), 3).tolist()
-    assert vocabulary.listens.track.tolist() == [0, 1, 0] * 8
-    assert vocabulary.listens.played_ratio.tolist() == [0.25] * 24
 
 
 def test_each_epoch_shows_every_training_pair_once_in_another_order(ring: PairDataModule) -> None:
@@ -124,13 +101,6 @@ def test_the_digest_changes_with_the_data_and_only_with_it(datamodule_of: Make, 
     same = digest()
     assert same == digest(seed=2, batch_size=7)
     assert len({same, digest(pairing="first"), digest(split="session")}) == 3
-
-
-def test_too_few_sessions_for_a_split_are_named(tmp_path: Path, datamodule_of: Make) -> None:
-    write_tracks(tmp_path, [0, 0])
-    write_lines(tmp_path / "logs" / "data.json", [event(1, 1, 100), event(1, 2, 101)])
-    with pytest.raises(InputError, match=r"no pairs left for val and test: 1 sessions with 1 pairs in .* are too few"):
-        datamodule_of(tmp_path).setup()
 
 
 def test_the_pair_split_divides_sessions(datamodule_of: Make, ring_logs: Path) -> None:

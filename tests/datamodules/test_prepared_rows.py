@@ -58,7 +58,7 @@ TABLES = {
         lambda _: 49,
     ),
     "gaps": table(
-        "user,time,track,duration", lambda u, n: f"{u},{n * n * 4},{u % 9},{n * 37 % 90 + 10}", 20, lambda _: 12
+        "user,time,track,duration", lambda u, n: f"{u},{n * n * 4},track:{u % 9},{n * 37 % 90 + 10}", 20, lambda _: 12
     ),
     "playlists": table("playlist,track", lambda u, n: f"list {u},{u * n % 11}", 40, lambda u: 2 + u % 5),
 }

@@ -103,28 +103,3 @@ def test_added_songs_reach_a_running_service_and_change_no_old_score(
         answer = running.next(1, track=NEW[0])
         assert answer.status == 200
         assert answer.body["track"] in after[NUM_SONGS]["recommendations"]
-
-
-def test_what_cannot_be_added_is_one_line_and_exit_code_2(
-    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
-    cwd, _ = trained
-    lines = write_new(tmp_path / "files").read_text().splitlines()
-    few = tmp_path / "few.json"
-    few.write_text("\n".join(lines[1:]))
-    for words, message in (
-        (("add=no/run", f"catalogue={few}"), "add=no/run: there is no folder"),
-        (("add=run", f"catalogue={few}"), "lacks track 0 of the run; give a catalogue with"),
-    ):
-        done = run_verb("train.py", cwd, *words, "hydra.run.dir=refused", code=2)
-        [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error:")]
-        assert message in line
-        assert "Traceback" not in done.stdout + done.stderr
-    assert not (cwd / "refused" / "recommendations.jsonl").exists()
-
-
-def test_a_part_that_the_data_lack_is_one_line(tmp_path: Path) -> None:
-    radio = write_radio(tmp_path)
-    done = run_verb("train.py", radio, *WORDS, "model.parts=[track,genre]", code=2)
-    [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error:")]
-    assert "model.parts: the data have no attribute 'genre' beside track and artist, they have tags" in line

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import zipfile
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import duckdb
@@ -136,20 +136,17 @@ def start(cwd: Path, *words: str) -> AbstractContextManager[subprocess.Popen[str
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("worked_s", [0.5, 1.0])
-def test_an_interrupted_reading_leaves_no_temporary_folder_and_says_one_line(
-    long_table: Path, tmp_path: Path, worked_s: float
-) -> None:
+def test_an_interrupted_reading_leaves_no_temporary_folder_and_says_one_line(long_table: Path, tmp_path: Path) -> None:
     since_s: dict[Path, float] = {}
 
     def is_reading() -> bool:
-        """Whether the reader has worked so long since it made its temporary folder."""
+        """Whether the reader has worked half a second since it made its temporary folder."""
         [reader] = (
             one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(tmp_path) and one.pid != client
         )
         now_s = sum(reader.cpu_times()[:2])
         folders = (tmp_path / "tmp").glob("segue-*")
-        return any(now_s - since_s.setdefault(folder, now_s) >= worked_s for folder in folders)
+        return any(now_s - since_s.setdefault(folder, now_s) >= 0.5 for folder in folders)
 
     words = "datamodule=table", f"datamodule.path={long_table}", "logger=none"
     with start(tmp_path, str(ROOT / "train.py"), *words) as running:
@@ -159,28 +156,4 @@ def test_an_interrupted_reading_leaves_no_temporary_folder_and_says_one_line(
         running.send_signal(signal.SIGINT)
         said, _ = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, said.strip()) == (130, "interrupted")
-    assert list((tmp_path / "tmp").glob("segue-*")) == []
-
-
-READ = """
-import sys
-from pathlib import Path
-from tests.datamodules.reading import read
-log = read("table", Path(sys.argv[1]))
-print(log.reading.num_rows, len(log.catalog), sum(row[1] for row in log.rows))
-"""
-
-
-@pytest.mark.timing
-def test_two_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
-    path = write_plays(tmp_path)
-    packed = tmp_path / "plays.zip"
-    with zipfile.ZipFile(packed, "w") as file:
-        file.write(path, "plays.csv")
-    with ExitStack() as stack:
-        both = [stack.enter_context(start(tmp_path, "-c", READ, str(packed))) for _ in range(2)]
-        said = [running.communicate(timeout=PATIENCE_S)[0] for running in both]
-    assert [running.returncode for running in both] == [0, 0], said
-    assert said[0] == said[1]
-    assert said[0].startswith("164 30 ")
     assert list((tmp_path / "tmp").glob("segue-*")) == []

@@ -161,6 +161,7 @@ def test_the_page_shows_what_is_remembered_of_a_listener_and_why_a_known_track_w
             body = {"track": track, "time": 1.0}
             assert service.ask("POST", f"/{call}/ann%2Fb", body, token).status == 200
         assert service.ask("GET", "/profile/ann%2Fb").status == 401
+        assert "secret" not in service.said() + (service.run / "serve.json").read_text()
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{service.port}/room#/listener")
         page.get_by_label("Token").fill("secret")

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,8 +154,7 @@ CLOSING = re.compile(
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal.Signals) -> None:
+def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists) -> None:
     arms = f"arms={{C: random, T1: {{recommender: {lists.a}, pick: ranked, artist_gap: 3}}, T2: {lists.b}}}"
     with serving(tmp_path, arms, "experiment=LINES", "workers=2") as running:
         with crowd(running.port) as traffic:
@@ -164,10 +163,7 @@ def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal
             assert running.ask("GET", path).status == status
         assert running.next(1, 4711).status == 404
         version = running.version()
-        if stop == signal.SIGTERM:
-            running.process.send_signal(stop)
-        else:  # as a terminal does, to all of them
-            os.killpg(running.process.pid, stop)
+        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does, to all of them
         assert running.process.wait(PATIENCE_S) == 0
     assert traffic.failed == []
     lines = running.said().splitlines()
@@ -213,28 +209,17 @@ def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_
     traffic.check([line for line in lines if line is not slow_line])
 
 
-def test_a_port_in_use_is_one_line(tmp_path: Path, lists: Lists) -> None:
+def test_an_address_that_cannot_be_listened_at_is_one_line_and_leaves_no_files(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = serve(tmp_path, f"recommendations={lists.a}", f"port={port}", "hydra.run.dir=run", code=2)
-    assert f"cannot listen at 127.0.0.1:{port}" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["recommendations=random", "arms={C: random, T1: popular}"], "not both"),
-        (["recommendations=random", "store=nowhere"], "nowhere"),
-        (["recommendations=random", "host=no.such.host.invalid"], "host must be an address"),
-    ],
-    ids=" ".join,
-)
-def test_an_input_error_is_one_line_and_leaves_no_files(tmp_path: Path, words: list[str], message: str) -> None:
-    done = serve(tmp_path, *words, "port=0", code=2)
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        refused = {
+            f"port={port}": f"cannot listen at 127.0.0.1:{port}",
+            "host=no.such.host.invalid": "host must be an address",
+        }
+        for word, message in refused.items():
+            done = serve(tmp_path, "recommendations=random", word, code=2)
+            assert message in done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,16 +240,12 @@ def test_sigterm_during_loading_leaves_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("is_new", [True, False])
-def test_sigterm_during_loading_removes_only_a_store_that_was_created(
-    tmp_path: Path, lists: Lists, is_new: bool
-) -> None:
-    if not is_new:
-        with serving(tmp_path, f"recommendations={lists.a}"):
-            pass
-        (tmp_path / "run" / "serve.json").unlink()
+def test_sigterm_during_loading_leaves_a_store_that_was_there(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}"):
+        pass
+    (tmp_path / "run" / "serve.json").unlink()
     index = tmp_path / "run" / "store" / "index.json"
-    before = None if is_new else index.read_bytes()
+    before = index.read_bytes()
     with socket.create_server(("127.0.0.1", 0)) as silent:  # a Redis that never says which release is current
         silent.settimeout(PATIENCE_S)
         url = f"store.url=redis://127.0.0.1:{silent.getsockname()[1]}"
@@ -273,29 +254,7 @@ def test_sigterm_during_loading_removes_only_a_store_that_was_created(
             process.terminate()
             _, said = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, said) == (130, b"interrupted\n")
-    assert (index.read_bytes() if index.exists() else None) == before
-
-
-@pytest.mark.timing
-def test_sigterm_between_loading_and_listening_stops_the_service_and_keeps_its_store(
-    tmp_path: Path, lists: Lists
-) -> None:
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(writing, bytes(4096)):
-            pass
-    os.set_blocking(writing, True)
-    words = f"recommendations={lists.a}", "hydra.run.dir=run"
-    with starting(tmp_path, *words, stdout=writing, stderr=subprocess.STDOUT) as process:
-        os.close(writing)
-        wait_until((tmp_path / "run" / "serve.json").exists, "a release that is loaded")
-        process.terminate()  # before its first line, for which the pipe has no room
-        with os.fdopen(reading, "rb") as pipe:
-            said = pipe.read().strip(b"\0").decode()
-        assert process.wait(PATIENCE_S) == 0
-    assert re.match(r"experiment   SEGUE\n(.+\n){3}stopped      after .+ requests answered: 0 ", said), said
-    assert (tmp_path / "run" / "store" / "index.json").exists()
+    assert index.read_bytes() == before
 
 
 def test_an_invalid_token_is_one_line(tmp_path: Path) -> None:
@@ -303,38 +262,7 @@ def test_an_invalid_token_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: SEGUE_TOKEN must be printable ASCII")
 
 
-def test_all_pages_except_health_require_the_token(tmp_path: Path, lists: Lists) -> None:
-    with serving(tmp_path, f"recommendations={lists.a}", env={"SEGUE_TOKEN": "s3cret"}) as running:
-        bearing = {"Authorization": "Bearer s3cret"}
-        for path in ("/", "/track/100", "/docs", "/metrics", "/experiments"):
-            assert running.ask("GET", path).status == 401
-            assert running.ask("GET", path, headers=bearing).status == 200
-        assert running.next(1).status == 401
-        assert "Authorization: Bearer" in running.next(1).body["reason"]
-        assert running.ask("POST", "/next/1", {"track": 100, "time": 1.0}, bearing).status == 200
-        assert running.ask("GET", "/health").status == 200
-        assert len(running.lines()) == 1
-        assert "s3cret" not in "".join(path.read_text() for path in (running.output, running.run / "serve.json"))
-
-
 # Workers that die and disks that are full
-
-
-@pytest.mark.timing
-@pytest.mark.parametrize("fsync", ["always", "never"])  # in all other tests it is `interval`
-def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: Lists, fsync: str) -> None:
-    words = f"recommendations={lists.a}", "workers=2", f"log.fsync={fsync}"
-    with serving(tmp_path, *words) as running:
-        with crowd(running.port) as traffic:
-            traffic.wait_for(300)
-            before = running.workers()
-            os.kill(before[0], signal.SIGKILL)
-            wait_until(lambda: len(set(running.workers()) - {before[0]}) == 2, "two workers again")
-            traffic.wait_for(300)
-        assert traffic.statuses() == {}
-        assert len(traffic.broken) <= 8  # those of its connections
-        traffic.check(running.lines())
-        assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
 
 
 def new_worker(running: Running, known: set[int]) -> int:
@@ -343,14 +271,14 @@ def new_worker(running: Running, known: set[int]) -> int:
 
 
 @pytest.mark.timing
-def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
+def test_a_worker_killed_three_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
     words = f"recommendations={lists.a}", "workers=2"
     with serving(tmp_path, *words) as running:
         steady, dying = running.workers()
         health = Counter[str]()
         with crowd(running.port) as traffic:
-            for number in range(1, 6):
+            for number in range(1, 4):
                 os.kill(dying, signal.SIGKILL)
                 traffic.wait_for(20)
                 # until the supervisor, which a busy machine may delay, knows of it
@@ -362,11 +290,11 @@ def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path
             traffic.wait_for(100)
             assert steady in running.workers()
             (problem,) = running.ask("GET", "/health").body["problems"]
-            assert re.fullmatch(r"worker-\d is restarted often: it died 5 times in a row, last by SIGKILL", problem)
+            assert re.fullmatch(r"worker-\d is restarted often: it died 3 times in a row, last by SIGKILL", problem)
             metrics = running.ask("GET", "/metrics").body
         restarts = re.findall(r'^segue_worker_restarts_total{worker="worker-(\d)"} (\d+)', metrics, re.M)
-        assert sorted(int(float(count)) for _, count in restarts) == [0, 5]
-        assert health == {"degraded": 4}
+        assert sorted(int(float(count)) for _, count in restarts) == [0, 3]
+        assert health == {"degraded": 2}
         assert traffic.statuses() == {}
         running.stop()  # with exit code 0
     print(f"{len(traffic.answered)} answered, {len(traffic.broken)} broken")
@@ -376,7 +304,7 @@ def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path
     assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
     closing = CLOSING.search(running.said())
     assert closing is not None
-    assert closing[9] == "5"
+    assert closing[9] == "3"
     num_logged = int(closing[7].replace(",", ""))  # a killed worker may have logged and not yet counted
     assert len(traffic.answered) <= num_logged <= len(running.lines())
 
@@ -390,13 +318,9 @@ def test_a_service_runs_where_the_listening_room_is_not_installed(
     (copy / "serve.py").write_bytes((ROOT / "serve.py").read_bytes())
     (copy / "segue").symlink_to("src")
     monkeypatch.setattr(processes, "ROOT", copy)
-    for enabled in ("true", "false"):
-        words = "recommendations=random", "world.num_tracks=100", f"room.enabled={enabled}"
-        with serving(tmp_path, *words, run=f"is-{enabled}") as service:
-            assert (service.ask("GET", "/room").status, service.ask("GET", "/docs").status) == (404, 200)
-            said = [line for line in service.said().splitlines() if "room" in line]
-        line = "there is no page at /room: segue.room is not installed; room.enabled=false hides this line"
-        assert [line in one for one in said] == [True] * (enabled == "true")
+    with serving(tmp_path, "recommendations=random", "world.num_tracks=100") as service:
+        assert (service.ask("GET", "/room").status, service.ask("GET", "/docs").status) == (404, 200)
+        assert "there is no page at /room: segue.room is not installed; room.enabled=false hides" in service.said()
 
 
 @pytest.mark.timing
@@ -432,15 +356,15 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
     tmp_path: Path, lists: Lists, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
     words = f"arms={{C: {lists.a}, T1: {lists.b}}}", "experiment=TURN", "workers=3"
-    with serving(tmp_path, *words, "log.max_bytes=20000", "log.backups=1000") as running:
+    with serving(tmp_path, *words, "log.max_bytes=8000", "log.backups=1000") as running:
         with crowd(running.port, connections=24) as traffic:  # its pauses: no two events of a user in one ms
-            traffic.wait_for(5000)
+            traffic.wait_for(2000)
         assert traffic.failed == []
         traffic.check(running.lines())
     files = list(running.run.glob("logs/*/data.json*"))
     assert len({path.parent for path in files}) == 3
     assert len(files) > 30
-    assert max(path.stat().st_size for path in files) <= 20_000
+    assert max(path.stat().st_size for path in files) <= 8_000
     users = read_users(
         running.run / "logs",
         experiment="TURN",
@@ -535,10 +459,10 @@ def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path,
 def test_slow_clients_are_disconnected_and_delay_no_other_client(service: Running, users: int) -> None:
     head = b"POST /next/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n"
     with contextlib.ExitStack() as stack:
-        traffic = stack.enter_context(crowd(service.port, first_user=users))
+        traffic = stack.enter_context(crowd(service.port, first_user=users, pause_s=0.05))
         slow = []
         began = time.monotonic()
-        for sent in [head] * 200 + [head + b"\r\n{"] * 50:
+        for sent in [head] * 40 + [head + b"\r\n{"] * 10:
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), PATIENCE_S))
             connection.sendall(sent)
             slow.append(connection)
@@ -555,9 +479,9 @@ def test_slow_clients_are_disconnected_and_delay_no_other_client(service: Runnin
         # those of this service, and not the limit for headers that it has where none is given
         assert 2 < time.monotonic() - began < 20
     assert traffic.failed == []
-    assert {answer[:12] for answer in answers[:200]} <= {b"", b"HTTP/1.1 408", b"HTTP/1.1 400"}
-    assert {answer[:12] for answer in answers[200:]} == {b"HTTP/1.1 408"}
-    assert all(b"longer than 4 s" in answer for answer in answers[200:])
+    assert {answer[:12] for answer in answers[:40]} <= {b"", b"HTTP/1.1 408", b"HTTP/1.1 400"}
+    assert {answer[:12] for answer in answers[40:]} == {b"HTTP/1.1 408"}
+    assert all(b"longer than 4 s" in answer for answer in answers[40:])
 
 
 def test_large_headers_and_bodies_are_refused(service: Running) -> None:
@@ -566,79 +490,25 @@ def test_large_headers_and_bodies_are_refused(service: Running) -> None:
     assert service.health() == "ok"
 
 
-def wild_bodies(rng: random.Random) -> bytes:
-    """Bodies that are almost valid or not valid at all."""
-    whole = [100, 0, -1, 2**31, 2**63, 10**40, 1.5, True, None, "100", [100], {"a": 1}, "\ud800", "é"]
-    share = [0, 1, 0.5, -0.0, 1.0000001, -1, 1e308, 10**400, "1", None, [], float("nan"), float("inf")]
-    plain = json.dumps({"track": rng.choice(whole), "time": rng.choice(share)}).encode()
-    return rng.choice([
-        plain, plain, plain[: rng.randrange(len(plain))], plain.replace(b"track", b"tr\xffck"), b"", b"null", b"[]",
-        b"[" * rng.randrange(2000), b'{"track": 100, "time": 0.5, "time": 2}', b'{"track": 100, "time": 1e999}',
-        rng.randbytes(rng.randrange(60)), b"\x00" * rng.randrange(9), plain + b" " * rng.randrange(2000),
-    ])  # fmt: skip
-
-
-def wild_path(rng: random.Random) -> str:
-    user = rng.choice(["1", "0", "-1", "1e3", "007", "9" * 18, "9" * 19, "9" * 400, "%31", "%ff", "%D9%A3", "a/b", ""])
-    return rng.choice([
-        f"/next/{user}", f"/next/{user}", f"/last/{user}", f"/next/{user}?x=%00&y", f"/track/{user}",
-        f"/recommendations/{user}", "/", "//", "/next", "/next//1", "/NEXT/1", "/docs", "/openapi.json", "/health",
-        "/metrics", "/experiments", "/../../etc/passwd", "/track/%2e%2e%2f%2e%2e", "/next/1/../2", "/%00",
-        "/" + "".join(rng.choices("abc/%&=;:@$,+!*'()~[]{}|", k=rng.randrange(40))).replace("%", "%25"),
-    ])  # fmt: skip
-
-
-def wild_request(rng: random.Random) -> bytes:
-    """An unusual request that is valid HTTP and must therefore get an answer."""
-    method = rng.choice(["POST"] * 6 + ["GET"] * 3 + ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "head"])
-    body = wild_bodies(rng)
+def nearly_http(rng: random.Random) -> bytes:
+    """A request with odd headers, in chunks or whole; of most some bytes are others, or are missing."""
+    bodies = [b'{"track": 100, "time": 0.5}', b"[" * rng.randrange(2000), rng.randbytes(rng.randrange(60))]
     names = ["Accept", "Content-Type", "Authorization", "X-Forwarded-For", "Cookie", "Range", "If-None-Match", "Origin"]
     values = ["*/*", "application/xml", "é", "\xff\xfe", "0", "", "a" * 300, "bytes=0-", '"x"', "; DROP TABLE users"]
     headers = "".join(f"{rng.choice(names)}: {rng.choice(values)}\r\n" for _ in range(rng.randrange(6)))
-    start = f"{method} {wild_path(rng)} HTTP/1.1\r\nHost: x\r\n{headers}"
+    paths = ["/next/1", "/last/1", "/track/100", "//", "/../../etc/passwd", "/%00", "/next/" + "9" * 400]
+    start = f"{rng.choice(['POST', 'POST', 'GET', 'BREW'])} {rng.choice(paths)} HTTP/1.1\r\nHost: x\r\n{headers}"
+    body = rng.choice(bodies)
     if rng.random() < 0.2:
         chunks = [body[at : at + 50] for at in range(0, len(body), 50)]
         framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-        return f"{start}Transfer-Encoding: chunked\r\n\r\n".encode("latin-1") + framed
-    return f"{start}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
-
-
-def broken_request(rng: random.Random) -> bytes:
-    """Bytes that are not valid HTTP."""
-    given = bytearray(wild_request(rng))
-    for _ in range(rng.randrange(1, 6)):
+        given = bytearray(f"{start}Transfer-Encoding: chunked\r\n\r\n".encode("latin-1") + framed)
+    else:
+        given = bytearray(f"{start}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body)
+    for _ in range(rng.randrange(6)):
         at = rng.randrange(len(given))
         given[at : at + rng.randrange(4)] = rng.randbytes(rng.randrange(4))
     return bytes(given)
-
-
-async def answer_to(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Status of the next answer, and whether the connection is kept."""
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
-    length = re.search(rb"\r\ncontent-length: (\d+)\r\n", head)
-    assert length is not None, head
-    await reader.readexactly(int(length[1]))
-    return int(head.split()[1]), b"\r\nconnection: close\r\n" not in head
-
-
-async def converse(port: int, requests: list[bytes]) -> list[int]:
-    """Statuses of requests over a connection that is kept as long as the service keeps it; each must be answered."""
-    found: list[int] = []
-    is_kept = False
-    async with contextlib.AsyncExitStack() as stack:
-        while len(found) < len(requests):
-            is_used = is_kept
-            if not is_kept:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                stack.callback(writer.close)
-            writer.write(requests[len(found)])
-            try:
-                status, is_kept = await answer_to(reader)
-                found.append(status)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                assert is_used  # it may close the connection after an answer to a body it has not read
-                is_kept = False
-    return found
 
 
 async def shout(port: int, given: bytes) -> list[int]:
@@ -654,27 +524,23 @@ async def shout(port: int, given: bytes) -> list[int]:
 
 
 @pytest.mark.timing
-def test_thousands_of_invalid_requests_are_answered(service: Running) -> None:
+def test_a_thousand_requests_that_are_nearly_http_do_no_harm(service: Running) -> None:
+    """What is in them is tested where no server is needed: `tests/serving/test_app.py`."""
     rng, workers = random.Random(5), service.workers()
-    odd = [[wild_request(rng) for _ in range(10)] for _ in range(240)]
-    broken = [broken_request(rng) for _ in range(600)]
 
-    async def send(talk: Callable[[int, Any], Awaitable[list[int]]], given: Sequence[Any]) -> Counter[int]:
+    async def work() -> Counter[int]:
         gate = asyncio.Semaphore(16)
 
-        async def one(part: Any) -> list[int]:
+        async def one(given: bytes) -> list[int]:
             async with gate:
-                return await talk(service.port, part)
+                return await shout(service.port, given)
 
-        return Counter(itertools.chain.from_iterable(await asyncio.gather(*map(one, given))))
+        told = await asyncio.gather(*(one(nearly_http(rng)) for _ in range(1000)))
+        return Counter(itertools.chain.from_iterable(told))
 
-    answered = asyncio.run(send(converse, odd))
-    assert answered.total() == 2400
+    answered = asyncio.run(work())
     assert set(answered) >= {200, 400, 404, 405}
     assert max(answered) < 500, answered
-    guessed = asyncio.run(send(shout, broken))
-    assert max(guessed) < 500, guessed
-    print(answered, guessed)
     assert service.health() == "ok"
     assert service.workers() == workers
     assert service.next(1).status == 200
@@ -836,9 +702,9 @@ def test_no_request_fails_while_redis_dies_and_returns_empty(hasty_replicas: Rep
         for replica in (replicas.one, replicas.two):
             replica.wait_for_health("degraded")
             assert "does not answer" in replica.ask("GET", "/health").body["problems"][0]
-        traffic.wait_for(500)
+        traffic.wait_for(200)
         replicas.server.start()
-        traffic.wait_for(500)
+        traffic.wait_for(200)
         wait_until(lambda: "holds no release" in str(replicas.one.ask("GET", "/health").body["problems"]), "empty")
         assert replicas.one.version() == served
         replicas.load(f"recommendations={replicas.twins}", "pick=ranked")
@@ -903,8 +769,6 @@ def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path,
         assert len(done.stderr.strip().splitlines()) == 1
         assert list(tmp_path.iterdir()) == []
         words = *server.words, "store.on_failure=embedded"
-        done = serve(tmp_path, *words, "port=0", code=2)
-        assert "name a recommender" in done.stderr
         with serving(tmp_path, *words, f"recommendations={lists.a}") as running:
             assert "warning: Redis at" in running.said()
             running.wait_for_health("degraded")
@@ -913,10 +777,6 @@ def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path,
             serve(tmp_path, "load", *server.words, f"recommendations={lists.b}")
             running.wait_for_health("ok")
             assert (running.next(1).body["track"] - 100) % N in STEPS["b"]
-            running.stop()
-        with serving(tmp_path, *words, f"recommendations={lists.a}", run="again") as again:
-            assert "instead of the recommender named here" in again.said()
-            assert (again.next(1).body["track"] - 100) % N in STEPS["b"]  # what was loaded is for all
 
 
 # nginx
@@ -954,14 +814,14 @@ def test_nginx_skips_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> 
             assert (large.status, large.headers["content-type"]) == (413, "application/json")
             assert ask(port, "POST", "/next/1", {"track": 4711, "time": 1.0}).body["reason"].startswith("track 4711")
             with crowd(port, first_user=10) as traffic:
-                traffic.wait_for(500)
+                traffic.wait_for(200)
                 one.process.send_signal(signal.SIGSTOP)  # so that it starts no other worker
                 for process in [*one.workers(), one.process.pid]:
                     os.kill(process, signal.SIGKILL)
                 one.process.wait()
-                traffic.wait_for(500)
+                traffic.wait_for(200)
                 again = stack.enter_context(serving(tmp_path, *server.words, f"port={one.port}", run="again"))
-                wait_until(lambda: again.num_whole_lines() > 100, "the replica is asked again")
+                wait_until(lambda: again.num_whole_lines() > 20, "the replica is asked again")
         finally:
             front.send_signal(signal.SIGTERM)
             front.wait(PATIENCE_S)

@@ -33,14 +33,14 @@ def test_bodies_of_the_room_that_never_end_do_not_hold_their_connections(tmp_pat
         assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 408"}
 
 
-@pytest.mark.parametrize(("workers", "room"), [(1, False), (2, True)])
-def test_a_service_stops_by_itself_whatever_clients_have_not_finished(tmp_path: Path, workers: int, room: bool) -> None:
-    words = "recommendations=random", f"workers={workers}"
-    with serving(tmp_path, *words) as running, sent(running.port, HALVES * 8) as connections:
+def test_a_service_stops_by_itself_whatever_clients_have_not_finished(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "recommendations=random", "workers=2") as running,
+        sent(running.port, HALVES * 8) as connections,
+    ):
         for user in range(20):
             assert running.next(user).status == 200
-        if room:
-            assert running.ask("GET", "/room/api/state").status == 200
+        assert running.ask("GET", "/room/api/state").status == 200
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(PATIENCE_S) == 0
         assert "is killed" not in running.said()

@@ -21,8 +21,8 @@ from segue.tracking.store import open_store
 
 def one(number, barrier):
     barrier.wait()
-    experiment = open_store("sqlite:///mlflow.db", "segue")
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    experiment = open_store("sqlite:///deep/mlflow.db", "segue")
+    client = mlflow.MlflowClient("sqlite:///deep/mlflow.db")
     run = client.create_run(experiment, tags={{"number": str(number)}}).info.run_id
     for step in range(10):
         client.log_metric(run, "loss", number + step, step=step)
@@ -47,7 +47,7 @@ def test_four_processes_at_once_on_an_empty_folder_lose_nothing(tmp_path: Path) 
         fork_command("-c", program), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/deep/mlflow.db")
     [experiment] = [one for one in client.search_experiments() if one.name == "segue"]
     runs = {int(run.data.tags["number"]): run for run in client.search_runs([experiment.experiment_id])}
     assert sorted(runs) == list(range(4))
@@ -64,7 +64,7 @@ def tracked(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     import mlflow
 
     cwd = tmp_path_factory.mktemp("tracked")
-    words = "hydra.run.dir=run", "trainer.max_epochs=9", "callbacks.lineage.system_metrics_s=0.1", "refit=none"
+    words = "hydra.run.dir=run", "trainer.max_epochs=3", "callbacks.lineage.system_metrics_s=0.1", "refit=none"
     quick(cwd, ring_logs, *words)
     client = mlflow.MlflowClient(f"sqlite:///{cwd}/mlflow.db")
     return cwd, client.get_run(metrics_of(cwd / "run")["mlflow_run_id"])

@@ -18,7 +18,6 @@ import yaml
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.statistics import ranking
 from segue.training.train import train as verb
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store, write_lines, write_tracks
 from tests.e2e.forks import fork_command, run_forked
@@ -105,16 +104,6 @@ def test_metrics_have_the_designed_names_and_stand_beside_their_floors(ring_run:
     assert metrics["alpha"] == pytest.approx(0.8)
     assert metrics["test/mse"] < metrics["test/mse_mean_floor"] < metrics["test/mse_random_floor"]
     assert metrics["test/recall_at_10"] > 2 * metrics["test/recall_at_10_popular_floor"]
-
-
-def test_the_queries_on_disk_give_the_metrics(ring_run: tuple[Path, str]) -> None:
-    run, _ = ring_run
-    queries, metrics = pd.read_parquet(run / "test_queries.parquet"), metrics_of(run)
-    assert len(queries) == metrics["test/num_queries"]
-    again = ranking.accuracy(queries["rank"].to_numpy())
-    for name in again:
-        assert queries[name].tolist() == again[name].tolist()
-        assert queries[name].mean() == pytest.approx(metrics[f"test/{name}"], rel=1e-5)
 
 
 def test_a_run_prints_its_table_its_folder_and_what_comes_next(ring_run: tuple[Path, str]) -> None:
@@ -281,7 +270,6 @@ BAD_INPUT = [
         "val/loss cannot be computed: this model only ranks; use monitor=ndcg",
     ),
     (["optimizer.lr=-1"], "optimizer.lr must be a number of at least 0, got -1"),
-    (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number of at least 1, got 'many'"),
     (
         ["model.alpha=7.5", "datamodule.path=/nowhere"],
         "model.alpha must be a number of at least 0 and at most 1 or learned, got 7.5",
@@ -289,20 +277,11 @@ BAD_INPUT = [
     (["datamodule.path=/nowhere"], "cannot read /nowhere: no such file or folder; give datamodule.path="),
     (["monitor.metric=val/foo"], "monitor.metric must be one of val/loss, .*got val/foo"),
     (["logger=null"], "logger=null: a config group needs a value; name one of its choices: mlflow, none"),
-    (["+logger=NULL"], "[+]logger=NULL: a config group needs a value; name one of its choices"),
-    (["logger=false"], "logger=false: a config group needs a value; name one of its choices"),
     (["~seed"], "~seed: a config needs seed; without this word it has its usual value"),
-    (["~context"], "~context: a config group needs a value; name one of its choices: gru4rec, last, listener, "),
-    (
-        ["model=gru4rec", "context.encoder=null"],
-        "context.encoder=null is not what gru4rec reads the order with, .* model=convex context=session",
-    ),
     (["counted=none", "counted.max_length=5"], "counted.max_length=5: counted=none has no settings here; leave it out"),
     (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
     (["model.logq=0"], "model.logq=0: model has no logq; it has "),
-    (["loss.logq=0"], "loss.logq=0: loss has no settings here; leave it out"),
     (["+trainer.limit_test_batches=0"], "trainer.limit_test_batches must be a number above 0, got 0; a run is trained"),
-    (["model=rules", "monitor=loss"], "val/loss cannot be computed: this model only ranks; use monitor=ndcg"),
 ]
 
 
@@ -344,9 +323,8 @@ def test_a_broken_log_is_one_line_and_its_lines_are_kept_aside(tmp_path: Path) -
 def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs: Path) -> None:
     run, _ = ring_run
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    for wrong in ([], ["datamodule.path=/nowhere"], ["model.alpha=7"]):
-        done = quick(run.parent, ring_logs, "hydra.run.dir=run", *wrong, code=2)
-        assert "holds a run already" in done.stderr
+    done = quick(run.parent, ring_logs, "hydra.run.dir=run", "model.alpha=7", code=2)
+    assert "holds a run already" in done.stderr
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

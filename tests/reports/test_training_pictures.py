@@ -84,8 +84,8 @@ def test_a_single_pair_has_no_standard_error() -> None:
 
 @pytest.mark.parametrize(
     "predicted",
-    [rng.random(500), np.full(500, 0.3), np.full(1, 0.3), rng.normal(0, 9, 500), np.r_[np.zeros(499), 1e3]],
-    ids=["spread", "constant", "one pair", "beyond 0 and 1", "outlier"],
+    [np.full(1, 0.3), rng.normal(0, 9, 500), np.r_[np.zeros(499), 1e3]],
+    ids=["one pair", "beyond 0 and 1", "outlier"],
 )
 def test_calibration_is_drawn(predicted: np.ndarray) -> None:
     real = rng.random(len(predicted)).astype(np.float32)
@@ -116,21 +116,19 @@ def test_random_candidates_are_all_tracks_but_the_query() -> None:
     assert (drawn != plots.random_candidates(previous, 5, np.random.default_rng(1))).any()
 
 
-few, many = rng.normal(0, 1, 7), rng.normal(0, 1, 5000)
+many = rng.normal(0, 1, 5000)
 flat, nothing = np.full(50, 0.25), np.empty(0)
 
 
 @pytest.mark.parametrize(
     ("liked", "skipped", "random"),
     [
-        (many + 1, many, few),
-        (many, nothing, many),
         (nothing, many, many),
         (nothing, nothing, flat),
         (flat, flat, flat),
         (np.r_[many, np.zeros(90_000)], nothing, many),  # a spike
     ],
-    ids=["all", "no shares", "none liked", "one track after itself", "constant", "spike"],
+    ids=["none liked", "one track after itself", "constant", "spike"],
 )
 def test_scores_are_drawn(liked: np.ndarray, skipped: np.ndarray, random: np.ndarray) -> None:
     check(plots.draw_scores(liked=liked, skipped=skipped, random=random))
@@ -168,12 +166,11 @@ def test_bins_are_named_by_their_plays_with_short_names_if_there_are_many() -> N
 @pytest.mark.parametrize(
     ("plays", "ranks", "num_tracks"),
     [
-        (rng.integers(0, 3000, 4000), rng.integers(1, 900, 4000), 901),
         (np.zeros(3, np.int64), np.array([2, 3, 4]), 9),
         (np.array([1]), np.array([1]), 2),
         (2 ** np.arange(30), np.full(30, 1.5), 10**6),
     ],
-    ids=["usual", "all unseen", "one query of two tracks", "a huge log"],
+    ids=["all unseen", "one query of two tracks", "a huge log"],
 )
 def test_popularity_is_drawn(plays: np.ndarray, ranks: np.ndarray, num_tracks: int) -> None:
     check(plots.draw_popularity(plays=plays, ranks=ranks.astype(np.float64), num_tracks=num_tracks))
@@ -213,18 +210,16 @@ AWKWARD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("num_artists", [1, 2, 22, 3000])
+@pytest.mark.parametrize("num_artists", [1, 22])
 def test_artists_are_drawn_whatever_their_names(num_artists: int) -> None:
     names = np.array((AWKWARD * (num_artists // len(AWKWARD) + 1))[:num_artists], object)
     vectors = rng.normal(size=(num_artists, 6)).astype(np.float32)
     check(plots.draw_artists(vectors=vectors, plays=rng.integers(0, 99, num_artists), names=names, what="Vectors"))
 
 
-@pytest.mark.parametrize("plays", [0, 5])
-def test_artists_with_equal_vectors_are_drawn(plays: int) -> None:
+def test_artists_with_equal_vectors_that_nobody_plays_are_drawn() -> None:
     names = np.array([f"Artist {nth}" for nth in range(40)], object)
-    everyone = np.full(40, plays)
-    check(plots.draw_artists(vectors=np.ones((40, 3)), plays=everyone, names=names, what="Vectors"))
+    check(plots.draw_artists(vectors=np.ones((40, 3)), plays=np.zeros(40, int), names=names, what="Vectors"))
 
 
 def test_letters_that_only_another_font_has_are_drawn_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,17 +274,15 @@ def test_the_first_of_the_best_epochs_is_marked() -> None:
 @pytest.mark.parametrize(
     "curve",
     [
-        epochs(0.5),
         epochs(*np.linspace(0, 1, 200)),
         epochs(0.1, float("nan"), 0.3),
         [{"epoch": 0.0}],
         [{"epoch": 7.0, "train/loss": 1.0}, {"epoch": 9.0, "val/mrr": 1.0}],
     ],
-    ids=["one", "many", "a gap", "nothing known", "parts"],
+    ids=["many", "a gap", "nothing known", "parts"],
 )
-@pytest.mark.parametrize("monitor", ["val/mrr", "val/loss"])
-def test_the_learning_curve_is_drawn(curve: list[dict[str, float]], monitor: str) -> None:
-    check(plots.draw_learning_curve(curve, monitor=monitor, mode="max"))
+def test_the_learning_curve_is_drawn(curve: list[dict[str, float]]) -> None:
+    check(plots.draw_learning_curve(curve, monitor="val/mrr", mode="max"))
 
 
 def test_the_same_numbers_give_the_same_file() -> None:

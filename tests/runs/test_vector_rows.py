@@ -15,9 +15,9 @@ from tests.exported import ExportedRun, K, assert_are_the_lists, exported_run
 from tests.odd_ids import with_texts
 
 
-@pytest.fixture(params=["convex", "contextual"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> ExportedRun:
-    made = exported_run(tmp_path, model=request.param, context="session")
+@pytest.fixture
+def run(tmp_path: Path) -> ExportedRun:
+    made = exported_run(tmp_path, model="convex", context="session")
     write_vector_rows(made.vectors, made.catalog, tmp_path / "rows")
     return made
 

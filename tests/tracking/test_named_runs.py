@@ -9,7 +9,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
-from segue.runs.folder import RunRecord, digest
+from segue.runs.folder import RunRecord
 from segue.runs.resume import config_digest
 from segue.tracking.named_runs import NamedRun, find_run, folder_of, join_sweep, same_runs
 from segue.tracking.store import client_of, open_store
@@ -110,7 +110,7 @@ def config_of(uri: str, experiment: str) -> DictConfig:
     )
 
 
-def track(config: DictConfig, folder: Path, *, status: str, layout: bool = True, **tags: str) -> str:
+def track(config: DictConfig, folder: Path, *, status: str, **tags: str) -> str:
     client = mlflow.MlflowClient(config.logger.tracking_uri)
     experiment = open_store(config.logger.tracking_uri, config.logger.experiment_name)
     named = {"config_digest": config_digest(config), "data_digest": "d0", "run_dir": str(folder), **tags}
@@ -118,12 +118,7 @@ def track(config: DictConfig, folder: Path, *, status: str, layout: bool = True,
     client.log_metric(run_id, "val/loss", 0.25)
     client.set_terminated(run_id, status)
     folder.mkdir()
-    record = RunRecord(overrides=[], mlflow_run_id=run_id, data_digest="d0", began_in="/")
-    record.write(folder)
-    if not layout:
-        plain: dict[str, Any] = json.loads((folder / "run.json").read_text())
-        del plain["layout"]
-        (folder / "run.json").write_text(json.dumps(plain))
+    RunRecord(overrides=[], mlflow_run_id=run_id, data_digest="d0", began_in="/").write(folder)
     return run_id
 
 
@@ -136,14 +131,6 @@ def test_runs_of_the_same_config_and_data_are_found_newest_first(store: str, tmp
     found = same_runs(config, "d0")
     assert [(run.run_id, run.value) for run in found] == [(killed, None), (stopped, None), (finished, 0.25)]
     assert folder_of(killed, store) == tmp_path / "killed"
-
-
-def test_a_run_from_before_settings_were_renamed_is_not_the_same(store: str, tmp_path: Path) -> None:
-    config = config_of(store, "old")
-    plain = {"logger": {}, "monitor": {"metric": "val/loss"}, "seed": 1}
-    track(config, tmp_path / "finished", status="FINISHED", layout=False, config_digest=digest(plain))
-    track(config, tmp_path / "killed", status="RUNNING", layout=False)  # even if its digest were the same
-    assert same_runs(config, "d0") == []
 
 
 def test_a_folder_that_is_not_here_is_refused(store: str, tmp_path: Path) -> None:

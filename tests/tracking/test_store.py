@@ -7,15 +7,6 @@ from segue.tracking.store import open_store, runs_page
 from tests.conftest import new_store
 
 
-def test_a_store_can_be_opened_again_and_again(tmp_path: Path) -> None:
-    import mlflow
-
-    uri = f"sqlite:///{tmp_path}/deep/mlflow.db"
-    for _ in range(2):
-        open_store(uri, "segue")
-    assert mlflow.MlflowClient(uri).get_experiment_by_name("segue") is not None
-
-
 def test_an_experiment_is_one_of_model_training_unless_somebody_chose_another_kind(tmp_path: Path) -> None:
     import mlflow
 

@@ -218,11 +218,6 @@ def test_new_tracks_of_a_head_with_attributes_have_the_vectors_of_their_values(t
     given.datamodule.attributes.tags = {"kind": "values", "column": "meta.tags"}  # most_shared=0.5 is for training
     OmegaConf.save(given, run / "config.yaml")
     assert add_tracks(again, [])["num_unknown"] == 0
-    again.run_dir = str(tmp_path / "third")
-    with_tags(catalogue, [None] * (NUM + 4))
-    write_lines(catalogue, ({**json.loads(line), "meta": None} for line in catalogue.read_text().splitlines()))
-    with pytest.raises(InputError, match=r"gives no track the attribute tags"):
-        add_tracks(again, [])
 
 
 def read_catalog_of(run: Path) -> Catalog:

@@ -235,7 +235,5 @@ def test_a_run_uses_what_was_chosen_and_a_resumed_one_does_not_choose_again(tabl
 
 def test_it_is_refused_where_nothing_can_be_chosen(table: Path, tmp_path: Path) -> None:
     words = [*words_of(table), "logger=none", f"hydra.run.dir={tmp_path}/a", f"hydra.sweep.dir={tmp_path}/b"]
-    with pytest.raises(InputError, match="recipe=auto compares recipes in one process; with trainer=ddp name one"):
-        train.call([*words, "trainer=ddp"])
     with pytest.raises(InputError, match="recipe=auto chooses the recipe of one run, and a search"):
         train.call(["-m", "search=optuna", *words])

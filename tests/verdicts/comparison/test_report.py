@@ -61,14 +61,6 @@ def test_the_files_are_written(three: Comparison, tmp_path: Path) -> None:
     assert (tmp_path / "new" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_same_runs_in_another_order_give_the_same_bytes(tmp_path: Path) -> None:
-    runs = setups_with_curves(3, 2)
-    for folder, own in (("a", runs), ("b", runs[::-1])):
-        write_report(compared(own), tmp_path / folder, PROVENANCE)
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-
-
 def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
 
