@@ -16,7 +16,7 @@ from segue.errors import InputError
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.kernels import Heard, weighted_sums
 from segue.models.order import Encoder, prefixes_of
-from segue.models.repeats import Repeats, as_number
+from segue.models.repeats import Repeats
 from segue.picking.session_query import age_weight, length_factor, share_weight
 from segue.runs.session_vectors import MAX_LENGTH, OrderPart
 from segue.settings import Setting, settings
@@ -90,11 +90,11 @@ class LastTrack(Context):
 class Session(Context):
     """The session so far: the query vector of a history is a weighted sum of the query vectors of its tracks.
 
-    `picking/session_query.py` has the formula. Decay and earlier are one number for each part of the query vector, such
-    as tracks and artists: the artist of the newest track may say more than all artists before it. The weight of a track
-    that was skipped may be negative. A part of unit length is divided by its length to the power of `normalise`: 0 is
-    the plain sum, whose scores grow with the session, 1 the direction alone. Numbers outside the parts, such as the
-    constant of an item bias, are those of the newest track.
+    `picking/session_query.py` has the formula. What is learned is one number for each part of the query vector, such as
+    tracks and artists, and decay may be given for each: the artist of the newest track may say more than all artists
+    before it. The weight of a track that was skipped may be negative. A part of unit length is divided by its length to
+    the power of `normalise`: 0 is the plain sum, whose scores grow with the session, 1 the direction alone. Numbers
+    outside the parts, such as the constant of an item bias, are those of the newest track.
 
     An `encoder` makes it a model of the order (`context=gru4rec`, `context=sasrec`): it reads the tracks, each
     multiplied by its weight by the share played, and what it has read is added to the sum.
@@ -127,10 +127,7 @@ class Session(Context):
                 "factor for each track further back: one, or by part, with `others` for all others", least=0, most=1
             ),
         ],
-        earlier: Annotated[
-            _Number | Mapping[str, _Number],
-            Setting("factor for all tracks but the newest, as `decay`; 1 for parts that are left out", least=0),
-        ] = 1.0,
+        earlier: Annotated[_Number, Setting("factor for all tracks but the newest", least=0)] = 1.0,
         skipped: Annotated[_Number, Setting("weight of a track of which nothing was played", least=-1, most=1)],
         normalise: Annotated[_Number, Setting("power of the length that the sum is divided by", least=0, most=1)],
         trains_on: Annotated[
@@ -142,19 +139,16 @@ class Session(Context):
     ) -> None:
         super().__init__()
         self.max_length = max_length
-        self._decay, self._earlier = _by_part("decay", decay, parts), _by_part("earlier", earlier, parts, 1.0)
+        self._decay = _decays(decay, parts)
+        self._earlier: dict[str, Any] = dict.fromkeys(parts, earlier)
         self._power: dict[str, Any] = dict.fromkeys(parts, normalise)
         given = {"decay": self._decay, "earlier": self._earlier, "skipped": {"": skipped}, "normalise": self._power}
-        learned = [name for name, values in given.items() if "learned" in values.values()]
+        learned = [f"{name}=learned" for name, values in given.items() if "learned" in values.values()]
+        learned += ["encoder"] * (encoder is not None)
         if learned and not (learns and trains_on == "session"):
             raise InputError(
-                f"context.{learned[0]}=learned needs gradient descent on sessions, which baselines have not, and "
-                "context.trains_on=last has not; give a number, or use context.trains_on=session with a head"
-            )
-        if encoder is not None and not (learns and trains_on == "session"):
-            raise InputError(
-                "context.encoder learns the order of sessions by gradient descent, which baselines have not, and "
-                "context.trains_on=last has not; use context=session, or context.trains_on=session with a head"
+                f"context.{learned[0]} needs gradient descent on sessions, which baselines have not, and "
+                "context.trains_on=last has not; leave it out, or use context.trains_on=session with a head"
             )
         self.encoder = None if encoder is None else encoder(width, max_length)
         self.decay_logit = _learned(self._decay, math.log(FIRST_DECAY / (1 - FIRST_DECAY)))
@@ -282,30 +276,28 @@ class Session(Context):
         queries = self.queries(scorer, batch.previous, batch.history, batch.history_share)
         return torch.as_tensor(torch.linalg.vecdot(queries.vectors, scorer.item(batch.following)))  # a query each
 
+    @torch.no_grad()
     def logged(self) -> Mapping[str, float]:
         """Report what weighs the tracks and the numbers of `repeats`."""
         return {
-            **{f"decay_{part}": as_number(self.decay(part)) for part in self._decay},
-            **{f"earlier_{part}": as_number(self.earlier(part)) for part in self.log_earlier},
-            **{f"normalise_{part}": as_number(self.power(part)) for part in self.power_logit},
-            **({} if self.skipped_atanh is None else {"skipped": as_number(self.skipped())}),
+            **{f"decay_{part}": float(self.decay(part)) for part in self._decay},
+            **{f"earlier_{part}": float(self.earlier(part)) for part in self.log_earlier},
+            **{f"normalise_{part}": float(self.power(part)) for part in self.power_logit},
+            **({} if self.skipped_atanh is None else {"skipped": float(self.skipped())}),
             **self.repeats.logged(),
         }
 
 
-def _by_part(name: str, value: Any, parts: Sequence[str], otherwise: float | None = None) -> dict[str, Any]:
-    """A setting by part; `others` is that of all parts without one of their own."""
-    if not isinstance(value, Mapping):
-        return dict.fromkeys(parts, value)
-    if unknown := [part for part in value if part not in (*parts, *_USUAL, OTHERS)]:
+def _decays(given: Any, parts: Sequence[str]) -> dict[str, Any]:
+    """The decay of each part; `others` is that of all parts without one of their own."""
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(parts, given)
+    found = {part: given.get(part, given.get(OTHERS)) for part in parts}
+    unknown = [part for part in given if part not in (*parts, *_USUAL, OTHERS)]
+    if wrong := [*unknown, *(part for part in parts if found[part] is None)]:
         raise InputError(
-            f"context.{name} has a value for {unknown[0]}, which is no part of this model; its parts are "
-            f"{', '.join(parts)}, and {OTHERS} means all that are not named"
-        )
-    found = {part: value.get(part, value.get(OTHERS, otherwise)) for part in parts}
-    if missing := [part for part in parts if found[part] is None]:
-        raise InputError(
-            f"context.{name} has no value for {missing[0]}; give one for each of {', '.join(parts)}, or for {OTHERS}"
+            f"context.decay must have a value for each of {', '.join(parts)}, or for {OTHERS}, which means all that "
+            f"are not named, and for nothing else; see {wrong[0]}"
         )
     return found
 

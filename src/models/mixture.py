@@ -65,8 +65,6 @@ class Members:
                 f"model.models must give two finished runs or more, each with a name, got {models}; such as "
                 "'model.models={convex: outputs/convex, vstan: outputs/vstan}'"
             )
-        if of_mlflow := [name for name, folder in models.items() if str(folder).startswith("run:")]:
-            raise InputError(f"model.models.{of_mlflow[0]}={models[of_mlflow[0]]} is no folder; give the run folder")
         self.folders = {str(name): Path(str(folder)).absolute() for name, folder in models.items()}
         self._vocabulary = vocabulary
 

@@ -360,8 +360,7 @@ class PairRanker(RanksByVectors, LightningModule):
         assert unit is not None, "scores are logarithms of probabilities"
         chosen = np.arange(0, len(following), 1 + len(following) // MOST_FITTED)
         scored = self._scored(histories, following, chosen, part, unit)
-        blocks = ((one.logits, one.histories, one.following) for one in scored)
-        weights, ranked = np.float32(unit) * listener.fit_ranks(blocks), (histories.where(chosen), following[chosen])
+        weights, ranked = np.float32(unit) * listener.fit_ranks(scored), (histories.where(chosen), following[chosen])
         without, listener.weights = self._gain(*ranked), weights
         listener.keep_if_better("ndcg@10", without, self._gain(*ranked), higher=True)
 

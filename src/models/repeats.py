@@ -258,7 +258,7 @@ class Repeats(nn.Module):
             decided: what `decided` returned, or more.
         """
         self.rule, self.within, self.used = decided["rule"], decided["within"], decided["used"]
-        self.compared, self.by_artist = decided["compared"], decided.get("by_artist", False)
+        self.compared, self.by_artist = decided["compared"], decided["by_artist"]
 
     def describe(self) -> str | None:
         """One line about what `auto` chose; None if nothing was chosen."""
@@ -440,12 +440,3 @@ def seldom_repeated(listens: Listens, length: int) -> int:
         if (track[targets - age] == track[targets]).mean() >= SELDOM:
             return age - 1
     return length
-
-
-def as_number(value: Float[Tensor, ""] | float) -> float:
-    """The value of a tensor or a number.
-
-    Args:
-        value: a number that may be learned.
-    """
-    return value if isinstance(value, float) else value.item()

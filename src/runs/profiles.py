@@ -203,11 +203,6 @@ class Profiles:
         listeners, first = np.unique(owner, return_index=True)
         return cls(listeners=listeners, ends=np.append(first[1:], len(owner))[: len(first)], entries=entries)
 
-    @property
-    def owners(self) -> Int64[np.ndarray, "E"]:
-        """Key of the listener of each entry."""
-        return self.listeners.repeat(np.diff(self.ends, prepend=0))
-
     def in_rows(self, catalog: Catalog) -> "Profiles":
         """The same with rows in the place of the keys of tracks; -1 for one that is not in the catalogue."""
         entries = self.entries.copy()
@@ -229,17 +224,6 @@ class Profiles:
         owner = np.arange(len(keys)).repeat(length)
         nth = np.arange(len(owner)) - (length.cumsum() - length).repeat(length)
         return padded(owner, self.entries[ends[place].repeat(length) + nth], len(keys))
-
-    def continued_by(self, later: "Profiles", *, most: int = MOST_TRACKS) -> "Profiles":
-        """The profiles after more plays: those of the same listener and track become one.
-
-        Args:
-            later: profiles of these plays alone.
-            most: entries of a listener, at most.
-        """
-        both, entries = (self, later), np.concatenate([self.entries, later.entries])
-        owner = np.concatenate([one.owners for one in both])
-        return Profiles.of(*joined(owner, entries, most=most))
 
     def num_silent(self, before_ms: int) -> int:
         """How many listeners have played nothing since a time."""

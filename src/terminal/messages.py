@@ -133,11 +133,6 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
     if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
         group = useless[2]
         return f"{useless[1] or ''}{_typed(group)} cannot be chosen{_beside(group)}, which has no {group}; leave it out"
-    if mapping := re.search(r"Error merging override ([\w.]+)=", said):
-        return (
-            f"{_typed(mapping[1])}: {mapping[1]} has keys of its own{_beside(mapping[1])}, which no other value "
-            "replaces; change single keys, or choose a model or a source without them, such as model=convex"
-        )
     if present := re.search(r"Could not append to config. An item is already at '(.+?)'", said):
         return f"{_typed(present[1])}: the config has {present[1]} already; leave out the +"
     missing, node = re.search(r"Could not override '([\w.]+)'", said), getattr(error.__cause__, "parent_node", None)

@@ -10,7 +10,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs import profiles_of_sessions
 from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
 from segue.errors import InputError
-from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events
+from segue.runs.profiles import ENTRY, add_play
 from tests.conftest import build_datamodule
 
 START_S = 1_700_000_000
@@ -50,24 +50,6 @@ def test_profiles_of_a_log_are_what_a_service_would_have_kept(
             fast, own = fast[np.argsort(fast["track"])], own[np.argsort(own["track"])]
             for name in ENTRY.names or ():
                 np.testing.assert_allclose(fast[name], own[name], rtol=1e-4, atol=1e-4)
-
-
-def test_profiles_go_on_with_later_plays() -> None:
-    rng, num = np.random.default_rng(0), 400
-    time = START_S * 1000 + np.sort(rng.integers(0, 80 * DAY_MS, num))
-    columns = rng.integers(0, 3, num), rng.integers(0, 20, num), rng.random(num).astype(np.float32), time
-    whole = Profiles.of(*entries_of_events(*columns))
-    first, later = (Profiles.of(*entries_of_events(*(one[part] for one in columns))) for part in _HALVES)
-    found = first.continued_by(later)
-    keys = np.arange(3)
-    for ours, theirs in zip(found.of_listeners(keys), whole.of_listeners(keys), strict=True):
-        assert np.array_equal(ours["track"], theirs["track"])
-        for name in ENTRY.names or ():
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
-    assert len(first.continued_by(later, most=5).entries) == 15
-
-
-_HALVES = slice(0, 200), slice(200, None)
 
 
 @pytest.mark.parametrize("users", [["7", "8", "9"], ["ann", "bob", "cid"]])

@@ -48,9 +48,7 @@ def scorer() -> CosineMix:
     return scorer
 
 
-def query_by_loops(
-    scorer: CosineMix, decays: dict[str, float], earlier: dict[str, float], skipped: float, power: float
-) -> Tensor:
+def query_by_loops(scorer: CosineMix, decays: dict[str, float], earlier: float, skipped: float, power: float) -> Tensor:
     """The formula of `Session`, pair by pair and track by track."""
     alpha, lines = scorer.logged()["alpha"], []
     for rows, shares in zip(HISTORY.tolist(), SHARE.tolist(), strict=True):
@@ -63,7 +61,7 @@ def query_by_loops(
                 embedding = weights[row if part == "track" else int(VOCABULARY.catalog.artist_of[row])]
                 unit = embedding / max(float(embedding.norm()), 1e-12)
                 played = 1.0 if math.isnan(share) else skipped + (1 - skipped) * share
-                of_age = earlier[part] * decays[part] ** age if age else 1.0
+                of_age = earlier * decays[part] ** age if age else 1.0
                 total = total + of_age * played * length * unit
             size = float(total.norm()) / length
             line.append(total / (size**power if size else 1))
@@ -73,7 +71,7 @@ def query_by_loops(
 
 @pytest.mark.parametrize(("skipped", "power"), [(1.0, 0.0), (-0.5, 0.0), (0.25, 1.0), (1.0, 0.4)])
 def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped: float, power: float) -> None:
-    decays, earlier = {"track": 0.7, "artist": 0.25}, {"track": 0.4, "artist": 1.5}
+    decays, earlier = {"track": 0.7, "artist": 0.25}, 0.4
     context = session(decay=decays, earlier=earlier, skipped=skipped, normalise=power)
     queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
     expected = query_by_loops(scorer, decays, earlier, skipped, power)
@@ -84,9 +82,8 @@ def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped
 
 
 def test_a_number_for_others_is_that_of_the_parts_without_one_of_their_own(scorer: CosineMix) -> None:
-    earlier = {"artist": 0.5, "others": 0.8}
-    context = session(decay={"track": 0.7, "others": 0.25}, earlier=earlier, skipped=1.0, normalise=0.0)
-    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, {"track": 0.8, "artist": 0.5}, 1.0, 0.0)
+    context = session(decay={"track": 0.7, "others": 0.25}, earlier=0.8, skipped=1.0, normalise=0.0)
+    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, 0.8, 1.0, 0.0)
     torch.testing.assert_close(
         context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors, expected, atol=2e-5, rtol=1e-4
     )
@@ -231,10 +228,11 @@ def test_the_rule_is_about_the_newest_tracks_alone(scorer: CosineMix) -> None:
 
 
 def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
-    assert session(decay="learned", earlier={"track": "learned"}).logged() == {
+    assert session(decay="learned", earlier="learned").logged() == {
         "decay_track": pytest.approx(0.8),
         "decay_artist": pytest.approx(0.8),
         "earlier_track": 1.0,
+        "earlier_artist": 1.0,
     }
 
 
@@ -244,20 +242,19 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
         ({"decay": 1.5}, r"context.decay must be a number of at least 0 and at most 1 or learned or a map.*, got 1.5"),
         (
             {"decay": {"track": 0.5}},
-            "context.decay has no value for artist; give one for each of track, artist, or for others",
+            "context.decay must have a value for each of track, artist, or for others.*; see artist",
         ),
         (
             {"decay": {"trak": 0.5, "others": 1.0}},
-            "context.decay has a value for trak, which is no part of this model; its parts are track, artist, and",
+            "context.decay must have a value for each of track, artist, or for others.*; see trak",
         ),
-        ({"earlier": {"tags": 1.0}}, "context.earlier has a value for tags, which is no part of this model; its parts"),
         ({"decay": {"track": 0.5, "artist": 0.5, "others": 7}}, "context.decay must be a number of at least 0 and at"),
         ({"max_length": 0}, "context.max_length must be a whole number of at least 1 .*, got 0; context=last is one"),
         ({"repeats": "once"}, "context.repeats must be one of never, always, auto, got 'once'"),
         ({"decay": "learned", "learns": False}, "context.decay=learned needs gradient descent on sessions, which base"),
         (
             {"trains_on": "last", "skipped": "learned"},
-            "context.skipped=learned needs .*, and context.trains_on=last has not; give a number, or use",
+            "context.skipped=learned needs .*, and context.trains_on=last has not; leave it out, or use",
         ),
     ],
 )

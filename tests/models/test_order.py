@@ -224,8 +224,8 @@ def test_an_encoder_that_a_service_would_not_take_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trains_on": "last"}, "context.encoder learns the order .* context.trains_on=last has not; use context=sess"),
-        ({"learns": False}, "context.encoder learns .* by gradient descent, which baselines have not.*; use context=s"),
+        ({"trains_on": "last"}, "context.encoder needs gradient descent on .* context.trains_on=last has not; leave"),
+        ({"learns": False}, "context.encoder needs gradient descent on sessions, which baselines have not.*; leave"),
         ({"max_length": 0}, "context.max_length must be a whole number of at least 1 .*, got 0; context=last is one"),
         ({"max_length": 1001}, "context.max_length must be a whole number .*at most 1000, got 1001"),
     ],

@@ -291,7 +291,9 @@ def test_scores_that_are_no_probabilities_are_not_boosted() -> None:
 
 def test_where_no_boosts_can_be_fitted_the_second_best_is_taken() -> None:
     repeats = Repeats("never", make_vocabulary(range(NUM)), length=20)
-    repeats.decide({"rule": "never", "within": 20, "used": "boosts", "compared": {"boosts": 0.3, "never": 0.2}})
+    repeats.decide(
+        {"rule": "never", "within": 20, "used": "boosts", "by_artist": False, "compared": {"boosts": 0.3, "never": 0.2}}
+    )
     assert not len(repeats.boosts())
     repeats.leave_out_boosts()
     assert repeats.boosts().tolist() == [-np.inf] * 20

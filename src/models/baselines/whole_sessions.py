@@ -39,6 +39,8 @@ SMALLEST_WEIGHT = 1e-6
 """Smaller weights of the places of a session are left out, so that memory does not grow with its squared length."""
 # Places of a session that are used, the newest ones. A place is an exponent of 2 below; it must stay below 1,023.
 _LONGEST = 1000
+MOST_TRACKS = 20_000
+"""Most tracks in a linear model: the dense inverse takes 12 bytes × the square of this, 4.8 GB."""
 
 
 class SessionCounter(Counter):
@@ -300,18 +302,14 @@ class Slist(SessionCounter):
             float | None, Setting("λ in places, of the tracks of the session so far; null: off", **_OF_DECAY)
         ] = None,
         min_plays: Annotated[int, Setting("tracks with fewer plays in training are not in the model", least=1)] = 1,
-        max_tracks: Annotated[
-            int, Setting("most tracks in the model: the dense inverse takes 12 bytes × the square of this", least=1)
-        ] = 20000,
         artist_weight: _ArtistsWeight = 0.0,
     ) -> None:
         super().__init__(vocabulary, artist_weight)
-        if (num := int((vocabulary.plays >= min_plays).sum())) > max_tracks:
-            enough = int(np.sort(vocabulary.plays)[-max_tracks - 1]) + 1
+        if (num := int((vocabulary.plays >= min_plays).sum())) > MOST_TRACKS:
+            enough = int(np.sort(vocabulary.plays)[-MOST_TRACKS - 1]) + 1
             raise InputError(
                 f"{num:,} tracks have model.min_plays={min_plays} plays or more, and the dense inverse takes at most "
-                f"model.max_tracks={max_tracks:,}; use model.min_plays={enough}, or a larger max_tracks with "
-                f"{12 * num**2 / 1e9:.0f} GB of free memory"
+                f"{MOST_TRACKS:,}; use model.min_plays={enough}"
             )
         self._share, self._self_weight, self._regularization = share, self_weight, regularization
         self._min_plays = min_plays

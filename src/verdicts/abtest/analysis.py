@@ -31,7 +31,7 @@ from segue.verdicts.abtest.metrics import (
 )
 from segue.verdicts.abtest.result import Analysis, Effect
 from segue.verdicts.abtest.settings import POWER, AnalysisSettings
-from segue.verdicts.abtest.slices import changes, compare_unfinished, count_unfinished, slices
+from segue.verdicts.abtest.slices import compare_unfinished, count_unfinished, slices
 from segue.verdicts.abtest.users import Users
 from segue.verdicts.abtest.verdict import verdict
 
@@ -85,7 +85,6 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         },
         slices=slices(users, settings.primary, settings.alpha),
         discovery=compare_known(users.known, users.arms, settings.alpha),
-        changes=changes(users, settings.primary, settings.alpha),
     )
     return replace(analysis, verdicts={arm: verdict(analysis, arm) for arm in treatments})
 

@@ -123,11 +123,6 @@ def _slice_notes(analysis: Analysis) -> list[str]:
     return [
         f"Effects in {unit_of(analysis.settings.primary)}; the days, and the sessions, are a family of tests each, and "
         f"the intervals have Holm's correction. Parts with fewer than {LEAST_USERS} users in an arm are left out.",
-        *(
-            f"{arm}: from the first half of the days to the second half, the effect changes by "
-            f"{one.effect_percent:+.1f} points {bounds(one)} ({p_equals(one.p_value)})."
-            for arm, one in analysis.changes.items()
-        ),
     ]
 
 

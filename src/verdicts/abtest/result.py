@@ -99,8 +99,6 @@ class Analysis:
         exposure_p_value: of the same test of all users in the log, before anything is left out.
         unfinished: the sessions without a `last` of each treatment, compared with those of the control, by its name.
         slices: the effect on the primary metric in parts of the log.
-        changes: that effect in the second half of the days less that in the first half, in percentage points, by the
-            name of the treatment; empty for a log of one day.
         verdicts: one sentence for each treatment, by its name.
         recommenders: what each arm is, by its name; empty for a log, which does not say it.
         discovery: how much of what is played was known before; empty where too few users have an earlier session.
@@ -113,7 +111,6 @@ class Analysis:
     exposure_p_value: float
     unfinished: dict[str, Unfinished]
     slices: list[Comparison]
-    changes: dict[str, PercentDifference]
     discovery: list[Comparison]
     verdicts: dict[str, str] = field(default_factory=dict)
     recommenders: dict[str, str] = field(default_factory=dict)
@@ -183,6 +180,5 @@ class Analysis:
             "effects": [effect.record() for effect in self.effects],
             "slices": [asdict(one) for one in self.slices],
             "discovery": [asdict(one) for one in self.discovery],
-            "changes": {arm: asdict(one) for arm, one in self.changes.items()},
             "settings": asdict(self.settings),
         }

@@ -7,13 +7,12 @@ worse than it is.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
-from segue.statistics.change import change_of_effect
 from segue.statistics.holm import holm, holm_alphas
-from segue.statistics.intervals import GroupSummary, PercentDifference, mean_test, welch
-from segue.verdicts.abtest.metrics import IN_POINTS, Comparison, Pair, difference, metric_values, samples, summary
-from segue.verdicts.abtest.users import Sessions, Users
+from segue.statistics.intervals import GroupSummary, mean_test, welch
+from segue.verdicts.abtest.metrics import Comparison, Pair, difference, samples, summary
+from segue.verdicts.abtest.users import Users
 
 DAY_MS = 86_400_000
 
@@ -34,7 +33,7 @@ def slices(users: Users, metric: str, alpha: float) -> list[Comparison]:
         them. The p-value has Holm's correction, and the interval agrees with it.
     """
     sessions = users.counted
-    day, is_first = _day_of(users, sessions), sessions.is_first
+    day, is_first = (sessions.started_ms - users.first_ms) // DAY_MS, sessions.is_first
     days = {f"day {one + 1}": day == one for one in np.unique(day).tolist()}  # a wrong clock gives days far away
     found = []
     for parts in (days, {"first session of a user": is_first, "later sessions": ~is_first}):
@@ -58,39 +57,6 @@ def _compare(users: Users, metric: str, alpha: float, parts: dict[str, Bool[np.n
         effect = replace(difference(metric, *pair, level), p_value=p_value)
         found.append(Comparison(treatment=arm, metric=metric, part=part, **summary(pair), **vars(effect)))
     return found
-
-
-def changes(users: Users, metric: str, alpha: float) -> dict[str, PercentDifference]:
-    """The effect in the second half of the days less that in the first half, in percentage points.
-
-    Args:
-        users: the users of the experiment.
-        metric: name of the primary metric.
-        alpha: intervals have level 1 − alpha.
-
-    Returns:
-        For each treatment; empty if the log has less than two days, a half has too few users, or the metric is in
-        points.
-    """
-    sessions = users.counted
-    day = _day_of(users, sessions)
-    if not len(day) or day.max() < 1 or metric in IN_POINTS:
-        return {}
-    is_late = day > day.max() / 2
-    halves = (users.of(sessions.where(kept)) for kept in (~is_late, is_late))
-    values = np.stack([half.look_up(users.user_keys, metric_values(half, metric)) for half in halves])
-    found = {}
-    for number, arm in enumerate(users.arms[1:], start=1):
-        groups = [values[:, users.arm_of == own] for own in (0, number)]
-        is_enough = all((~np.isnan(group)).sum(1).min() >= LEAST_USERS for group in groups)
-        if is_enough and np.nanmean(groups[0], axis=1).all():
-            found[arm] = change_of_effect(groups[0], groups[1], alpha)
-    return found
-
-
-def _day_of(users: Users, sessions: Sessions) -> Int64[np.ndarray, "S"]:
-    """Day of each session, counted from the first event of the log."""
-    return (sessions.started_ms - users.first_ms) // DAY_MS
 
 
 @dataclass(frozen=True)

@@ -123,12 +123,6 @@ def doubts(analysis: Analysis) -> list[str]:
             if one.ratio.effect_percent < one.relative.lower_percent
             or one.ratio.effect_percent > one.relative.upper_percent
         ],
-        "change of the effect over time": [
-            f"{arm}: the effect changes by {one.effect_percent:+.1f} points {bounds(one)} from the first half of the "
-            f"days to the second half ({p_equals(one.p_value)}). What it will be later is not known."
-            for arm, one in analysis.changes.items()
-            if one.p_value < analysis.settings.alpha
-        ],
         "guardrails": [
             f"{one.treatment}: guardrail {words(one.metric)} {_FAILED[one.decision]}."
             for one in _guardrails(analysis)
@@ -141,8 +135,6 @@ def doubts(analysis: Analysis) -> list[str]:
         ],
         "length of the log": _length(analysis),
     }
-    if not analysis.changes:
-        del checks["change of the effect over time"]
     clean = ", ".join(name for name, lines in checks.items() if not lines)
     return [
         *(line for lines in checks.values() for line in lines),

@@ -215,7 +215,6 @@ EASE: dict[str, Any] = {
     "place_decay": None,
     "query_decay": None,
     "min_plays": 1,
-    "max_tracks": 100,
     "artist_weight": 0.0,
 }
 SLIST = {
@@ -345,9 +344,9 @@ def test_only_the_largest_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(best.max(1), whole.max(1))
 
 
-def test_too_many_tracks_are_refused_with_a_setting_that_fits() -> None:
+def test_too_many_tracks_are_refused_with_a_setting_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = [[0, 1, 2], [0, 1], [0, 1, 3], [0, 4]]  # 4, 3, 1, 1 and 1 plays
-    message = "5 tracks have model.min_plays=1 .* at most model.max_tracks=2; use model.min_plays=2, or a larger"
-    with pytest.raises(InputError, match=message):
-        linear(sessions, {**EASE, "max_tracks": 2})
-    assert linear(sessions, {**EASE, "max_tracks": 2, "min_plays": 2})._counts.nnz == 2
+    monkeypatch.setattr(whole_sessions, "MOST_TRACKS", 2)
+    with pytest.raises(InputError, match=r"5 tracks have model.min_plays=1 .* at most 2; use model.min_plays=2"):
+        linear(sessions, EASE)
+    assert linear(sessions, {**EASE, "min_plays": 2})._counts.nnz == 2

@@ -79,7 +79,6 @@ def test_a_verdict_without_a_significant_effect_names_the_effect_that_would_be_d
 
 
 def test_a_clean_test_names_the_checks_that_found_nothing() -> None:
-    """Every user has one session on one day, therefore no change over time is looked for."""
     _, clean = doubts(analyse(users(), settings()))
     assert clean == (
         "Checked, and nothing found: split of the users, unfinished sessions, ratio of sums, guardrails, faults of the "
