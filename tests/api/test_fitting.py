@@ -70,11 +70,12 @@ def test_floors_and_rivals_are_lines_with_the_same_queries(rules: segue.Recommen
     assert "<table" in found._repr_html_()
 
 
-def test_rivals_of_a_model_of_the_order_have_the_session_as_their_query(plays: segue.Plays) -> None:
+def test_rivals_of_a_model_of_the_order_have_the_session_as_their_query() -> None:
     once: dict[str, Any] = {**OPTIONS, "trainer__max_epochs": 1, "refit": "none"}
-    model = segue.fit(plays, model="gru4rec", context__encoder__dim=8, **once)
-    found = model.evaluate(plays, rivals=["rules"])
-    alone = segue.fit(plays, model="rules", context="session", refit="none", **BARE)
+    some = segue.read_plays(pd.read_csv(CSV).iloc[:2000])
+    model = segue.fit(some, model="gru4rec", context__encoder__dim=8, **once)
+    found = model.evaluate(some, rivals=["rules"])
+    alone = segue.fit(some, model="rules", context="session", refit="none", **BARE)
     assert found.table.loc["rules", "ndcg_at_10"] == alone.metrics["test/ndcg_at_10"]
 
 
@@ -220,7 +221,7 @@ def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
 
 
 def test_a_model_with_attributes_needs_no_source(tmp_path: Path) -> None:
-    frame = pd.read_csv(CSV).assign(genre=lambda frame: [f"genre {len(name) % 4}" for name in frame.artist])
+    frame = pd.read_csv(CSV).iloc[:2000].assign(genre=lambda frame: [f"genre {len(name) % 4}" for name in frame.artist])
     plays = segue.read_plays(frame, attributes={"genre": {"kind": "value", "column": "genre"}})
     model = segue.fit(plays, model__parts=["track", "genre"], **OPTIONS)
     ids = model.tracks["id"].tolist()
@@ -328,8 +329,9 @@ def test_plays_of_later_days_are_a_test_of_the_model_that_recommends() -> None:
 def test_runs_of_two_days_are_compared_on_the_newest_sessions_of_the_later_one(tmp_path: Path) -> None:
     table = pd.read_csv(CSV).sort_values("played_at")
     how: dict[str, Any] = {"model": "rules", "context": "last", "refit": "none", **BARE}
-    served = segue.fit(table.iloc[:6000], folder=tmp_path / "served", **how)
-    table.loc[table.index[6000::40], "song"] = "A new song"
+    table = table.iloc[:3000]
+    served = segue.fit(table.iloc[:2000], folder=tmp_path / "served", **how)
+    table.loc[table.index[2000::40], "song"] = "A new song"
     table.to_csv(tmp_path / "plays.csv", index=False)
     new = segue.fit(tmp_path / "plays.csv", **how)
     found, queries = new.gain_over(segue.load(tmp_path / "served")), new.evaluate(tmp_path / "plays.csv").queries
@@ -342,7 +344,7 @@ def test_runs_of_two_days_are_compared_on_the_newest_sessions_of_the_later_one(t
     assert found.difference == pytest.approx(expected / len(queries))
     assert found.lower < found.difference < found.upper
     with pytest.raises(segue.InputError, match="the table must be the plays of the fit, whose newest sessions test"):
-        new.gain_over(served, table.iloc[:6000])
+        new.gain_over(served, table.iloc[:2000])
     other_ids = replace(known.catalog, track_ids=np.arange(len(known.catalog)))
     served.__dict__["_evaluated"] = replace(known, catalog=other_ids)
     with pytest.raises(segue.InputError, match="the other run knows too few of these tracks"):
@@ -395,11 +397,12 @@ def test_it_writes_nothing_where_nothing_was_named(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_folder_is_gone_is_evaluated_by_the_model_that_was_tested(
-    plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     quick: dict[str, Any] = {"recipe": "playlists", "trainer__max_epochs": 1, "callbacks__plots": None}
+    plays = segue.read_plays(pd.read_csv(CSV).iloc[:2000])
     tracked = segue.fit(plays, folder=tmp_path / "run", logger="mlflow", **quick)
     run = json.loads((tmp_path / "run/run.json").read_text())["mlflow_run_id"]
     known, first = tracked.evaluate(plays).metrics["ndcg_at_10"], tracked.tracks["id"][0]

@@ -268,7 +268,7 @@ class Crowd:
 
 @contextmanager
 def crowd(
-    *ports: int, connections: int = 8, first_user: int = 1, tracks: range = range(100, 160), pause_s: float = 0.002
+    *ports: int, connections: int = 8, first_user: int = 1, tracks: range = range(100, 160), pause_s: float = 0.01
 ) -> Iterator[Crowd]:
     """Listeners, a connection each, who ask until the block is left; what is then in flight is waited for.
 

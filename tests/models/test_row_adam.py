@@ -146,29 +146,6 @@ def test_a_step_keeps_the_determinism_setting_and_gives_the_same_weights(mode: s
     assert all(torch.equal(ended[name], expected[name]) for name in ended)
 
 
-def test_training_ends_with_the_loss_of_adam_within_the_variation_of_seeds(
-    datamodule_of: Callable[..., PairDataModule], ring_logs: Path
-) -> None:
-    ends: dict[str, list[float]] = {"row_adam": [], "adam": []}
-    for seed in (1, 2, 3):
-        datamodule = datamodule_of(ring_logs, seed=seed, batch_size=128)
-        datamodule.setup()
-        for name, optimizer in (("row_adam", ROW_ADAM), ("adam", partial(torch.optim.Adam, lr=0.02))):
-            torch.manual_seed(seed)
-            model = PairRanker(
-                vocabulary=datamodule.vocabulary,
-                scorer=SCORERS["convex"],
-                loss=LOSSES["bce"],
-                context=LAST_TRACK,
-                optimizer=optimizer,
-                scheduler=None,
-                monitor="val/loss",
-            )
-            ends[name].append(float(fitted(model, datamodule).callback_metrics["val/loss"]))
-    row_adam, adam = (torch.tensor(values) for values in ends.values())
-    assert row_adam.mean() < adam.mean() + 2 * torch.maximum(adam.std(), row_adam.std())
-
-
 def fitted(model: PairRanker, datamodule: PairDataModule, **settings: Any) -> Trainer:
     quiet: dict[str, Any] = {
         "logger": False,
