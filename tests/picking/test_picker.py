@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from segue.picking import picker as picker_module
-from segue.picking.picker import NUM_POPULAR, TRIES, ArtistTracks, Picked, Picker
+from segue.picking.picker import NUM_POPULAR, TRIES, ArtistTracks, Picked, Picker, _coin
 from segue.picking.places import Weighted
 
 SURE = 1e-4
@@ -302,3 +302,11 @@ def test_only_lists_have_fallbacks_and_a_policy_is_none_of_its_own() -> None:
     assert (sources["popular"], sources["random"]) == (("popular", "random"), ("random",))
     assert replace(SESSION.picker(), fallback="random").sources == ("list", "random")
     assert (TRIES, NUM_POPULAR) == (20, 100)
+
+
+def test_a_coin_is_fair_at_its_ends() -> None:
+    draws = np.array([0.0, 0.25, np.nextafter(1.0, 0.0)])
+    for share in np.linspace(0, 0.99, 100).tolist():
+        is_below, rest = _coin(draws, share)
+        assert is_below.tolist() == [draw < share for draw in draws.tolist()]
+        assert ((rest >= 0) & (rest < 1)).all()

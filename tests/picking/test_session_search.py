@@ -205,6 +205,22 @@ def test_known_tracks_that_come_after_all_others_keep_their_order(gap: float | N
     assert last == usual
 
 
+def test_listeners_without_a_past_are_searched_as_sessions_alone_beside_others() -> None:
+    search, rows = of_listener(share=5), np.array([[4, 1], [4, 1], [3, 0]])
+    shares, nobody = np.ones((3, 2), np.float32), np.zeros((1, 4), ENTRY)
+    first = KNOWN[:, [3, 0, 1, 2]].copy()
+    first["track"][0, 1] = 0  # a past of row 0 alone
+    first[0, 2:] = nobody[0, 2:]
+    past, now_ms = past_of(np.concatenate([KNOWN, nobody, first]), rows), np.full(3, 3 * DAY_MS)
+    found = search.best(rows, shares, 4, past, now_ms)
+    for line in (0, 2):
+        one = slice(line, line + 1)
+        alone = search.best(rows[one], shares[one], 4, past.part(np.arange(3) == line), now_ms[one])
+        assert found[line, : alone.shape[1]].tolist() == alone[0].tolist()
+    assert found[1].tolist() == search.best(rows[1:2], shares[1:2], 4)[0].tolist()
+    assert found[0].tolist() != found[1].tolist()
+
+
 @pytest.mark.parametrize("artist_gap", [0, 5])
 def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artist_gap: int) -> None:
     """The first one's newest track; the second one knows no other than the two newest, and nobody has played."""
