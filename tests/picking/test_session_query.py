@@ -19,7 +19,7 @@ from segue.models.retrieval.ranks import boost_heard
 from segue.picking.session_query import SessionQuery, age_weight, share_weight
 from segue.picking.session_search import best, inner_products
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
-from tests.conftest import make_catalog, make_vectors, make_vocabulary
+from tests.conftest import make_catalog, make_order, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
 NUM = 9
@@ -165,6 +165,21 @@ def test_the_products_of_each_track_and_part_add_up_to_the_score() -> None:
         assert products[part].tolist() == pytest.approx(expected)
     assert weights[1].tolist() == pytest.approx([-0.3 + 1.3 * 0.2, 0, 0.8 * (-0.3 + 1.3 * 0.7)])
     assert rest == pytest.approx(vectors.queries[3, 5] * vectors.items[4, 5])
+
+
+def test_what_the_order_adds_is_explained_by_what_it_would_add_without_each_track() -> None:
+    ordered = made(orders=(make_order(5),))
+    rows, shares = np.array([3, 5, 6]), np.array([0.2, np.nan, 1.0], np.float32)
+
+    def added(kept: list[int]) -> float:
+        """Of the session without the other tracks, by the queries with the order and without it."""
+        of = rows[kept][None], shares[kept][None]
+        return float((SessionQuery(ordered).of(*of) - SessionQuery(made()).of(*of))[0] @ ordered.items[4])
+
+    whole, each = SessionQuery(ordered).order(rows, shares, 4)
+    assert whole == pytest.approx(added([0, 1, 2]), abs=1e-5)
+    assert each.tolist() == pytest.approx([whole - added([*{0, 1, 2} - {one}]) for one in range(3)], abs=1e-5)
+    assert len(set(each.tolist())) == 3
 
 
 @pytest.mark.parametrize(("boosts", "added"), [([0.5, 0.25, 2.0, 7.0], 2.0), ([0.5, 0.25], 0.0), ([-np.inf] * 3, 0.0)])
