@@ -4,12 +4,13 @@ V sessions, E listens, U listeners, N tracks.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd  # noqa: F401 - pyarrow imports it at its first array, while the first day is written
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float64, Int, Int64, Integer, Shaped, UInt8
@@ -24,7 +25,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 """Milliseconds of a day."""
 
 _CHUNK = 100_000  # events that are encoded by a thread
-_CHUNKS_TOGETHER = 8  # which are in memory at the same time
+_CHUNKS_TOGETHER = 4  # as many are encoded while as many are written
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,8 +144,11 @@ def write_events(events: Events, world: World, experiments: Sequence[str], path:
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file, ThreadPoolExecutor() as threads:
-            for start in range(0, len(chunks), _CHUNKS_TOGETHER):
-                file.writelines(threads.map(encode, chunks[start : start + _CHUNKS_TOGETHER]))
+            encoded: Iterator[pa.Buffer] = iter(())
+            for start in range(0, len(chunks) + _CHUNKS_TOGETHER, _CHUNKS_TOGETHER):
+                following = threads.map(encode, chunks[start : start + _CHUNKS_TOGETHER])  # while others are written
+                file.writelines(encoded)
+                encoded = following
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
