@@ -25,7 +25,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 """Milliseconds of a day."""
 
 _CHUNK = 100_000  # events that are encoded by a thread
-_CHUNKS_TOGETHER = 4  # as many are encoded while as many are written
+_CHUNKS_TOGETHER = 2  # as many are encoded, by a thread each, while as many are written
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,7 +143,7 @@ def write_events(events: Events, world: World, experiments: Sequence[str], path:
         return _encode(part, *ids, experiments, release)
 
     def write(partial: Path) -> None:
-        with partial.open("wb") as file, ThreadPoolExecutor() as threads:
+        with partial.open("wb") as file, ThreadPoolExecutor(_CHUNKS_TOGETHER) as threads:
             encoded: Iterator[pa.Buffer] = iter(())
             for start in range(0, len(chunks) + _CHUNKS_TOGETHER, _CHUNKS_TOGETHER):
                 following = threads.map(encode, chunks[start : start + _CHUNKS_TOGETHER])  # while others are written
@@ -169,6 +169,9 @@ def _encode(
     is_next, known = events.following >= 0, pa.array(events.propensities).dictionary_encode()
     texts = ["null" if np.isnan(value) else str(value) for value in known.dictionary.to_pylist()]
     ends = ["}\n", *(f', "propensity": {text}, "release": {json.dumps(release)}}}\n' for text in texts)]
+    kinds = events.arms * len(ends) + np.where(is_next, known.indices.to_numpy() + 1, 0)
+    is_used = np.bincount(kinds) > 0  # few are: each of these ends is made once
+    pairs = (divmod(kind, len(ends)) for kind in np.flatnonzero(is_used).tolist())
     lines = pc.binary_join_element_wise(
         _take(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),
         _json_of(events.timestamps),
@@ -181,8 +184,7 @@ def _encode(
             events.shares,
         ),
         tracks.take(pa.array(events.following, mask=~is_next)).fill_null("null"),
-        _take([f', "experiments": {experiment}' for experiment in experiments], events.arms),
-        _take(ends, np.where(is_next, known.indices.to_numpy() + 1, 0)),
+        _take([f', "experiments": {experiments[arm]}{ends[end]}' for arm, end in pairs], (is_used.cumsum() - 1)[kinds]),
         "",  # the separator
     )
     return lines.buffers()[2]  # all lines, concatenated
