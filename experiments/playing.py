@@ -19,11 +19,11 @@ from hydra.utils import instantiate
 
 from experiments import studying
 from experiments.studying import SMALL_WORLD, Study, append_rows, composed, read_rows, sized
+from segue.reports.progress import progress
 from segue.simulation.listening import Heard, ListeningTest
 from segue.simulation.policies import Lists
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.progress import progress
 
 QUICK = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null",

@@ -24,11 +24,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from segue.atomic import write_record, write_whole
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_whole
 from segue.runs.provenance import ROOT, changed_files, git_state, provenance
-from segue.terminal.hydra_parts import know_defaults
-from segue.terminal.messages import show_error
+from segue.verbs.terminal.hydra_parts import know_defaults
+from segue.verbs.terminal.messages import show_error
 
 Size = TypeVar("Size")
 SMALL_WORLD = ("world=small", "world.num_tracks=800", "world.num_listeners=300")

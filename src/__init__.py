@@ -13,17 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segue.api.experiments import ABTest, ModelComparison, Simulation, abtest, compare, simulate
-    from segue.api.fitting import Evaluation, Recommender, fit, load
-    from segue.api.plays import Description, Plays, read_plays
     from segue.errors import InputError
+    from segue.verbs.api.experiments import ABTest, ModelComparison, Simulation, abtest, compare, simulate
+    from segue.verbs.api.fitting import Evaluation, Recommender, fit, load
+    from segue.verbs.api.plays import Description, Plays, read_plays
 
 __version__: str
 
 _HOME = {
-    "segue.api.plays": ("Description", "Plays", "read_plays"),
-    "segue.api.fitting": ("Evaluation", "Recommender", "fit", "load"),
-    "segue.api.experiments": ("ABTest", "ModelComparison", "Simulation", "abtest", "compare", "simulate"),
+    "segue.verbs.api.plays": ("Description", "Plays", "read_plays"),
+    "segue.verbs.api.fitting": ("Evaluation", "Recommender", "fit", "load"),
+    "segue.verbs.api.experiments": ("ABTest", "ModelComparison", "Simulation", "abtest", "compare", "simulate"),
     "segue.errors": ("InputError",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

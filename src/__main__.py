@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from segue.errors import InputError
 from segue.runs.provenance import CONF, VERBS, as_called, command_line, running, segue_version
-from segue.terminal.messages import show_error
-from segue.terminal.words import refuse_unknown_command
+from segue.verbs.terminal.messages import show_error
+from segue.verbs.terminal.words import refuse_unknown_command
 
 _USAGE = """\
 usage: segue <command> [name=value ...]
@@ -48,7 +48,7 @@ def usage() -> str:
 
 
 def _call(verb: str, words: list[str]) -> None:
-    module = import_module("segue.training.train" if verb == "train" else f"segue.verbs.{verb}")
+    module = import_module(f"segue.verbs.{verb}")
     with running([f"segue {verb}", *words]):
         getattr(module, verb)()
 

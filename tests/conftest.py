@@ -33,7 +33,7 @@ from segue.runs.libraries import line_of_import
 from segue.runs.session_vectors import OrderPart, SessionVectors
 from segue.settings import with_defaults
 from segue.simulation.world import Taste, World, generate
-from segue.terminal import hydra_parts
+from segue.verbs.terminal import hydra_parts
 
 if TYPE_CHECKING:  # torch and Lightning come with it, which the process that only hands out tests does not need
     from segue.datamodules.pair_datamodule import PairDataModule
@@ -88,7 +88,7 @@ def no_store_is_left_behind() -> Iterator[None]:
 @cache
 def _empty_store() -> Path:
     """A store without experiments, which is made once: MLflow takes a second for the tables."""
-    from segue.tracking.store import open_store
+    from segue.runs.tracking.store import open_store
 
     folder = tempfile.TemporaryDirectory(prefix="store-")
     _FOLDERS.append(folder)

@@ -27,9 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from segue.errors import InputError
 from segue.runs.session_vectors import ARM_CONTEXTS
 from segue.settings import with_defaults
-from segue.terminal.words import renamed
-from segue.training import train
-from segue.verbs import compare, serve, simulate
+from segue.verbs import compare, serve, simulate, train
+from segue.verbs.terminal.words import renamed
 from tests.conftest import ROOT
 from tests.deploying import commands
 from tests.e2e.forks import run_forked

@@ -17,7 +17,7 @@ from segue.catalog import example_vocabulary
 from segue.errors import InputError
 from segue.models.baselines.module import Baseline
 from segue.models.pair_ranker import PairRanker
-from segue.terminal.messages import message
+from segue.verbs.terminal.messages import message
 from tests.conftest import make_vocabulary
 from tests.contracts.building import CONF, composed, names
 from tests.contracts.test_heads import HEADS as HEADS_OF_PAIRS

@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 from tests.test_imports import syntax_of
 
 PARTS = {
-    "hydra-core": "src/terminal/hydra_parts.py",
-    "mlflow": "src/tracking/mlflow_parts.py",
-    "optuna": "src/sweeps/pruning.py",
+    "hydra-core": "src/verbs/terminal/hydra_parts.py",
+    "mlflow": "src/runs/tracking/mlflow_parts.py",
+    "optuna": "src/verbs/sweeps/pruning.py",
     "prometheus-client": "src/serving/prometheus_metrics.py",
 }
 """The one module where what a library keeps to itself may be used."""

@@ -24,7 +24,7 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "examples").mkdir()
     shutil.copy(ROOT / "examples" / "plays.csv", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("segue.training.choosing._LEAST_SESSIONS", 10**9)  # see tests/api/conftest.py
+    monkeypatch.setattr("segue.verbs.training.choosing._LEAST_SESSIONS", 10**9)  # see tests/verbs/api/conftest.py
     api: Any = segue
     quick = partial(api.fit, trainer__max_epochs=1, callbacks__plots=None)
     monkeypatch.setattr(api, "fit", cache(quick))  # pages begin with the same plays and the same model

@@ -86,7 +86,7 @@ def test_pages_have_the_mark_and_the_colours_of_the_listening_room(site: Path) -
     for page in (site / "index.html", site / "docs/api/segue.html"):
         loaded = re.findall(r"""<(?:link|img)\b[^>]*?\b(?:href|src)=["']?([^"' >]+)""", read(page))
         files = {(page.parent / name).resolve().relative_to(site) for name in loaded if ":" not in name}
-        assert {Path("src/room/static/icon.svg"), Path("src/room/static/colours.css")} <= files
+        assert {Path("src/serving/room/static/icon.svg"), Path("src/serving/room/static/colours.css")} <= files
         assert all((site / name).is_file() for name in files)
 
 

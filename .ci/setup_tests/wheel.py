@@ -36,7 +36,7 @@ LISTS = {1: [2, 3], 2: [3, 1], 3: [1, 2]}
 LISTED = "recommendations=recommendations.jsonl"
 DOCTESTS = """
 import doctest, pkgutil, segue
-names = [one.name for one in pkgutil.walk_packages(segue.__path__, "segue.") if one.name.startswith("segue.api")]
+names = [one.name for one in pkgutil.walk_packages(segue.__path__, "segue.") if one.name.startswith("segue.verbs.api")]
 tested = [doctest.testmod(pkgutil.resolve_name(name), optionflags=doctest.ELLIPSIS) for name in ["segue", *names]]
 raise SystemExit(sum(one.failed for one in tested))
 """

@@ -29,14 +29,14 @@ NOTEBOOK = "examples/first_hour.ipynb"
 OF_SITE = (
     NOTEBOOK,
     *("docs/site/site.css", "docs/site/iframe-worker.js"),
-    *("src/room/static/colours.css", "src/room/static/icon.svg"),
+    *("src/serving/room/static/colours.css", "src/serving/room/static/icon.svg"),
 )
 """What the pages load. Colours and mark are those of the listening room. The script lets the search work on a page that
 a browser opens from the disk."""
 
 SETTINGS = "docs/settings.md"
 """The page of all settings, which is no file: it is written when the site is built."""
-SWEEPERS = {"Sweep": "segue.sweeps.jobs.Sweep", "Search": "segue.sweeps.search.Search"}
+SWEEPERS = {"Sweep": "segue.verbs.sweeps.jobs.Sweep", "Search": "segue.verbs.sweeps.search.Search"}
 """Where the sweepers are, which Hydra knows by names of its own."""
 
 

@@ -34,7 +34,6 @@ from experiments.published.trials import LINEAR, words_of
 from experiments.rivals.fitting import Network
 from experiments.rivals.rank_files import read_ranks, write_ranks
 from experiments.studying import Study, append_rows, available, composed, data_of, read_rows, run_python, sized
-from segue.api.calling import call
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Catalog
 from segue.datamodules.pairs.pairs import Pairs
@@ -45,7 +44,8 @@ from segue.reports.markdown import table
 from segue.statistics import ranking
 from segue.statistics.holm import holm
 from segue.statistics.paired import QueryScores, paired_difference
-from segue.training.train import read_data
+from segue.verbs.api.calling import call
+from segue.verbs.train import read_data
 
 STUDY = Study(__file__, __doc__)
 RESULTS, RANKS = STUDY.folder / "results.csv", STUDY.folder / "ranks"

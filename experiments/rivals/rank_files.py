@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from segue.runs.atomic import write_whole
+from segue.atomic import write_whole
 
 RANKS = Path(__file__).with_name("ranks")
 

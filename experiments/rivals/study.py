@@ -20,7 +20,7 @@ from experiments.rivals import rank_files, tables
 from experiments.rivals.fitting import MAX_EPOCHS, append_curve, fit, queries_table
 from experiments.rivals.spaces import DATA, MODELS, settings_of
 from experiments.studying import Study, append_rows, read_rows, sized
-from segue.terminal.quiet import silence_libraries
+from segue.verbs.terminal.quiet import silence_libraries
 
 STUDY = Study(__file__, __doc__)
 HERE = STUDY.folder

@@ -12,9 +12,9 @@ import pandas as pd
 
 from experiments.rivals import rank_files
 from experiments.rivals.spaces import DATA, MODELS
+from segue.atomic import write_whole
 from segue.reports.markdown import table
 from segue.reports.numbers import p_value
-from segue.runs.atomic import write_whole
 from segue.statistics.holm import holm
 from segue.statistics.intervals import MeanInterval
 from segue.statistics.paired import QueryScores, paired_difference

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, sized
 from experiments.throughput.race import Stage, race, rows_of
 from experiments.throughput.report import draw, line, table
-from segue.terminal.console import console
+from segue.reports.console import console
 
 STUDY = Study(__file__, __doc__)
 MODULES = ("pairs", "training", "softmax", "lists", "ranks", "listeners", "verdict", "start")

@@ -19,8 +19,8 @@ from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALL_WORLD, Study, available, composed, data_of, sized
+from segue.reports.console import console
 from segue.reports.markdown import table
-from segue.terminal.console import console
 
 STUDY = Study(__file__, __doc__)
 DATA = sized(("simulated", "yes", "polimi"), ("simulated",))

@@ -19,8 +19,8 @@ from experiments.throughput.race import Contender, Stage, Work, race
 from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
 from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit, published_words
+from segue.reports.console import console
 from segue.reports.markdown import table as markdown_table
-from segue.terminal.console import console
 
 STUDY = Study(__file__, __doc__)
 K = 50

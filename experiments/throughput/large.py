@@ -18,8 +18,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALLEST, Study, sized
+from segue.atomic import write_whole
 from segue.reports.markdown import table
-from segue.runs.atomic import write_whole
 from segue.runs.provenance import ROOT, provenance
 
 STUDY = Study(__file__, __doc__)

@@ -16,11 +16,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALL_WORLD, Study, sized
 from experiments.throughput.stages.listeners import loop, make_world, simulated_day
+from segue.reports.console import console
 from segue.reports.markdown import table as markdown_table
 from segue.simulation.policies import Policy, Random
 from segue.simulation.policies import RemoteService as Service
 from segue.simulation.world import World
-from segue.terminal.console import console
 
 STUDY = Study(__file__, __doc__)
 PART = sized(1, 10_000)

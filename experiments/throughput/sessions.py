@@ -24,6 +24,7 @@ from experiments.processes import children_of, cpu_s
 from experiments.studying import SMALL_WORLD, SkippedError, Study, sized
 from experiments.throughput.stages.listeners import make_world, simulated_day
 from segue.errors import InputError
+from segue.reports.console import console
 from segue.reports.markdown import table
 from segue.runs.provenance import ROOT
 from segue.runs.recommendations import Recommendations
@@ -33,7 +34,6 @@ from segue.simulation.neighbours import nearest
 from segue.simulation.policies import SessionLists
 from segue.simulation.traffic import Day, Players, Plays
 from segue.simulation.world import World
-from segue.terminal.console import console
 
 STUDY = Study(__file__, __doc__)
 K, DIM, NUM_LISTS, CONNECTIONS, SESSIONS = 50, 32, 4, 64, sized(50_000, 200)

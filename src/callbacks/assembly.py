@@ -8,6 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from segue.atomic import write_record
 from segue.callbacks.lineage import Lineage
 from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
@@ -17,16 +18,15 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.models.export import OF_EVALUATED, Export, Exported
+from segue.reports.console import console
+from segue.reports.progress import progress
 from segue.reports.result_table import Table
 from segue.reports.tables import examples_table
-from segue.runs.atomic import write_record
 from segue.runs.folder import REFIT
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.session_vectors import FILE
+from segue.runs.tracking.store import EVALUATED, REFITTED
 from segue.statistics.online import VAL_TIME
-from segue.terminal.console import console
-from segue.terminal.progress import progress
-from segue.tracking.store import EVALUATED, REFITTED
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

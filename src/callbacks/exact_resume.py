@@ -10,8 +10,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from segue.atomic import write_whole
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):

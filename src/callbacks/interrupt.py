@@ -8,9 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from segue.terminal.console import errors
-from segue.tracking.logger import run_logger
-from segue.tracking.store import INTERRUPTED
+from segue.reports.console import errors
+from segue.runs.tracking.logger import run_logger
+from segue.runs.tracking.store import INTERRUPTED
 
 
 class Interrupt(Callback):

@@ -9,18 +9,18 @@ from typing import Annotated
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from segue.atomic import write_text
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.reading.files import is_address
 from segue.models.export import OF_EVALUATED
 from segue.models.restoring import REFITTED as REFITTED_CHECKPOINT
-from segue.runs.atomic import write_text
 from segue.runs.folder import REFIT, UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
 from segue.runs.recommendations import key_of_lines
+from segue.runs.tracking.logger import run_logger
+from segue.runs.tracking.mlflow_parts import watch_machine
+from segue.runs.tracking.store import EXPORTED, REFITTED
 from segue.settings import Setting, settings
-from segue.tracking.logger import run_logger
-from segue.tracking.mlflow_parts import watch_machine
-from segue.tracking.store import EXPORTED, REFITTED
 
 
 @settings("callbacks.lineage")

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from segue.atomic import write_whole
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.models.contracts import Ranker
 from segue.models.export import Exported
-from segue.runs.atomic import write_whole
+from segue.reports.console import console, warn
+from segue.reports.progress import progress
 from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import SessionVectors
 from segue.settings import settings
@@ -18,8 +20,6 @@ from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSe
 from segue.simulation.mixed_logs import world_of
 from segue.simulation.world import World
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
-from segue.terminal.console import console, warn
-from segue.terminal.progress import progress
 
 _KINDS = {"random": "floor", "popular": "floor", "true_neighbours": "reference"}
 

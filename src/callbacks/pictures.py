@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
+from segue.atomic import write_whole
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker, Scorer
 from segue.models.pair_ranker import mean_of_tracks, score_pairs
 from segue.reports import training_pictures as plots
-from segue.runs.atomic import write_whole
+from segue.reports.console import console
 from segue.statistics import ranking
-from segue.terminal.console import console
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from segue.callbacks.run_context import RunContext
-from segue.terminal.console import console
-from segue.terminal.progress import bars
+from segue.reports.console import console
+from segue.reports.progress import bars
 
 _UPDATE_INTERVAL_S = 0.05
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from segue.atomic import write_whole
 from segue.callbacks.query_sample import rated_pairs
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pairs.pairs import Pairs, slices
@@ -20,13 +21,12 @@ from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
 from segue.models.repeats import ARTISTS
 from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays, ranks_of_scores
-from segue.runs.atomic import write_whole
+from segue.reports.progress import progress
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
 from segue.statistics import ranking
 from segue.statistics.direction import direction
 from segue.statistics.online import VAL_TIME
-from segue.terminal.progress import progress
 
 
 @settings("callbacks.ranking")

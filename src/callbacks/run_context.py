@@ -8,9 +8,9 @@ from typing import Any, cast
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from segue.atomic import write_record
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker
-from segue.runs.atomic import write_record
 from segue.runs.phases import PhaseClock
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from segue.atomic import write_whole
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.session_query import length_factor, share_weight
-from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import write_catalog
 from segue.runs.session_vectors import SessionVectors
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segue.atomic import write_record, write_text, write_whole
 from segue.reports.markdown import bullets, document
-from segue.runs.atomic import write_record, write_text, write_whole
 
 
 def write_report(

@@ -13,9 +13,9 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Int, Int64, Shaped, UInt8
 
+from segue.atomic import write_text, write_whole
 from segue.catalog import Catalog, Id, derived_id, id_problem, ids_of, quoted
 from segue.errors import InputError
-from segue.runs.atomic import write_text, write_whole
 
 PLAYS = "plays.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`: the plays of each track."""

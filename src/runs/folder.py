@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from segue.atomic import write_record, write_text
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_text
 from segue.runs.provenance import CONF, provenance
 
 CHECKPOINT = "checkpoints/last.ckpt"

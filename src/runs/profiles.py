@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from segue.atomic import write_whole
 from segue.catalog import Catalog, changes
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import UNREADABLE
 
 FILE = "profiles.npz"

@@ -13,9 +13,9 @@ from zipfile import ZipFile
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64
 
+from segue.atomic import write_whole
 from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import UNREADABLE, packed, unpacked
 from segue.runs.counted_part import CountedPart
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from segue.atomic import write_whole
 from segue.catalog import Catalog
-from segue.runs.atomic import write_whole
 from segue.runs.session_vectors import SessionVectors
 
 TABLE = "vectors.parquet"

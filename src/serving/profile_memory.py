@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from segue.atomic import write_record, write_whole
 from segue.catalog import changes
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_whole
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play
 from segue.serving.log_writer import FILE_MODE
 from segue.serving.session_memory import MIX, WAYS, Locked

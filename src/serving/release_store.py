@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
+from segue.atomic import write_record
 from segue.errors import InputError
-from segue.runs.atomic import write_record
 from segue.runs.profiles import Profiles
 from segue.serving.known_tracks import Change, change_of, refuse_changes, with_kept
 from segue.serving.release import Release

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from segue.atomic import write_record
 from segue.errors import InputError
-from segue.runs.atomic import write_record
 from segue.runs.profiles import DAY_MS
 from segue.settings import Setting, settings
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float64, Int, Int64, Integer, Shaped, UInt8
 
+from segue.atomic import write_whole
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
 from segue.simulation.listener import REST_MS, WHOLE, durations
 from segue.simulation.traffic import Day, Plays, planned_ms
 from segue.simulation.world import World

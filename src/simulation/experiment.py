@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from segue.assignment import check_arms
+from segue.atomic import write_record, write_whole
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_whole
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles, days_to_move
 from segue.settings import Setting, settings

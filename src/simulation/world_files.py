@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from segue.atomic import write_whole
 from segue.catalog import Catalog, id_problem, ids_of, most_played
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import (
     read_catalog,
     read_columns,

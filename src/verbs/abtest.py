@@ -8,12 +8,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segue.errors import InputError
+from segue.reports.console import console, show_lines
 from segue.runs.folder import refuse_used_folder
 from segue.runs.provenance import call_of, provenance
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console, show_lines
-from segue.terminal.entry import verb
 from segue.verbs.simulate import plain, play, words_of
+from segue.verbs.sweeps.jobs import Sweep
+from segue.verbs.terminal.entry import verb
 
 if TYPE_CHECKING:
     from segue.reports.result_table import Table
@@ -47,7 +47,7 @@ def abtest(config: DictConfig) -> None:
 
 def _compare(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.recommender_names import parse_name, recommender_name
-    from segue.tracking.named_runs import attach_abtest
+    from segue.runs.tracking.named_runs import attach_abtest
     from segue.verdicts.abtest.analysis import analyse
     from segue.verdicts.abtest.log import read_users
     from segue.verdicts.abtest.report import FILES, sections, write_report
@@ -138,7 +138,7 @@ def _report(name: str, table: "Table", record: dict[str, Any], run_dir: Path) ->
 
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:
-    from segue.tracking.named_runs import attach_estimate, locate_recommendations
+    from segue.runs.tracking.named_runs import attach_estimate, locate_recommendations
     from segue.verdicts.offpolicy.candidate import candidate_of, catalog_of_logs
     from segue.verdicts.offpolicy.decisions import read_decisions
     from segue.verdicts.offpolicy.estimate import estimate, estimate_table, remarks, write_estimate

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from segue.errors import InputError
+from segue.reports.console import console, show_lines
+from segue.reports.progress import progress
 from segue.runs.folder import refuse_used_folder, short_run_name
 from segue.runs.provenance import call_of, provenance
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console, show_lines
-from segue.terminal.entry import verb
-from segue.terminal.progress import progress
-from segue.terminal.words import EXPERIMENT, as_plain_text, renamed
 from segue.verbs.simulate import plain
+from segue.verbs.sweeps.jobs import Sweep
+from segue.verbs.terminal.entry import verb
+from segue.verbs.terminal.words import EXPERIMENT, as_plain_text, renamed
 
 if TYPE_CHECKING:
     from segue.verdicts.comparison.analysis import Comparison, Run
@@ -30,7 +30,7 @@ def _words(words: list[str]) -> list[str]:
 @verb("compare", option_of="parent={}".format, rewrite=_words, sweepers=[Sweep])
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
-    from segue.tracking.store import existing_store
+    from segue.runs.tracking.store import existing_store
     from segue.verdicts.comparison.runs import attach, find, read, register, run_to_register
 
     refuse_used_folder(Path(config.run_dir), "comparison.json")

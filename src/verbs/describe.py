@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import RecipeChoice, check_source_choice, option_of, refuse_shards
 from segue.errors import InputError
+from segue.reports.console import console, show_lines
 from segue.reports.writing import write_report
 from segue.runs.folder import refuse_used_folder
 from segue.runs.provenance import provenance
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console, show_lines
-from segue.terminal.entry import verb
+from segue.verbs.sweeps.jobs import Sweep
+from segue.verbs.terminal.entry import verb
 
 if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule

@@ -14,11 +14,11 @@ from segue.datamodules.source_choice import (
     refuse_open_recipe,
     refuse_shards,
 )
+from segue.reports.console import console, show_lines
 from segue.runs.folder import lock_folder, refuse_used_folder
 from segue.runs.provenance import call_of
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console, show_lines
-from segue.terminal.entry import verb
+from segue.verbs.sweeps.jobs import Sweep
+from segue.verbs.terminal.entry import verb
 
 if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule

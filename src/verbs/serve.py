@@ -11,13 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
+from segue.reports.console import console, warn
 from segue.runs.folder import refuse_used_folder
 from segue.runs.libraries import line_of_missing
 from segue.runs.provenance import call_of, command_line, provenance
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console, warn
-from segue.terminal.entry import verb
-from segue.terminal.words import EXPERIMENT, commands_of, renamed
+from segue.verbs.sweeps.jobs import Sweep
+from segue.verbs.terminal.entry import verb
+from segue.verbs.terminal.words import EXPERIMENT, commands_of, renamed
 
 if TYPE_CHECKING:
     from segue.serving.loading import Request
@@ -121,6 +121,6 @@ def _forget(given: dict[str, Any]) -> None:
 
 
 def _locate(name: str) -> Path:
-    from segue.tracking.named_runs import locate_recommendations  # here, in the process that loads
+    from segue.runs.tracking.named_runs import locate_recommendations  # here, in the process that loads
 
     return locate_recommendations(name)

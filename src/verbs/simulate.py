@@ -7,14 +7,14 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from segue.reports.console import console, show_lines, warn
+from segue.reports.progress import arm_bars
 from segue.reports.tables import arms_table
 from segue.runs.folder import refuse_used_folder
 from segue.runs.provenance import call_of, provenance
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console, show_lines, warn
-from segue.terminal.entry import verb
-from segue.terminal.progress import arm_bars
-from segue.terminal.words import EXPERIMENT, renamed
+from segue.verbs.sweeps.jobs import Sweep
+from segue.verbs.terminal.entry import verb
+from segue.verbs.terminal.words import EXPERIMENT, renamed
 
 words_of = partial(renamed, beginnings=EXPERIMENT)
 """The words of the command line as Hydra reads them."""
@@ -67,9 +67,9 @@ def play(
     Raises:
         InputError: a recommender, the world or the traffic cannot be used.
     """
+    from segue.runs.tracking.named_runs import locate_recommendations
     from segue.simulation.experiment import run_experiment
     from segue.simulation.policies import hints, make_policies
-    from segue.tracking.named_runs import locate_recommendations
 
     with console.status("preparing the world"):
         world = instantiate(config.world, _convert_="all")

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from segue.catalog import Vocabulary
 from segue.models.contracts import Loss, Ranker, Scorer
-from segue.terminal.hydra_parts import know_defaults
+from segue.verbs.terminal.hydra_parts import know_defaults
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"

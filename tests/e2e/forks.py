@@ -37,8 +37,7 @@ from matplotlib.figure import Figure
 from sqlalchemy.orm import configure_mappers
 
 import segue
-from segue.training import train
-from segue.verbs import abtest, compare, describe, simulate
+from segue.verbs import abtest, compare, describe, simulate, train
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = Path(__file__).with_name("fork_client.py")
@@ -126,12 +125,12 @@ def _start(folder: Path) -> None:
 
 
 _IMPORTED = (
-    "segue.tracking.store",
+    "segue.runs.tracking.store",
     "duckdb",
     "matplotlib.figure",
     "mlflow.pyfunc",
     "segue.callbacks.pictures",
-    "segue.tracking.logger",
+    "segue.runs.tracking.logger",
     *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
     *("pytest", "hypothesis", "alembic.config", "mlflow.system_metrics.system_metrics_monitor"),
     *("IPython.display", "mlflow.models.display_utils", "mlflow.pyfunc.scoring_server", "sqlalchemy.dialects.sqlite"),
@@ -152,7 +151,7 @@ takes longer than the rest of a small training."""
 def _modules_of_verbs() -> list[str]:
     """Modules that verbs import in their functions; not those of the service, which is never a fork."""
     modules = (module.name for module in pkgutil.walk_packages(segue.__path__, "segue."))
-    return [name for name in modules if not name.startswith(("segue.serving", "segue.room"))]
+    return [name for name in modules if not name.startswith(("segue.serving", "segue.serving.room"))]
 
 
 def _warm_up() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from segue.tracking.named_runs import locate_recommendations
+from segue.runs.tracking.named_runs import locate_recommendations
 from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 from tests.e2e.test_train import metrics_of, quick

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from segue.api.fitting import Gain
+from segue.verbs.api.fitting import Gain
 from tests.conftest import ROOT, event, write_lines
 from tests.e2e.forks import fork_command
 from tests.e2e.running import Running, binary, run_verb, serving

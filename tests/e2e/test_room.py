@@ -28,7 +28,7 @@ from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
 from tests.conftest import write_lines  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
-from tests.room.test_sweeps import comparison  # noqa: E402
+from tests.serving.room.test_sweeps import comparison  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

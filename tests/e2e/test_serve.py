@@ -320,7 +320,9 @@ def test_a_service_runs_where_the_listening_room_is_not_installed(
     monkeypatch.setattr(processes, "ROOT", copy)
     with serving(tmp_path, "recommendations=random", "world.num_tracks=100") as service:
         assert (service.ask("GET", "/room").status, service.ask("GET", "/docs").status) == (404, 200)
-        assert "there is no page at /room: segue.room is not installed; room.enabled=false hides" in service.said()
+        assert (
+            "there is no page at /room: segue.serving.room is not installed; room.enabled=false hides" in service.said()
+        )
 
 
 @pytest.mark.timing

@@ -17,7 +17,7 @@ MANY = """
 import multiprocessing, os, sys
 sys.path.insert(0, {root!r})
 import mlflow
-from segue.tracking.store import open_store
+from segue.runs.tracking.store import open_store
 
 def one(number, barrier):
     barrier.wait()

@@ -18,7 +18,7 @@ import yaml
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.training.train import train as verb
+from segue.verbs.train import train as verb
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store, write_lines, write_tracks
 from tests.e2e.forks import fork_command, run_forked
 from tests.e2e.running import PATIENCE_S, started

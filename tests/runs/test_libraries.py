@@ -14,7 +14,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from segue.runs import libraries
 from segue.runs.libraries import LIBRARIES, line_of_import
-from segue.terminal.messages import message
+from segue.verbs.terminal.messages import message
 from tests.conftest import ROOT
 from tests.contracts.building import composed
 from tests.test_imports import FILES, imported, names_in

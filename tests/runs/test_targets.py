@@ -29,7 +29,7 @@ STRANGERS = [
     "pytorch_lightning.LightningModule.load_from_checkpoint",
     "segue.runs.provenance.subprocess.run",  # reached through a module of ours
     "segue.runs.provenance._git",  # runs a program of any configuration
-    "segue.sweeps.jobs._restore_job",  # imports a file of any folder
+    "segue.verbs.sweeps.jobs._restore_job",  # imports a file of any folder
     "segue.models.heads.CosineMix.load_state_dict",
     "segue.models.heads",
 ]
@@ -50,7 +50,7 @@ def test_what_conf_does_not_name_is_not_built(target: str) -> None:
         {"_target_": "hydra.utils.get_class", "path": "os.system"},
         {"_target_": "hydra.utils.get_object", "_args_": ["os.system"]},
         {"_target_": "hydra.utils.get_static_method", "_args_": "os.system"},
-        {"_target_": "hydra.utils.get_method", "path": "segue.terminal.progress.progress", "_args_": ["os.system"]},
+        {"_target_": "hydra.utils.get_method", "path": "segue.reports.progress.progress", "_args_": ["os.system"]},
     ],
 )
 def test_a_target_is_found_wherever_it_is(config: Any) -> None:

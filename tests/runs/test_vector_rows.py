@@ -83,7 +83,7 @@ def test_the_file_for_pgvector_is_sql_of_postgresql_and_loads_the_columns(tmp_pa
 def test_the_programs_of_the_page_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("segue.training.choosing._LEAST_SESSIONS", 10**9)  # see tests/api/conftest.py
+    monkeypatch.setattr("segue.verbs.training.choosing._LEAST_SESSIONS", 10**9)  # see tests/verbs/api/conftest.py
     plays = ROOT / "examples" / "plays.csv"
     segue.fit(plays, context="session", folder=tmp_path / "run", trainer__max_epochs=1, callbacks__plots=None)
     monkeypatch.chdir(tmp_path)

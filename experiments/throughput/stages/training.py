@@ -79,7 +79,7 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
     from segue.callbacks.run_context import RunContext
     from segue.catalog import Catalog, Vocabulary
     from segue.datamodules.pairs.pairs import Pairs
-    from segue.terminal.console import console
+    from segue.reports.console import console
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from segue.atomic import write_record
 from segue.datamodules.reading.files import digest_of_file
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
-from segue.runs.atomic import write_record
 
 MANIFEST = "manifest.json"
 """Its name; it is written last, therefore a folder that has it is whole."""

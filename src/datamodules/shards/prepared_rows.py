@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int8, Int64
 
+from segue.atomic import write_whole
 from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.pairs.pairs import paired_events
@@ -31,7 +32,6 @@ from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import ROW, Shard
 from segue.datamodules.shards.session_files import SessionFiles, write_events
 from segue.datamodules.splits import SPLITS, split
-from segue.runs.atomic import write_whole
 
 if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule  # needs torch, which other machines may not have

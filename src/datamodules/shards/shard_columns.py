@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Bool, Int8
 
+from segue.atomic import write_record, write_whole
 from segue.catalog import Listens
 from segue.datamodules.pairs.pairs import Pairs, newest_before
 from segue.datamodules.pairs.sessions import Sessions
@@ -22,7 +23,6 @@ from segue.datamodules.shards.manifest import Manifest, check_digest
 from segue.datamodules.shards.session_files import column_file, kind_of, map_column
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_whole
 
 _AT_ONCE = 1 << 18  # rows that are in memory at once
 _RECORD = "columns.json"

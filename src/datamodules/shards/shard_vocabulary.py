@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from segue.atomic import write_text, write_whole
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog, Vocabulary, example_vocabulary, ids_of
 from segue.datamodules.reading.files import digest_of_file
-from segue.runs.atomic import write_text, write_whole
 
 VOCABULARY = "vocabulary.json"
 """The file of the tracks."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from segue.atomic import remove_partial_files
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import VERSION, Manifest
@@ -13,7 +14,6 @@ from segue.datamodules.shards.prepared_rows import prepare_rows
 from segue.datamodules.shards.shard_vocabulary import write_vocabulary
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
-from segue.runs.atomic import remove_partial_files
 from segue.runs.folder import as_dict
 from segue.runs.provenance import provenance
 from segue.settings import Setting, settings

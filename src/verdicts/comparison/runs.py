@@ -16,10 +16,8 @@ import pandas as pd
 from segue.errors import InputError
 from segue.runs.folder import REFIT, RunRecord, digest, flatten, short
 from segue.runs.targets import read_config
-from segue.statistics.online import LISTENERS_FILE, TIME
-from segue.statistics.ranking import BY_NEWNESS
-from segue.tracking.named_runs import find_run
-from segue.tracking.store import (
+from segue.runs.tracking.named_runs import find_run
+from segue.runs.tracking.store import (
     EVALUATED,
     EXPORTED,
     INTERRUPTED,
@@ -32,6 +30,8 @@ from segue.tracking.store import (
     fetch,
     find_runs,
 )  # fmt: skip
+from segue.statistics.online import LISTENERS_FILE, TIME
+from segue.statistics.ranking import BY_NEWNESS
 from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
 
 _CURVES = ("train/loss", "val/loss")

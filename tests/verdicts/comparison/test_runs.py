@@ -8,7 +8,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 
 from segue.errors import InputError
-from segue.tracking.store import open_store, parent_run
+from segue.runs.tracking.store import open_store, parent_run
 from segue.verdicts.comparison.runs import find, read, register, setup_names
 from tests.conftest import new_store
 

@@ -1,0 +1,186 @@
+"""The logger against a store that goes away and comes back, and against a real one; what it has before a training."""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
+
+import mlflow
+import pytest
+import sqlalchemy
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+
+from segue.reports.console import console
+from segue.runs.tracking.logger import RunLogger, build_logger, run_logger, start_run
+from segue.runs.tracking.store import open_store
+from segue.verbs.terminal.quiet import silence_libraries
+from tests.conftest import new_store
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = new_store(tmp_path_factory.mktemp("store"))
+    open_store(uri, "segue")
+    return uri
+
+
+@pytest.fixture
+def logger(uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunLogger:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segue.runs.tracking.logger._PAUSE_S", 0.0)
+    made = RunLogger(experiment_name="segue", run_name="convex", tracking_uri=uri, patience_s=0.0)
+    made.start()
+    return made
+
+
+class Away:
+    """Makes a client's store refuse everything, as one that cannot be reached does."""
+
+    def __init__(self, logger: RunLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_away = False
+        for name in ("log_batch", "log_artifact", "set_terminated", "get_run"):
+            monkeypatch.setattr(logger.experiment, name, self._perhaps(getattr(logger.experiment, name)))
+
+    def _perhaps(self, call: Any) -> Any:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if self.is_away:
+                raise ConnectionError("connection refused")
+            return call(*args, **kwargs)
+
+        return guarded
+
+
+@pytest.fixture
+def away(logger: RunLogger, monkeypatch: pytest.MonkeyPatch) -> Away:
+    return Away(logger, monkeypatch)
+
+
+def run_of(logger: RunLogger) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(logger.tracking_uri).get_run(logger.run_id)
+
+
+def test_what_a_store_missed_is_told_in_order_when_it_is_back(logger: RunLogger, away: Away, tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("x")
+    logger.log_metrics({"val/loss": 3.0, "epoch": 0}, step=17)
+    away.is_away = True
+    logger.log_metrics({"val/loss": 2.0, "epoch": 1}, step=34)
+    logger.log_file(file)
+    logger.log_metrics({"val/loss": 1.0, "epoch": 2}, step=51)
+    assert run_of(logger).data.metrics == {"val/loss": 3.0}
+    away.is_away = False
+    with console.capture() as said:
+        assert logger.finish()
+    assert "can be reached again, and has everything" in " ".join(said.get().split())
+    history = logger.experiment.get_metric_history(logger.run_id, "val/loss")
+    assert [(one.step, one.value) for one in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert [one.path for one in logger.experiment.list_artifacts(logger.run_id)] == ["notes.txt"]
+    assert run_of(logger).info.status == "FINISHED"
+
+
+def test_what_a_store_was_never_told_is_said(logger: RunLogger, away: Away, tmp_path: Path) -> None:
+    away.is_away = True
+    logger.log_metrics({"val/loss": 2.0, "epoch": 1})
+    logger.log_file(tmp_path / "recommendations.jsonl")
+    with console.capture() as said:
+        assert not logger.finish()
+    words = " ".join(said.get().split())
+    assert "MLflow did not get: metrics of epoch 1, recommendations.jsonl, that the run is FINISHED" in words
+    assert "the run folder has it all" in words
+
+
+@pytest.mark.timing
+def test_a_locked_store_is_said_in_a_line_and_told_later(
+    logger: RunLogger, uri: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = "PRAGMA busy_timeout = {};".format  # MLflow waits 20 s for a store that is locked
+    plain = sqlalchemy.text
+    monkeypatch.setattr("mlflow.store.db.utils.sql.text", lambda sql: plain(sql.replace(wait(20000), wait(200))))
+    silence_libraries()
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as other, console.capture() as said:
+        other.execute("BEGIN EXCLUSIVE")
+        logger.log_metrics({"val/loss": 2.0, "epoch": 1})
+    assert "cannot be reached; training continues" in " ".join(said.get().split())
+    assert "Traceback" not in "".join(capfd.readouterr())
+    with console.capture():
+        assert logger.finish()
+    assert run_of(logger).data.metrics == {"val/loss": 2.0}
+
+
+def test_what_a_store_refuses_is_said_and_does_not_hold_up_the_rest(logger: RunLogger) -> None:
+    def refused() -> None:
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+        raise MlflowException("no such thing", error_code=INVALID_PARAMETER_VALUE)
+
+    logger.send("a riddle", refused)
+    logger.log_metrics({"val/loss": 2.0, "epoch": 1})
+    with console.capture() as said:
+        assert not logger.finish()
+    assert "MLflow did not get: a riddle (no such thing)" in " ".join(said.get().split())
+    assert run_of(logger).data.metrics == {"val/loss": 2.0}
+
+
+def test_a_run_that_goes_on_keeps_its_params_and_is_running_again(logger: RunLogger, uri: str) -> None:
+    logger.log_hyperparams({"seed": 1, "long": "x" * 7000})
+    logger.log_tags({"interrupted": "true"})
+    logger.finish()
+    again = RunLogger(
+        experiment_name="segue", run_name="convex", tracking_uri=uri, patience_s=0.0, run_id=logger.run_id
+    )
+    again.start()
+    again.log_hyperparams({"seed": 2, "new": 3})
+    run = run_of(again)
+    assert run.info.status == "RUNNING"
+    assert "interrupted" not in run.data.tags
+    assert run.data.params == {"seed": "1", "long": "x" * 6000, "new": "3"}
+
+
+def test_a_failure_ends_a_run_and_success_waits_for_the_end(logger: RunLogger) -> None:
+    logger.finalize("success")
+    assert run_of(logger).info.status == "RUNNING"
+    logger.finalize("failed")
+    logger.finalize("failed")
+    assert run_of(logger).info.status == "FAILED"
+
+
+def config_of(folder: Path, **changes: object) -> DictConfig:
+    logger = {
+        "_target_": "segue.runs.tracking.logger.RunLogger",
+        "experiment_name": "segue",
+        "run_name": "a run",
+        "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+        "patience_s": 1.0,
+    }
+    config = {"run_dir": f"{folder}/run", "run_name": "a run", "parent_run_id": None, "seed": 3, "logger": logger}
+    return OmegaConf.create({**config, **changes})
+
+
+def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
+    new_store(tmp_path)
+    config = config_of(tmp_path, parent_run_id="above")
+    logger = build_logger(config, run_id=None)
+    assert logger is not None
+    start_run(logger, config, setup="track", source="yes", data_digest="of the data")
+    run = mlflow.MlflowClient(config.logger.tracking_uri).get_run(logger.run_id)
+    tags = run.data.tags
+    assert tags["mlflow.parentRunId"] == "above"
+    assert (tags["setup"], tags["data_digest"], tags["run_dir"]) == ("track", "of the data", config.run_dir)
+    assert len(tags["config_digest"]) == len(tags["setup_digest"]) == 16
+    assert run.data.params == {"seed": "3"}
+
+
+def test_where_no_logger_is_chosen_there_is_none(tmp_path: Path) -> None:
+    assert build_logger(config_of(tmp_path, logger=None), run_id=None) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_logger_of_a_trainer_is_ours_or_none() -> None:
+    ours = create_autospec(RunLogger, instance=True)
+    assert run_logger(create_autospec(Trainer, instance=True, logger=ours)) is ours
+    assert run_logger(create_autospec(Trainer, instance=True, logger=None)) is None
