@@ -105,7 +105,7 @@ def test_a_config_gets_the_defaults_that_it_leaves_out_in_any_depth() -> None:
 
 
 def test_a_config_gets_the_defaults_of_parts_as_their_classes_have_them() -> None:
-    shown = with_defaults({"_target_": "segue.datamodules.pair_datamodule.PairDataModule"})
+    shown = with_defaults({"_target_": "segue.datamodules.sources.from_logs"})
     parts: dict[str, Any] = {
         "files": FileSettings(group=""),
         "columns": Columns(),

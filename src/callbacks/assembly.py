@@ -14,7 +14,7 @@ from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.models.export import OF_EVALUATED, Export, Exported
@@ -38,13 +38,13 @@ class Refitted:
     """
 
     module: LightningModule
-    data: SplitDataModule
+    data: PairDataModule
     num_epochs: int
 
     def record(self) -> dict[str, Any]:
         """What it has learned, for `refit.json`: `epochs`, `sessions`, `pairs`, and `until`, its last play in UTC."""
         num_sessions, num_pairs = len(self.data.sessions), len(self.data.pairs["train"])
-        until = None if (span := self.data.span()) is None else span[1]
+        until = None if (span := self.data.known.span()) is None else span[1]
         return {"epochs": self.num_epochs, "sessions": num_sessions, "pairs": num_pairs, "until": until}
 
 

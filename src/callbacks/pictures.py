@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 
 from segue.atomic import write_whole
 from segue.callbacks.ranking_metrics import RankingMetrics
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.contracts import Ranker, Scorer
 from segue.models.pair_ranker import mean_of_tracks, score_pairs
 from segue.reports import training_pictures as plots
@@ -43,7 +43,7 @@ class Pictures:
         self,
         ranker: Ranker,
         device: torch.device,
-        data: SplitDataModule,
+        data: PairDataModule,
         epochs: Sequence[Mapping[str, float]],
         ranked: RankingMetrics | None,
     ) -> list[Path]:
@@ -70,7 +70,7 @@ class Pictures:
         return list(paths)
 
     def _draw_scores(
-        self, ranker: Ranker, scorer: Scorer, device: torch.device, data: SplitDataModule
+        self, ranker: Ranker, scorer: Scorer, device: torch.device, data: PairDataModule
     ) -> dict[str, "Figure"]:
         rng, pairs, drawn = np.random.default_rng(self._seed), data.pairs["test"], {}
         if len(pairs) > MAX_PAIRS:
@@ -94,7 +94,7 @@ class Pictures:
         return drawn
 
 
-def _draw_artists(scorer: Scorer, data: SplitDataModule) -> dict[str, "Figure"]:
+def _draw_artists(scorer: Scorer, data: PairDataModule) -> dict[str, "Figure"]:
     catalog, own = data.catalog, scorer.artist_vectors()
     vectors = (mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own).cpu().numpy()
     plays = np.bincount(catalog.artist_of, data.vocabulary.plays, catalog.num_artists).astype(np.int64)

@@ -13,8 +13,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from segue.atomic import write_whole
 from segue.callbacks.query_sample import rated_pairs
 from segue.callbacks.run_context import RunContext, ranker_of
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
-from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.models.first_tracks import ranks_of_first_tracks
@@ -140,7 +140,7 @@ class RankingMetrics(Callback):
                 means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
 
         # every event after the first of a random sample of whole sessions, as large as that of the queries
-        targets = self._sampled(self._context.datamodule.every_target(label))
+        targets = self._sampled(self._context.datamodule.known.events_of(label, first=False))
         every = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
         means |= {str(name): float(mean) for name, mean in every.mean().items()}
         means |= ranking.half_widths(every, targets.session) | {"num_every_target_queries": float(len(targets))}
@@ -159,7 +159,7 @@ class RankingMetrics(Callback):
         listener, scorer, datamodule = ranker.listener, ranker.scorer, self._context.datamodule
         if listener is None or scorer is None:
             return {}
-        plays, firsts = self._vocabulary.plays, datamodule.first_tracks(label)
+        plays, firsts = self._vocabulary.plays, datamodule.known.events_of(label, first=True)
         firsts = self._sampled(firsts.where(ranking.is_liked(firsts.played_ratio)))
         histories = datamodule.histories(firsts)
         if histories.timeline is None or not len(firsts):
@@ -245,7 +245,7 @@ class RankingMetrics(Callback):
 
 
 def measured(
-    ranker: Ranker, datamodule: SplitDataModule, label: str, settings: Mapping[str, Any]
+    ranker: Ranker, datamodule: PairDataModule, label: str, settings: Mapping[str, Any]
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The metrics that a run reports of a model.
 
@@ -287,7 +287,7 @@ def check_monitor_mode(metric: str, mode: str) -> None:
         )
 
 
-def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool) -> None:
+def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) -> None:
     """Refuse a metric that cannot choose the best epoch, before anything is trained.
 
     Args:

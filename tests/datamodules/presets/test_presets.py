@@ -38,7 +38,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, E
 def read(name: str, folder: Path) -> Any:
     """The events of a source, before policies."""
     module = datamodule(name, folder)
-    return read_table(str(module.path), module._settings, rejections=module._rejections)
+    return read_table(str(module.path), module.source._settings, rejections=module.source._rejections)
 
 
 def keys_of(source: SourceEvents) -> list[object]:
@@ -88,7 +88,7 @@ def test_plays_that_a_service_shall_not_remember_are_not_learned(
     lines = [event(user, 10**12 + user, 100, 1.0, "last") | (more if user else {}) for user in (0, 1)]
     write_lines(tmp_path / "logs" / "data.json", lines)
     module = instantiate(composed("datamodule=botify", *words).datamodule, path=str(tmp_path), _convert_="all")
-    with read_table(str(module.path), module._settings, rejections=module._rejections) as source:
+    with read_table(str(module.path), module.source._settings, rejections=module.source._rejections) as source:
         assert sum(events_of(source).values()) == 2 - num_left_out
         assert source.reading.dropped == ({} if words else {"unremembered": num_left_out})
 
