@@ -294,7 +294,7 @@ def test_a_head_of_a_trusted_package_is_built(tmp_path: Path, config: Config) ->
     given.model._target_ = "tests.verbs.training.test_adding.own_head"
     OmegaConf.save(given, run / "config.yaml")
     asked = config(run, new_catalogue(tmp_path / "new.json"))
-    with pytest.raises(InputError, match=r"build tests\.training\.test_adding\.own_head, .*trust=tests"):
+    with pytest.raises(InputError, match=r"build tests\.verbs\.training\.test_adding\.own_head, .*trust=tests"):
         add_tracks(asked, [])
     asked.trust = "tests"
     assert add_tracks(asked, [f"add={run}", "trust=tests"])["num_added"] == 4
