@@ -43,14 +43,13 @@ class PairDataModule(LightningDataModule):
         seed: of the order of the training pairs.
 
     Attributes:
-        data: what was read, with its pairs, whose columns may be mapped from files. `catalog`, `sessions`, `pairs` and
-            `reading` are parts of it. None before `setup`.
+        data: what was read, whose columns may be mapped from files. `catalog`, `sessions` and `pairs` are parts of it.
         vocabulary: what training shows of the tracks, with the calendar.
         new_tracks: True for each track that the log plays but training does not.
         cut: all sessions before training leaves out any of their events, and their splits; None of shards.
     """
 
-    data: SplitPairs | None = None
+    data: SplitPairs
     catalog: Catalog
     vocabulary: Vocabulary
     sessions: Sessions
@@ -78,7 +77,7 @@ class PairDataModule(LightningDataModule):
         self._history, self._half_life, self._whole_sessions, self._seed = history, half_life, whole_sessions, seed
 
     def prepare_data(self) -> None:
-        """Create the files of the source where it can. Later calls do nothing."""
+        """Create the files of logs where that is asked for. Later calls do nothing."""
         self.source.prepare()
         self.path = str(self.source.path)
 
@@ -88,7 +87,7 @@ class PairDataModule(LightningDataModule):
         Raises:
             InputError: the files cannot be read, or a split has no pairs.
         """
-        if self.data is not None:
+        if hasattr(self, "data"):
             return
         if isinstance(self.source, ShardSource):
             self._take(self.source.map())
@@ -112,12 +111,6 @@ class PairDataModule(LightningDataModule):
             self.vocabulary = replace(data.vocabulary, calendar=calendar_of(data, self._half_life))
             self.new_tracks = data.new_to(self.vocabulary)
 
-    @property
-    def known(self) -> SplitPairs:
-        """What was read. Call it after `setup`."""
-        assert self.data is not None, "setup() comes before"
-        return self.data
-
     def as_training(self) -> "PairDataModule":
         """The same data, of which all sessions (with `split=pair` all pairs) are for training. Call it after `setup`.
 
@@ -132,7 +125,7 @@ class PairDataModule(LightningDataModule):
             assert self.cut is not None
             sessions, parts = self.cut
             rules = replace(self.source.rules, cold_share=0.0)
-            other._take(split_pairs(sessions, np.zeros_like(parts), rules, self.catalog, self.known.reading))
+            other._take(split_pairs(sessions, np.zeros_like(parts), rules, self.catalog, self.data.reading))
         if chosen is not None and (own := other.vocabulary.calendar) is not None:
             chosen = replace(own, half_life=chosen.half_life, newest_days=chosen.newest_days)
         other.vocabulary = replace(other.vocabulary, calendar=chosen)
@@ -148,11 +141,11 @@ class PairDataModule(LightningDataModule):
         self.batch_size = given["batch_size"] or self.batch_size
         if given["half_life"] != self._half_life:
             self._half_life = given["half_life"]
-            self.vocabulary = replace(self.vocabulary, calendar=calendar_of(self.known, self._half_life))
+            self.vocabulary = replace(self.vocabulary, calendar=calendar_of(self.data, self._half_life))
 
     def histories(self, pairs: Pairs) -> Histories:
         """What was heard before the next track of each pair. Its events are those of all sessions, not copied."""
-        return self.known.histories(pairs)
+        return self.data.histories(pairs)
 
     def profiles(self) -> Profiles | None:
         """What each listener has heard, with keys of ids; None of shards, which have no ids."""
@@ -160,15 +153,15 @@ class PairDataModule(LightningDataModule):
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits, which change if a pair, its listener, its split or the catalogue changes."""
-        return self.known.digest
+        return self.data.digest
 
     def summary(self) -> pd.DataFrame:
         """The size of each split; see `SplitPairs.sizes`."""
-        return self.known.sizes
+        return self.data.sizes
 
     def remarks(self) -> list[str]:
         """What to print below the summary."""
-        return [*self.source.remarks(self.known), *remark_on_calendar(self.vocabulary.calendar, self._half_life)]
+        return [*self.source.remarks(self.data), *remark_on_calendar(self.vocabulary.calendar, self._half_life)]
 
     def train_dataloader(self, seed: int | None = None) -> DataLoader[PairBatch]:
         """Batches of training pairs, in an order that depends on the seed and the epoch.
@@ -192,16 +185,15 @@ class PairDataModule(LightningDataModule):
             num_pairs=len(pairs),
             batch_size=self.batch_size,
             seed=seed,
-            shards=self.known.shards,
+            shards=self.data.shards,
             window=self.source.shuffled_together,
             sessions=torch.from_numpy(pairs.session) if self._whole_sessions else None,
             place=(trainer.global_rank, trainer.world_size) if trainer else (0, 1),
         )
         dataset = PairDataset(pairs, self.histories(pairs), self._history)
-        return DataLoader(dataset, batch_size=None, collate_fn=_identity, sampler=sampler, pin_memory=_HAS_GPU())
-
-
-_HAS_GPU = torch.cuda.is_available
+        return DataLoader(
+            dataset, batch_size=None, collate_fn=_identity, sampler=sampler, pin_memory=torch.cuda.is_available()
+        )
 
 
 def _identity(batch: Any) -> Any:

@@ -38,16 +38,16 @@ def describe(config: DictConfig) -> None:
         data, refusal = _read(config)
     reading, title = data.reading, str(data.path)
     with console.status("measuring"):
-        facts = measure(data.known)
+        facts = measure(data.data)
         if refusal is None:
-            facts |= measure_splits(data.known, max_queries=config.max_test_queries)
+            facts |= measure_splits(data.data, max_queries=config.max_test_queries)
         shown = {"num_sessions": config.shown_sessions, "num_plays": config.shown_plays}
-        facts["first_sessions"] = first_sessions(data.known, **shown)
+        facts["first_sessions"] = first_sessions(data.data, **shown)
         warnings = find_warnings(reading, data.dropped, data.source.read_on, facts)
         if refusal is not None:
             remedy = "correct what is listed below, or add data" if warnings else "add data"
             warnings.insert(0, DataWarning(name="splits", says=refusal, remedy=remedy))
-    remarks = list(remarks_on(data.known, data.source.rules.policies.interleaved))
+    remarks = list(remarks_on(data.data, data.source.rules.policies.interleaved))
     record = {
         "warnings": [asdict(warning) for warning in warnings],
         **facts,
@@ -73,7 +73,7 @@ def _read(config: DictConfig) -> "tuple[PairDataModule, str | None]":
     try:
         data.setup()
     except InputError as error:
-        if data.data is None or not len(data.sessions):
+        if not hasattr(data, "data") or not len(data.sessions):
             _datamodule(config, max_rejected=config.datamodule.max_rejected).setup()  # names the rejected rows
             raise
         return data, str(error)

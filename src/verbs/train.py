@@ -280,7 +280,7 @@ def check_pasts(datamodule: "PairDataModule") -> None:
     Raises:
         InputError: they have no clock, or no listener has two sessions.
     """
-    if datamodule.known.timeline is None:
+    if datamodule.data.timeline is None:
         lacks = "no listener with two sessions" if datamodule.sessions.has_clock else "no timestamps"
         raise InputError(
             f"context=listener looks at what a listener heard in earlier sessions, and {datamodule.path} has {lacks}; "
@@ -395,7 +395,7 @@ def _run(
         path=datamodule.path,
         digest=data_digest,
         sizes=datamodule.summary(),
-        span=datamodule.known.span(),
+        span=datamodule.data.span(),
         remarks=remarks,
     )
     written = metrics_file, write_model_card(finished, data, provenance())

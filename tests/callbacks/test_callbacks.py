@@ -152,9 +152,9 @@ def test_every_event_after_the_first_is_a_target_and_every_track_a_candidate(
     if model.scorer is None:
         model.on_train_start()
     found, _ = ranking_of(datamodule, tmp_path, list_length=2).measure(model, "test")
-    assert datamodule.known.part is not None
-    in_test = np.flatnonzero(datamodule.known.part == 2).tolist()
-    of_train = [sessions[n] for n in np.flatnonzero(datamodule.known.part == 0).tolist()]
+    assert datamodule.data.part is not None
+    in_test = np.flatnonzero(datamodule.data.part == 2).tolist()
+    of_train = [sessions[n] for n in np.flatnonzero(datamodule.data.part == 0).tolist()]
     targets = [pair for n in in_test for pair in pairwise(sessions[n])]
     assert any(previous == following for previous, following in targets)
     assert found["num_every_target_queries"] == len(targets)

@@ -58,7 +58,7 @@ def test_all_data_of_shards_become_training_data(
     check_same(alike(ours.pairs["train"]), alike(theirs.pairs["train"]))
     np.testing.assert_array_equal(ours.vocabulary.plays, theirs.vocabulary.plays)
     assert ours.summary().equals(theirs.summary())
-    assert sum(ours.known.shards) == len(ours.pairs["train"])
+    assert sum(ours.data.shards) == len(ours.pairs["train"])
 
 
 def test_shards_with_hidden_tracks_do_not_become_training_data(

@@ -3,8 +3,7 @@
 Each part has all sessions of some listeners, in the order of their starts.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +44,7 @@ class CutPart(NamedTuple):
 
     sessions: pd.DataFrame
     num_listeners: int
-    counts: Counter[str]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ class CutParts:
         columns = {name: getattr(sessions, name) for name in ("user", "number", "listener")}
         columns |= {"started": sessions.timestamp[begins], "position": position}
         columns["num_pairs"] = np.diff(pairs_before[np.append(begins, len(sessions.place))])
-        counts = Counter({**sessions.dropped, "": sessions.num_interleaved})
+        counts = {**sessions.dropped, "": sessions.num_interleaved}
         return CutPart(pd.DataFrame(columns), num_listeners, counts)
 
     def _file(self, column: str, part: int) -> Path:

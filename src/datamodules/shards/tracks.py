@@ -55,9 +55,7 @@ def read_tracks(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
         artists=np.array(record["artists"], object),
         attributes={name: _attribute(one, folder) for name, one in record["attributes"].items()},
     )
-    hidden = np.zeros(len(catalog), bool)
-    hidden[record["hidden"]] = True
-    return catalog, hidden
+    return catalog, np.isin(np.arange(len(catalog)), record["hidden"])
 
 
 def _attribute(record: dict[str, Any], folder: Path) -> Attribute:

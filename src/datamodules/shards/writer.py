@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int8
 
 from segue.datamodules.pairs.pairs_in_splits import Paired, pairs_in_splits, track_facts, training_plays
@@ -32,7 +31,7 @@ from segue.settings import Setting, settings
 if TYPE_CHECKING:
     from segue.datamodules.log_source import LogSource  # needs torch, which other machines may not have
 
-_STAGING = ".staging"  # files that are needed until the end
+_FULL = ("No space left", "failed to offload")  # what DuckDB and Java say of a full disk
 
 
 class SessionRange(NamedTuple):
@@ -65,12 +64,11 @@ def write_shards(
     """
     folder = folder.resolve()  # for other machines
     (folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(staging := folder / _STAGING, ignore_errors=True)
+    shutil.rmtree(staging := folder / ".staging", ignore_errors=True)
     try:
         manifest = _written(logs, engine, folder, staging, shard_rows, of_run)
-    except Exception as error:  # DuckDB and Java have errors of their own
-        is_full = "No space left" in str(error) or "failed to offload" in str(error)
-        if is_full and not isinstance(error, OSError):
+    except Exception as error:
+        if not isinstance(error, OSError) and any(one in str(error) for one in _FULL):
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from None
         raise
     finally:
@@ -91,12 +89,13 @@ def _written(
     cut = list(engine.map(staging, parts.cut, parts.parts))
     sessions = parts.number(cut)
     begins = np.append(0, sessions["num_pairs"].cumsum())
-    num, num_pairs = len(sessions), int(begins[-1])
-    in_splits = split(kind, num, num_pairs, lambda: _keys(sessions, names))
+    num, num_pairs, users = len(sessions), int(begins[-1]), sessions["user"].to_numpy()
+    users = users if names is None else names[users]
+    in_splits = split(kind, num, num_pairs, lambda: session_keys(users, sessions["number"].to_numpy()))
     at_once = max(1, -(-num // max(1, -(-(num + num_pairs) // shard_rows))))  # rows: first events, and pairs
     begins = begins if kind == "pair" else np.arange(num + 1)
-    edges = [(first, min(first + at_once, num)) for first in range(0, num, at_once)]
-    ranges = [SessionRange(first, end, in_splits[begins[first] : begins[end]]) for first, end in edges]
+    ends = [(first, min(first + at_once, num)) for first in range(0, num, at_once)]
+    ranges = [SessionRange(first, end, in_splits[begins[first] : begins[end]]) for first, end in ends]
     plays = engine.map(staging, partial(_of_range, parts, training_plays, len(catalog)), ranges)
     facts = track_facts(plays, catalog, rules, is_longest=reading.share == "longest")
     made = engine.map(staging, partial(_of_range, parts, pairs_in_splits, facts), ranges)
@@ -109,10 +108,10 @@ def _written(
             f"no pairs left for {' and '.join(empty)}: {num_sessions} sessions with {sum(pairs.values())} pairs in "
             f"{logs.path} are too few for split={rules.split}; see describe.py, or add more logs"
         )
-    columns = [f"{table}-{name}.npy" for table, of_table in TABLES.items() for name in of_table]
-    for name in columns:
+    files = [f"{table}-{name}.npy" for table, of_table in TABLES.items() for name in of_table]
+    for name in files:
         (staging / name).replace(folder / name)
-    files = [*columns, *write_tracks(catalog, facts.hidden, folder)]
+    files += write_tracks(catalog, facts.hidden, folder)
     return Manifest(
         engine=engine.name,
         pairs=pairs,
@@ -126,11 +125,6 @@ def _written(
         provenance=provenance(),
         **of_run,
     )
-
-
-def _keys(sessions: pd.DataFrame, names: np.ndarray | None) -> np.ndarray:
-    user = sessions["user"].to_numpy()
-    return session_keys(user if names is None else names[user], sessions["number"].to_numpy())
 
 
 def _of_range(parts: CutParts, function: Any, known: Any, given: SessionRange) -> Any:
