@@ -737,23 +737,6 @@ def test_a_hanging_redis_delays_few_requests(hasty_replicas: Replicas, users: in
 
 
 @pytest.mark.timing
-def test_health_recovers_with_redis_without_any_request(hasty_replicas: Replicas, users: int) -> None:
-    replicas = hasty_replicas
-
-    def is_alone() -> bool:
-        """What it says is of the last seconds, therefore it is asked right before."""
-        assert replicas.one.next(users).status == 200
-        return "sessions are not shared" in str(replicas.one.ask("GET", "/health").body["problems"])
-
-    replicas.server.stop()
-    wait_until(is_alone, "sessions of this machine")
-    replicas.server.start()
-    replicas.load(f"recommendations={replicas.twins}", "pick=ranked")
-    replicas.one.wait_for_health("ok")
-    replicas.two.wait_for_health("ok")
-
-
-@pytest.mark.timing
 def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas, users: int) -> None:
     with crowd(replicas.one.port, connections=300, first_user=users) as traffic:
         seen = Counter(replicas.one.health() for _ in range(20))

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -566,30 +565,6 @@ def test_requests_get_503_while_the_log_cannot_be_written(
     assert len(drive(ring, tmp_path, work).lines()) == 1
 
 
-def test_an_arm_with_a_gap_remembers_the_session_until_last(tmp_path: Path) -> None:
-    """Artists 0, 0, 1, 2; after 100 comes any other, after the others 100 or one of another artist."""
-    release = make_release(
-        tmp_path / "release",
-        catalog=make_catalog([0, 0, 1, 2]),
-        arms={"C": arm(artist_gap=2)},
-        lists={"C": lists_of([[1, 2, 3], [0, 2], [0, 1, 3], [0, 2]])},
-    )
-
-    async def work(service: Running) -> None:
-        async def following(track: int, call: str = "next") -> Any:
-            return (await service.ask("POST", f"/{call}/7", b'{"track": %d, "time": 0.5}' % track)).json().get("track")
-
-        for _ in range(20):
-            assert await following(100) in (102, 103)
-            assert await following(102) == 103, "because 100 was heard before"
-            assert await following(103) == 100, "which was heard three tracks ago"
-            await following(100, "last")
-            assert await following(103) in (100, 102)
-            await following(100, "last")
-
-    drive(release, tmp_path, work)
-
-
 def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         async def page(path: str) -> Any:
@@ -731,81 +706,6 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCap
 
     drive(session_release(tmp_path), tmp_path, work)
     assert not caplog.messages
-
-
-def test_lists_have_scores_if_the_file_has_them(tmp_path: Path) -> None:
-    release = make_release(
-        tmp_path / "release",
-        catalog=make_catalog([0, 0, 0]),
-        arms={"C": arm(), "T1": arm("random")},
-        lists={"C": lists_of([[1, 2], [2], []], [[0.5, 0.25], [np.nan] * 2, [np.nan] * 2])},
-    )
-
-    async def work(service: Running) -> None:
-        lists = [
-            (await service.ask("GET", f"/recommendations/{track}")).json()["recommendations"] for track in (100, 102)
-        ]
-        assert [[(entry["track"], entry["score"]) for entry in given["C"]] for given in lists] == [
-            [(101, 0.5), (102, 0.25)],
-            [],
-        ]
-        assert lists[0]["T1"] == []
-        answer = await service.ask("GET", "/recommendations/101")
-        assert answer.status == 200
-        assert [entry["track"] for entry in answer.json()["recommendations"]["C"]] == [102]
-
-    drive(release, tmp_path, work)
-
-
-def test_a_degraded_service_reports_the_problem_and_answers(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        service.service.state.store_problem = "the store is gone"
-        answer = await service.ask("GET", "/health")
-        assert (answer.status, answer.json()["status"]) == (200, "degraded")
-        assert answer.json()["problems"] == ["the store is gone"]
-        assert (await service.ask("POST", "/next/1", BODY)).status == 200
-
-    drive(ring, tmp_path, work)
-
-
-@pytest.mark.parametrize("path", ["/", "/track/100", "/health", "/experiments", "/metrics", "/docs", "/track/99"])
-def test_head_answers_as_get(ring: Release, tmp_path: Path, path: str) -> None:
-    """The server leaves the body out."""
-
-    async def work(service: Running) -> None:
-        head, get = await service.ask("HEAD", path), await service.ask("GET", path)
-        assert (head.status, head.headers["content-type"]) == (get.status, get.headers["content-type"])
-        assert get.status == (404 if path == "/track/99" else 200)
-
-    drive(ring, tmp_path, work)
-
-
-def test_a_worker_that_is_down_is_a_problem_of_every_worker(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        async def samples() -> str:
-            return (await service.ask("GET", "/metrics")).body.decode()
-
-        workers = service.service.state.workers
-        workers.set_ready(0, time.monotonic())
-        workers.set_ready(1, time.monotonic())
-        assert (await service.ask("GET", "/health")).json()["status"] == "ok"
-        assert "segue_workers_alive 2.0" in await samples()
-        workers.add_death(1, -9, time.monotonic())
-        workers.rows[1].restart_at_s = time.monotonic() + 60
-        health = await service.ask("GET", "/health")
-        assert (health.status, health.json()["status"]) == (200, "degraded")
-        (problem,) = health.json()["problems"]
-        assert re.fullmatch(r"worker-2 is down: it died by SIGKILL; it restarts in \d\d\.\d s", problem)
-        text = await samples()
-        assert "segue_workers_configured 2.0" in text
-        assert "segue_workers_alive 1.0" in text
-        assert 'segue_worker_restarts_total{worker="worker-2"} 0.0' in text
-        workers.rows[1].num_restarts += 1
-        workers.set_ready(1, time.monotonic())
-        assert (await service.ask("GET", "/health")).json()["status"] == "ok"
-        assert 'segue_worker_restarts_total{worker="worker-2"} 1.0' in await samples()
-
-    drive(ring, tmp_path, work)
 
 
 def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: Path) -> None:
@@ -1027,30 +927,6 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
         asyncio.run(run())
     assert caplog.text.count(f"serving version {first}") == 1
     assert caplog.text.count("index.json is damaged") == 1, "a problem is logged once, not at every check"
-
-
-@pytest.mark.timing
-def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
-    fetched: list[str] = []
-
-    class Shared(FolderStore):
-        def fetch(self) -> str:
-            fetched.append(self.load(writer("elsewhere")))
-            return fetched[-1]
-
-    store = Shared(tmp_path / "store", keep=3)
-    first = store.load(writer("one"))
-
-    async def run() -> None:
-        async with running(Release(store.path(first)), tmp_path) as service:
-            state = service.service.state
-            following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
-            await until(lambda: state.recommender.release.experiment == "elsewhere")
-            following.cancel()
-            await asyncio.wait([following])
-            assert state.recommender.release.version == fetched[0]
-
-    asyncio.run(run())
 
 
 @pytest.mark.timing

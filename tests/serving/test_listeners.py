@@ -120,15 +120,6 @@ def test_without_consent_nothing_is_kept_and_nothing_is_known(
     drive(listener_release(tmp_path, heard=100.0, share=1.0), tmp_path, work, profiles=memory(tmp_path, **settings))
 
 
-def test_consent_is_true_or_false(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        answer = await service.ask("POST", "/next/7", b'{"track": 100, "time": 1, "remember": "no"}')
-        assert answer.status == 400
-        assert answer.json()["reason"].startswith("remember: Input should be a valid boolean; expected")
-
-    drive(ring, tmp_path, work)
-
-
 def test_no_profile_is_kept_where_no_arm_needs_it_or_it_is_switched_off(tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         await session(service, 7, [100, 101, 102])
@@ -178,30 +169,6 @@ def test_a_known_track_is_explained(tmp_path: Path) -> None:
         assert [(one["track"], one["title"], one["is_known"]) for one in listed[2:]] == [(None, "", False)]
 
     drive(listener_release(tmp_path, **weights), tmp_path, work, profiles=profiles)
-
-
-@pytest.mark.parametrize(
-    ("plays", "days", "sentence"),
-    [
-        (12, 8.0, "heard 12 times, last 8 days ago, +1.00"),  # in the score 10 of them are left
-        (1, 300.0, "heard once, last 300 days ago, +1.00"),
-        (1, 0.01, "heard once, last less than an hour ago, +1.00"),
-        (2, 0.1, "heard 2 times, last 2 hours ago, +1.00"),
-        (1, 1.2, "heard once, last 1 day ago, +1.00"),
-        (0, 0, "never heard, +0.00"),
-    ],
-)
-def test_why_a_known_track_was_chosen_is_a_sentence(tmp_path: Path, plays: int, days: float, sentence: str) -> None:
-    profiles = memory(tmp_path)
-    for _ in range(plays):
-        asyncio.run(profiles.play(7, 101, 1.0, int(now_ms() - days * DAY_MS)))
-
-    async def work(service: Running) -> None:
-        await service.ask("POST", "/next/7", BODY)
-        await service.service.state.sessions.note(7, _noted(service, 101))
-        assert (await service.ask("GET", "/explain/7")).json()["listener"]["sentence"] == sentence
-
-    drive(listener_release(tmp_path, heard=1.0), tmp_path, work, profiles=profiles)
 
 
 def test_a_track_of_a_known_artist_is_explained_by_the_artist(tmp_path: Path) -> None:

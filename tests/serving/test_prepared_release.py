@@ -79,16 +79,6 @@ def test_an_arm_can_have_its_own_pick(file: str) -> None:
     assert prepared.lists["C"].rows.tolist() == prepared.lists["T1"].rows.tolist()
 
 
-def test_an_arm_can_have_its_own_artist_gap(file: str) -> None:
-    arms = {"C": file, "T1": {"recommender": file, "pick": "ranked", "artist_gap": 3}, "T2": "random"}
-    prepared = ready(OmegaConf.create(arms), artist_gap=1)
-    assert [(name, arm.pick, arm.artist_gap) for name, arm in prepared.arms.items()] == [
-        ("C", "uniform", 1),
-        ("T1", "ranked", 3),
-        ("T2", "uniform", 1),
-    ]
-
-
 def test_an_artist_gap_larger_than_max_tracks_is_refused(file: str) -> None:
     assert ready({"C": file}, artist_gap=5, max_tracks=5).arms["C"].artist_gap == 5
     message = "at most the 5 tracks of a session that are remembered, got 6; set sessions.max_tracks of the service at"
@@ -199,15 +189,6 @@ def test_tracks_sets_the_catalogue(file: str, tmp_path: Path) -> None:
     assert prepared.lists["C"].rows.tolist() == [[1, 2], [2, -1], [-1, -1], [-1, -1], [-1, -1]]
     assert prepared.top_tracks.tolist() == [4], "those beside tracks= count"
     assert len(ready({"C": "random"}, tracks=tracks).catalog) == 5
-
-
-def test_a_prepared_release_is_written(file: str, tmp_path: Path) -> None:
-    (tmp_path / "release").mkdir()
-    version = ready({"C": "random", "T1": file}).write(tmp_path / "release", provenance={"C": "random"})
-    release = Release(tmp_path / "release")
-    assert (release.version, release.experiment, list(release.arms)) == (version, "TEST", ["C", "T1"])
-    assert [entry["track"] for entry in release.recommended("T1", 0)] == [101, 102]
-    assert release.recommended("C", 0) == []
 
 
 @pytest.fixture

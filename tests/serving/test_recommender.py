@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from segue.assignment import treatments
 from segue.picking.picker import FALLBACKS
 from segue.picking.session_query import SessionQuery
 from segue.serving.recommender import Next, Recommender
@@ -231,26 +230,3 @@ def test_a_session_of_an_older_release_goes_on_without_the_tracks_that_are_gone(
     assert answer == (best, None, 1.0)
     assert recommender(release).choose("C", 7, 3, [103]) == Chosen(2, "artist"), "no list: a fallback as ever"
     assert recommender(release).follow("C", 7, 0, Played([100], [])).row in (1, 2), "the list of the first track"
-
-
-@pytest.mark.parametrize("num_arms", [1, 2, 5])
-def test_users_belong_to_the_arm_of_the_assignment(tmp_path: Path, num_arms: int) -> None:
-    names = ["C", *(f"T{number}" for number in range(1, num_arms))]
-    release = make_release(
-        tmp_path,
-        catalog=make_catalog([0]),
-        arms=dict.fromkeys(names, arm("random")),
-        experiment="MY_RECOMMENDER",
-    )
-    users = np.array([0, 1, 9, 10, 4711, 10**18 - 1, *range(200, 260)])
-    expected = treatments(users, experiment="MY_RECOMMENDER", num_arms=num_arms).tolist()
-    ours = recommender(release)
-    assert [ours.arm_of(user) for user in users.tolist()] == [names[number] for number in expected]
-
-
-def test_the_same_seed_answers_alike(ring: Release) -> None:
-    walks = []
-    for _ in range(2):
-        ours = recommender(ring, seed=7)
-        walks.append([ours.choose("C", 7, row % 6, ()) for row in range(60)])
-    assert walks[0] == walks[1]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -81,7 +80,3 @@ def test_a_description_has_the_files_of_the_verb(plays: segue.Plays, tmp_path: P
     assert "warnings" in repr(found)
     assert "data:image/png;base64," in found._repr_html_()
     assert found.warnings.empty
-
-
-def test_tracks_are_ids(plays: segue.Plays) -> None:
-    assert len(np.unique(plays.tracks)) == len(plays.tracks)
