@@ -210,18 +210,13 @@ def test_a_track_is_not_repeated_in_a_session(ring: Release, tmp_path: Path) -> 
 INVALID: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/next/1", b"", 400, "the body: Invalid JSON"),
     ("POST", "/next/1", b"{", 400, "Invalid JSON"),
-    ("POST", "/next/1", b"[]", 400, "the body: Input should be an object"),
-    ("POST", "/next/1", b"null", 400, "the body: "),
     ("POST", "/next/1", b"\xff\xfe", 400, "Invalid JSON"),
     ("POST", "/next/1", b'{"track": 100, "time": 0.5, "\xff": 1}', 400, "Invalid JSON"),
     ("POST", "/next/1", b'"\\ud800"', 400, "the body: "),
     ("POST", "/next/1", b"[" * 4000, 400, "Invalid JSON"),
-    ("POST", "/next/1", b'{"track":' * 400, 400, "Invalid JSON"),
-    ("POST", "/next/1", b'{"time": 0.5}', 400, "track: Field required"),
     ("POST", "/next/1", b'{"track": 100}', 400, 'time: Field required; expected {"track": id, "time": share'),
     ("POST", "/next/1", b'{"track": "abc", "time": 0.5}', 404, 'track "abc" is not in the catalogue of 6 tracks'),
     ("POST", "/next/1", b'{"track": "", "time": 0.5}', 400, "track must have 1 to 256 bytes, and has 0; "),
-    ("POST", "/next/1", b'{"track": "10.0", "time": 0.5}', 404, 'track "10.0" is not in'),
     ("POST", "/next/1", b'{"track": "0100", "time": 0.5}', 404, 'track "0100" is not in'),
     ("POST", "/next/1", b'{"track": " +100 ", "time": 0.5}', 404, 'track " +100 " is not in'),
     ("POST", "/next/1", '{"track": "١٠٠", "time": 0.5}'.encode(), 404, 'track "١٠٠" is not in'),
@@ -232,20 +227,12 @@ INVALID: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/next/1", b'{"track": "<script>", "time": 0.5}', 404, 'track "<script>" is not in the catalogue'),
     ("POST", "/next/1", b'{"track": 1e30, "time": 0.5}', 400, "track must be a whole number from 0 to 2⁶³-1"),
     ("POST", "/next/1", b'{"track": NaN, "time": 0.5}', 400, "track must be a whole number"),
-    ("POST", "/next/1", b'{"track": Infinity, "time": 0.5}', 400, "track must be a whole number"),
     ("POST", "/next/1", b'{"track": null, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
-    ("POST", "/next/1", b'{"track": "99", "time": 0.5}', 404, 'track "99" is not in the catalogue of 6 tracks'),
-    ("POST", "/last/1", b'{"track": "100", "time": 1.5}', 400, "time: Input should be less than or equal to 1"),
     ("POST", "/next/1", b'{"track": true, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
-    ("POST", "/next/1", b'{"track": 100.5, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
     ("POST", "/next/1", b'{"track": 9223372036854775808, "time": 0.5}', 400, "track must be a whole number from 0"),
     ("POST", "/next/1", b'{"track": 1' + b"0" * 3900 + b', "time": 0.5}', 400, "track must be a whole number"),
     ("POST", "/next/1", b'{"track": 100, "time": "0.5"}', 400, "time: Input should be a valid number"),
-    ("POST", "/next/1", b'{"track": 100, "time": null}', 400, "time: Input should be a valid number"),
-    ("POST", "/next/1", b'{"track": 100, "time": true}', 400, "time: Input should be a valid number"),
     ("POST", "/next/1", b'{"track": 100, "time": NaN}', 400, "time: "),
-    ("POST", "/next/1", b'{"track": 100, "time": Infinity}', 400, "time: "),
-    ("POST", "/next/1", b'{"track": 100, "time": 1e999}', 400, "time: "),
     ("POST", "/next/1", b'{"track": 100, "time": 1.01}', 400, "time: Input should be less than or equal to 1"),
     ("POST", "/next/1", b'{"track": 100, "time": -0.01}', 400, "time: Input should be greater than or equal to 0"),
     ("POST", "/next/1", b'{"track": 99, "time": 0.5}', 404, "track 99 is not in the catalogue of 6 tracks"),
@@ -753,35 +740,6 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
     drive(ring, tmp_path, work)
 
 
-def test_openapi_lists_every_endpoint(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        for _ in range(2):
-            described = (await service.ask("GET", "/openapi.json")).json()
-            assert set(described["paths"]) == {
-                "/next/{user}",
-                "/last/{user}",
-                "/",
-                "/track/{track}",
-                "/recommendations/{track}",
-                "/experiments",
-                "/explain/{user}",
-                "/profile/{user}",
-                "/health",
-                "/health/live",
-                "/metrics",
-            }
-        following = described["paths"]["/next/{user}"]["post"]
-        body = following["requestBody"]["content"]["application/json"]["schema"]
-        assert (body["required"], sorted(body["properties"])) == (["track", "time"], ["remember", "time", "track"])
-        assert (body["properties"]["time"]["minimum"], body["properties"]["time"]["maximum"]) == (0, 1)
-        answer = following["responses"]["200"]["content"]["application/json"]["schema"]
-        assert sorted(answer["properties"]) == ["track", "user"]
-        assert set(following["responses"]) >= {"200", "400", "404", "408", "413", "503"}
-        assert sorted(described["paths"]["/last/{user}"]) == ["post"]
-
-    drive(ring, tmp_path, work)
-
-
 @pytest.mark.parametrize("path", ["/next/1", "/track/100"])
 def test_an_internal_error_is_logged_and_its_answer_has_no_details(
     ring: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, path: str
@@ -1065,7 +1023,10 @@ def test_every_answer_is_one_that_openapi_describes(ring: Release, tmp_path: Pat
         assert all(found[path] == {200} for path in PAGES | HEALTH)
         assert all(found[path] == {200, 404} for path in OF_TRACKS)
         assert all(found[path] == {200, 400, 404, 413} for path in EVENTS)
-        assert found["/explain/{user}"] == {404}
+        assert found["/explain/{user}"] == found["/profile/{user}"] == {404}
+        following = (await service.ask("GET", "/openapi.json")).json()["paths"]["/next/{user}"]["post"]
+        body = following["requestBody"]["content"]["application/json"]["schema"]
+        assert (body["required"], body["properties"]["time"]["maximum"]) == (["track", "time"], 1)
         assert (await walk(service, headers={"origin": "https://other.example"}))["/next/{user}"] == {403}
         service.service.state.log.problem = "the disk is full"
         found = await walk(service)

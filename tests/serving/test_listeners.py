@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 from segue.picking.listener_scores import FEATURES
-from segue.runs.profiles import DAY_MS, ENTRY, add_play
+from segue.runs.profiles import DAY_MS
 from segue.serving.log_writer import now_ms
 from segue.serving.profile_memory import FILE, MappedProfiles
-from segue.serving.recommender import Past, Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
-from segue.serving.session_memory import Played
 from segue.serving.settings import ProfileSettings
 from segue.serving.state import follow_store
 from tests.conftest import make_catalog, make_vectors
@@ -189,57 +187,6 @@ def _noted(service: Running, track: int) -> Any:
     from segue.serving.session_memory import Noted
 
     return Noted(track, 1.0, False, service.service.state.recommender.release.version, with_past=True)
-
-
-def test_the_propensity_in_the_log_is_exact_with_a_past(tmp_path: Path) -> None:
-    """Of many draws with one profile, each track comes as often as its propensity says, and they add up to 1."""
-    release = listener_release(tmp_path, pick="weighted", heard=2.0, same_hour=1.0)
-    recommender, profile = Recommender(release, np.random.default_rng(0)), np.zeros(6, ENTRY)
-    for track in (103, 107, 109):
-        add_play(profile, track, 1.0, now_ms() - DAY_MS)
-    past, num = Past(profile, now_ms()), 1000
-    drawn = [recommender.follow("C", 7, 0, Played([100], [1.0]), past) for _ in range(num)]
-    chances = {one.row: one.propensity for one in drawn}
-    assert len(chances) == 2
-    assert sum(chances.values()) == pytest.approx(1)
-    for row, chance in chances.items():
-        share = sum(one.row == row for one in drawn) / num
-        assert share == pytest.approx(chance, abs=5 * (chance * (1 - chance) / num) ** 0.5)
-
-
-def test_requests_together_are_answered_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of new listeners too, whose lists are whole: those of others are cut to one track."""
-    monkeypatch.setattr("segue.picking.session_search.OF_SESSION", 2)
-    release, rng = listener_release(tmp_path, heard=1.0, last_day=0.5, artist_share=0.3), np.random.default_rng(0)
-    recommender = Recommender(release, rng)
-    pasts = list[Past | None]([None] * 10)
-    for _ in range(20):
-        profile = np.zeros(int(rng.integers(1, 9)), ENTRY)
-        for track in rng.integers(95, 112, 7).tolist():
-            add_play(profile, track, float(rng.random()), now_ms() - int(rng.integers(3 * DAY_MS)))
-        pasts.append(Past(profile, now_ms()))
-    played = [Played([*rng.permutation(np.arange(100, 112))[:3].tolist()], [1.0] * 3) for _ in pasts]
-    rows = [release.row_of(one.tracks[-1]) for one in played]
-
-    async def together() -> list[int]:
-        asked = zip(rows, played, pasts, strict=True)
-        return [one.row for one in await asyncio.gather(*(recommender.ask("C", 7, *each) for each in asked))]
-
-    alone = [recommender.follow("C", 7, *each).row for each in zip(rows, played, pasts, strict=True)]
-    assert asyncio.run(together()) == alone
-    assert len(set(alone)) > 4
-
-
-def test_tracks_of_the_session_are_no_past(tmp_path: Path) -> None:
-    recommender = Recommender(listener_release(tmp_path), np.random.default_rng(0))
-    profile = np.zeros(3, ENTRY)
-    for track in (100, 105, 999):
-        add_play(profile, track, 1.0, now_ms())
-    heard = np.array([[0, -1]])
-    past, _ = recommender.past_of(recommender.searches["C"], heard, [Past(profile, now_ms())])
-    assert past is not None
-    assert past.rows[0][past.rows[0] >= 0].tolist() == [5]
-    assert past.entries["track"][past.rows >= 0].tolist() == [105]
 
 
 def test_a_release_that_needs_profiles_gets_their_file_when_it_is_loaded(tmp_path: Path) -> None:

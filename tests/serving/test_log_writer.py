@@ -143,6 +143,7 @@ def test_rotation_keeps_every_line_whole(
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
     assert send(folder, sizes, fsync=fsync, max_bytes=4096, backups=200) == written(folder)
+    assert max(path.stat().st_size for path in folder.iterdir()) <= 4096
 
 
 @settings(max_examples=25)
@@ -233,6 +234,7 @@ def test_always_waits_until_a_line_is_on_the_disk(tmp_path: Path, monkeypatch: p
         await settle()
         assert written(tmp_path) == [b"first\n", b"later\n", b"later\n"], "they are written, but may be lost"
         assert not first.done()
+        assert log.num_waiting == 3, "those that are being synced too"
         sync.go.release()
         await sync.wait()
         assert first.done()
