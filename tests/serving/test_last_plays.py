@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from segue.catalog import key_of
-from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
 from segue.serving.app import ServiceApp
 from segue.serving.last_plays import make_last_plays
@@ -186,16 +185,3 @@ def test_the_arm_is_chosen_by_its_context_and_falls_back_to_any_track(world: Wor
     assert found["C"].describe().startswith("context=last_ten: of the lists of the last ten plays of the user")
     assert found["T1"].describe().endswith("fallback=random")
     assert prepared(world, path, {"C": str(path)}, context="last_ten").arms["C"] == replace(found["C"])
-
-
-@pytest.mark.parametrize(
-    ("own", "message"),
-    [
-        ({"context": "last_ten", "pick": "ranked"}, "context=last_ten is a whole rule, and pick does not change it"),
-        ({"context": "last_ten", "fallback": "artist"}, "and fallback does not change it; leave fallback out"),
-        ({"fallback": "none"}, "fallback must be one of artist, random, got 'none'"),
-    ],
-)
-def test_settings_without_use_are_refused(world: World, path: Path, own: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        prepared(world, path, {"C": {"recommender": str(path), **own}})

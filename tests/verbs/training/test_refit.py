@@ -186,11 +186,6 @@ def test_the_default_refits_a_single_run_whose_newest_sessions_test(
         assert not is_refitted(data, refit=refit, is_job=is_job, is_exported=False)
 
 
-def test_an_unknown_value_is_one_line(ring_logs: Path, datamodule_of: Any) -> None:
-    with pytest.raises(InputError, match="refit must be one of auto, all, none, got 'both'"):
-        is_refitted(datamodule_of(ring_logs), refit="both", is_job=False, is_exported=True)
-
-
 @pytest.mark.parametrize(("split", "hidden"), [("time", 0.2), ("session", 0.0), ("pair", 0.0)])
 def test_all_data_become_training_data(split: str, hidden: float, ring_logs: Path, datamodule_of: Any) -> None:
     data: PairDataModule = datamodule_of(ring_logs, split=split, cold_share=hidden)
