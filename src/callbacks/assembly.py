@@ -126,9 +126,10 @@ class AfterTest(Callback):
                 tested = export.write(evaluated, known, advance, into=path.with_name(OF_EVALUATED))
             write_record(refitted.record(), path.with_name(REFIT))
         ranker = evaluated if refitted is None else ranker_of(refitted.module)
-        if ranker.listener is not None and (profiles := data.profiles()) is None:
+        profiles = None if ranker.listener is None else data.profiles()
+        if ranker.listener is not None and profiles is None:
             console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
-        elif ranker.listener is not None:
+        if profiles is not None:
             profiles.write(path.with_name(PROFILES))
         with progress("exporting recommendations", len(data.catalog)) as advance:
             exported = export.write(ranker, data.vocabulary, advance)

@@ -1,5 +1,6 @@
 """A progress bar for training, and a line after each epoch."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,7 +23,8 @@ class TrainingProgress(Callback):
     def __init__(self, context: RunContext, *, monitor: str, mode: str, max_epochs: int, label: str = "epoch") -> None:
         self._history, self._max_epochs, self._label = context.history, max_epochs, label
         self._monitor, self._better = monitor, max if mode == "max" else min
-        self._bar, self._advance = ExitStack(), _nothing
+        self._bar = ExitStack()
+        self._advance: Callable[[int], None] = _nothing
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Start the bar, at the epoch of a resumed run; its end is the last epoch, which may never be reached."""

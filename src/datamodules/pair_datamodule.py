@@ -73,7 +73,8 @@ class PairDataModule(LightningDataModule):
         seed: Annotated[int, Setting("of the order of the training pairs", least=0, most=2**32 - 1, key="seed")],
     ) -> None:
         super().__init__()
-        self.source, self.path, self.batch_size = source, str(source.path), batch_size or source.batch_size
+        self.source, self.path = source, str(source.path)
+        self.batch_size: int = batch_size or source.batch_size or 0  # 0: shards say it when they are read
         self._history, self._half_life, self._whole_sessions, self._seed = history, half_life, whole_sessions, seed
 
     def prepare_data(self) -> None:
@@ -91,7 +92,7 @@ class PairDataModule(LightningDataModule):
             return
         if isinstance(self.source, ShardSource):
             self._take(self.source.map())
-            self.batch_size = self.batch_size or self.source.batch_size
+            self.batch_size = self.batch_size or self.source.batch_size or 0
             return
         rules = self.source.rules
         with self.source.events() as events:  # files → events

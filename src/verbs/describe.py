@@ -28,6 +28,7 @@ def describe(config: DictConfig) -> None:
     from segue.datamodules.describing.picture import draw
     from segue.datamodules.describing.report import next_command, printed
     from segue.datamodules.describing.warnings import DataWarning, find_warnings
+    from segue.datamodules.log_source import LogSource
     from segue.datamodules.remarks import remarks_on
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
@@ -36,6 +37,7 @@ def describe(config: DictConfig) -> None:
     check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     with console.status("reading events"):
         data, refusal = _read(config)
+    assert isinstance(data.source, LogSource), "shards were refused above"
     reading, title = data.reading, str(data.path)
     with console.status("measuring"):
         facts = measure(data.data)

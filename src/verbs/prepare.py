@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def prepare(config: DictConfig) -> None:
     """Read a source, build its pairs with an engine, write shards and manifest."""
     from segue.datamodules.describing.warnings import find_warnings
+    from segue.datamodules.log_source import LogSource
     from segue.datamodules.shards.manifest import MANIFEST
     from segue.datamodules.shards.writer import write_shards
     from segue.datamodules.sources import source_settings
@@ -41,6 +42,7 @@ def prepare(config: DictConfig) -> None:
         refuse_used_folder(run_dir, MANIFEST)
         datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
         datamodule.prepare_data()
+        assert isinstance(datamodule.source, LogSource), "shards were refused above"
         manifest = write_shards(
             datamodule.source,
             engine,

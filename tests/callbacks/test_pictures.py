@@ -162,7 +162,12 @@ def test_the_calibration_is_that_of_the_pairs_or_of_a_seeded_part_of_very_many(
     ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[np.ndarray, np.ndarray]] = []
-    monkeypatch.setattr(drawing, "draw_calibration", lambda *given: kept(told.append(given)))
+
+    def drawn_of(*given: np.ndarray) -> Figure:
+        told.append((given[0], given[1]))
+        return kept(given)
+
+    monkeypatch.setattr(drawing, "draw_calibration", drawn_of)
     model = ranker(ring)
     for most in (module.MAX_PAIRS, 30, 30):
         monkeypatch.setattr(module, "MAX_PAIRS", most)

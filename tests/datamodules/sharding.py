@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from segue.catalog import Listens
+from segue.datamodules.log_source import LogSource
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import Manifest
@@ -17,6 +18,7 @@ from segue.datamodules.sources import from_shards
 def shards_of(datamodule: PairDataModule, folder: Path, engine: DuckDBEngine | None = None, **changes: Any) -> Manifest:
     """Write shards."""
     folder.mkdir(parents=True, exist_ok=True)
+    assert isinstance(datamodule.source, LogSource)
     given: dict[str, Any] = {"recipe": "shares", "batch_size": 64, "source": {}, "shard_rows": 500}
     return write_shards(datamodule.source, engine or DuckDBEngine(), folder, **given | changes)
 

@@ -116,7 +116,11 @@ def test_a_session_whose_first_play_was_left_out_is_not_older_than_those_before(
     sessions = replace(data.sessions, timestamp=np.array([0, 3, 1, 5]) * DAY)
     kinds = {"played_ratio": np.float32}
     nothing = Pairs(**{one.name: np.empty(0, kinds.get(one.name, np.int64)) for one in fields(Pairs)})
-    given = {"sessions": sessions, "part": np.zeros(4, np.int8), "pairs": dict.fromkeys(SPLITS, nothing)}
+    given: dict[str, Any] = {
+        "sessions": sessions,
+        "part": np.zeros(4, np.int8),
+        "pairs": dict.fromkeys(SPLITS, nothing),
+    }
     calendar = calendar_of(replace(data, **given), None)
     assert calendar is not None
     assert calendar.age.tolist() == [5, 2, 2, 0]

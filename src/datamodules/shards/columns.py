@@ -15,8 +15,8 @@ TABLES = {"event": (*LISTENS, "timestamp", "place"), "session": ("listener", "pa
 """The columns of each table. `event` has all events, `session` all sessions in the order of their starts, and `pair`
 the pairs of training, then those of validation, then those of the test; see `Pairs`. `heard` has the events of training
 where its sessions are not the first ones."""
-_KINDS = {"played_ratio": np.dtype("<f4"), "part": np.dtype("<i1")}  # the others are int64
-_NUMBER = np.dtype("<i8")
+_KINDS: dict[str, np.dtype[Any]] = {"played_ratio": np.dtype("<f4"), "part": np.dtype("<i1")}  # the others are int64
+_NUMBER: np.dtype[Any] = np.dtype("<i8")
 
 
 class GrowingColumn:

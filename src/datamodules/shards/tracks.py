@@ -4,6 +4,7 @@ N tracks.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ def write_tracks(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Path) 
     Returns:
         The names of the files.
     """
-    files, attributes = [VOCABULARY], {}
+    files, attributes = [VOCABULARY], dict[str, Any]()
     for name, one in catalog.attributes.items():
         if isinstance(one, Vectors):
             files.append(f"attribute-{len(attributes)}.npy")
-            write_whole(folder / files[-1], lambda partial, data=one.data: np.save(partial, np.asarray(data)))
+            write_whole(folder / files[-1], partial(np.save, arr=np.asarray(one.data)))
             attributes[name] = {"file": files[-1], "places": one.places.tolist(), "is_scaled": one.is_scaled}
         else:
             attributes[name] = {column: numbers.tolist() for column, numbers in vars(one).items()}

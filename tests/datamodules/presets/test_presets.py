@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
+from segue.datamodules.log_source import LogSource
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import SourceEvents, read_table
 from segue.errors import InputError
@@ -38,6 +39,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, E
 def read(name: str, folder: Path) -> Any:
     """The events of a source, before policies."""
     module = datamodule(name, folder)
+    assert isinstance(module.source, LogSource)
     return read_table(str(module.path), module.source._settings, rejections=module.source._rejections)
 
 
