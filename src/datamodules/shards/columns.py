@@ -15,8 +15,7 @@ TABLES = {"event": (*LISTENS, "timestamp", "place"), "session": ("listener", "pa
 """The columns of each table. `event` has all events, `session` all sessions in the order of their starts, and `pair`
 the pairs of training, then those of validation, then those of the test; see `Pairs`. `heard` has the events of training
 where its sessions are not the first ones."""
-_KINDS: dict[str, np.dtype[Any]] = {"played_ratio": np.dtype("<f4"), "part": np.dtype("<i1")}  # the others are int64
-_NUMBER: np.dtype[Any] = np.dtype("<i8")
+_KINDS = {"played_ratio": "<f4", "part": "|i1"}  # the others are int64
 
 
 class GrowingColumn:
@@ -27,7 +26,7 @@ class GrowingColumn:
     """
 
     def __init__(self, path: Path) -> None:
-        self._kind = _KINDS.get(path.stem.rpartition("-")[2], _NUMBER)
+        self._kind = np.dtype(_KINDS.get(path.stem.rpartition("-")[2], "<i8"))
         self._file, self._length = path.open("wb"), 0
         self._write_header()
 

@@ -16,14 +16,13 @@ from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.pairs.sessions import Sessions, cut_events, gather
 from segue.datamodules.reading.table import Reading, SourceEvents
 
-_EVENTS = "events"
 _COLUMNS = ("place", "owner", "session", "track", "played_ratio", "timestamp")  # of sessions, then of events
 
 
 def write_events(source: SourceEvents, folder: Path, num_parts: int) -> None:
     """Divide the events of a source into parts with about as many events. All events of a listener are in one part."""
     folder.mkdir(parents=True)
-    quoted = str(folder / _EVENTS).replace("'", "''")
+    quoted = str(folder / "events").replace("'", "''")
     before = "SUM(COUNT(*)) OVER (ORDER BY user_id) - 1"
     source.database.execute(f"""
         COPY (SELECT events.*, part FROM ({source.query}) AS events LEFT JOIN (
@@ -63,13 +62,13 @@ class CutParts:
     @property
     def parts(self) -> list[int]:
         """Numbers of the parts, in the order of their listeners. A listener with many events may leave one out."""
-        return sorted(int(path.name.removeprefix("part=")) for path in (self.folder / _EVENTS).iterdir())
+        return sorted(int(path.name.removeprefix("part=")) for path in (self.folder / "events").iterdir())
 
     def cut(self, part: int) -> CutPart:
         """Cut the events of a part into sessions, and write their events."""
         import pyarrow.parquet as pq
 
-        table = pq.read_table(self.folder / _EVENTS / f"part={part}")
+        table = pq.read_table(self.folder / "events" / f"part={part}")
         events = {name: table[name].to_numpy() for name in table.column_names}
         sessions, position, num_listeners = cut_events(events, self.reading, self.rules)
         for name, column in {**vars(sessions.listens), "timestamp": sessions.timestamp}.items():

@@ -29,8 +29,7 @@ class File:
     @classmethod
     def of(cls, path: Path) -> "File":
         """Look at a file."""
-        known = path.stat()
-        return cls(bytes=known.st_size, sha256=digest_of_file(path), changed_ns=known.st_mtime_ns)
+        return cls(bytes=path.stat().st_size, sha256=digest_of_file(path), changed_ns=path.stat().st_mtime_ns)
 
     def check(self, path: Path) -> None:
         """Refuse a file that is not as it was. Its bytes are read if it was written at another time, as a copy is.

@@ -137,7 +137,7 @@ def _write_columns(
     """Write all ranges in their order, with the numbers that their sessions and events have among all.
 
     Args:
-        is_mixed: whether sessions of every split follow each other, and those of training are written a second time.
+        is_mixed: whether sessions of every split follow each other, and those of training get columns of their own.
 
     Returns:
         Number of sessions; what each rule left out; number of pairs of each shard, by split.
