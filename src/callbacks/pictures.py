@@ -11,8 +11,9 @@ from jaxtyping import Float32, Int64
 from segue.atomic import write_whole
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.datamodules.split_datamodule import SplitDataModule
-from segue.models.contracts import Ranker, Scorer
-from segue.models.pair_ranker import mean_of_tracks, score_pairs
+from segue.models.contracts import Scorer
+from segue.models.head_ranker import mean_of_tracks, score_pairs
+from segue.models.ranker import Ranker
 from segue.reports import training_pictures as plots
 from segue.reports.console import console
 from segue.statistics import ranking

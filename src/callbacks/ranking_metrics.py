@@ -16,9 +16,9 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
-from segue.models.contracts import Ranker
 from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
+from segue.models.ranker import Ranker
 from segue.models.repeats import ARTISTS
 from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays, ranks_of_scores
 from segue.reports.progress import progress
@@ -198,14 +198,10 @@ class RankingMetrics(Callback):
             return {}
         return {
             name: ranks_of_scores(
-                scores=lambda first, end: own_plays(
-                    histories.part(first, end),
-                    len(plays),
-                    half_life=half_life,  # noqa: B023 - called at once
-                ),
-                plays=plays,
-                previous=None if every else queries.previous,
-                following=queries.following,
+                lambda some: own_plays(histories.where(some), len(plays), half_life=half_life),  # noqa: B023 - called at once
+                plays,
+                None if every else queries.previous,
+                queries.following,
             )
             for name, half_life in (("own", False), ("own_recent", True))
         }

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.atomic import write_record
 from segue.datamodules.split_datamodule import SplitDataModule
-from segue.models.contracts import Ranker
+from segue.models.ranker import Ranker
 from segue.runs.phases import PhaseClock
 
 

@@ -19,11 +19,11 @@ from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.models import pair_ranker
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
+from segue.models.head_ranker import mean_of_tracks
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from segue.models.pair_ranker import PairRanker, mean_of_tracks
+from segue.models.pair_ranker import PairRanker
 from segue.reports import training_pictures as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT, LAST_TRACK
@@ -210,7 +210,7 @@ def test_of_very_many_pairs_a_seeded_part_is_scored(
 
     monkeypatch.setattr(drawing, "draw_scores", keep)
     monkeypatch.setattr(module, "MAX_PAIRS", 30)
-    monkeypatch.setattr(pair_ranker, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(head_ranker, "_PAIRS_AT_ONCE", 7)
     for _ in range(2):
         trainer, _ = trainer_of(ring, tmp_path)
         trainer.test(ranker(ring), ring, verbose=False)
