@@ -3,6 +3,8 @@
 B queries of a block, Q queries, P pairs, N tracks in the catalogue, A artists, V width of a vector.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -56,11 +58,12 @@ class HeadRanker(Ranker):
         """
         items, listener = self.scorer.item_vectors(), self.listener
         refuse_non_finite(items)
+        product = _product_with(items)
 
         def score(histories: Histories) -> Float[Tensor, "B N"]:
             vectors = self.query_vectors(histories)
             refuse_non_finite(vectors)
-            scores = vectors @ items.T
+            scores = product(vectors)
             if part is not None:
                 add_counts(scores, part, Histories.of_tracks(histories.previous) if self.context.is_last else histories)
             if listener is not None and (values := listener.values(histories)) is not None:
@@ -81,9 +84,10 @@ class HeadRanker(Ranker):
         part, queries, items = self.counted, self.scorer.query_vectors(), self.scorer.item_vectors()
         refuse_non_finite(queries, items)
         queries, items = with_uncounted(part, queries, items)
+        product = _product_with(items)
 
         def score(tracks: Histories) -> Float[Tensor, "B N"]:
-            scores = queries[torch.from_numpy(tracks.previous).to(queries.device)] @ items.T
+            scores = product(queries[torch.from_numpy(tracks.previous).to(queries.device)])
             return scores if part is None else add_neighbours(scores, part, tracks)
 
         return score
@@ -99,6 +103,18 @@ class HeadRanker(Ranker):
     def session_vectors(self) -> SessionVectors | None:
         """The vectors, and the numbers of the context."""
         return session_vectors(self.scorer, self.context, self.counted, self.listener)
+
+
+def _product_with(items: Float[Tensor, "N V"]) -> Callable[[Tensor], Tensor]:
+    """Products of vectors with items, in the memory of the product before: new memory takes as long as a product."""
+    kept = [items.new_empty(0, len(items))]
+
+    def product(vectors: Float[Tensor, "B V"]) -> Float[Tensor, "B N"]:
+        if len(kept[0]) < len(vectors):
+            kept[0] = items.new_empty(len(vectors), len(items))
+        return torch.mm(vectors.detach(), items.detach().T, out=kept[0][: len(vectors)])
+
+    return product
 
 
 def score_pairs(

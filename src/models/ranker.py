@@ -19,7 +19,7 @@ from segue.models.contracts import Context, Loss, Rated, Scorer
 from segue.models.listener_part import ListenerPart
 from segue.models.retrieval.lists import ListSearch, lists_by
 from segue.models.retrieval.ranks import block_size, lines_of, ranks_in
-from segue.models.retrieval.top import top_k
+from segue.models.retrieval.top import Order, top_k
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
 from segue.runs.session_vectors import SessionVectors
@@ -29,7 +29,7 @@ OnBlock = Callable[[int], None]
 Among = Bool[np.ndarray, "N"] | None
 """True for each track that is a candidate; None for all tracks."""
 Scoring = Callable[[Histories], Float[Tensor, "B N"]]
-"""From histories to the scores of all tracks, which the caller may overwrite."""
+"""From histories to the scores of all tracks, which the caller may overwrite, and the next call does."""
 
 _AT_ONCE = 256  # histories whose best candidates are searched for together, at most
 
@@ -57,8 +57,8 @@ class Ranker(ABC):
     loss: Loss | None
     context: Context
     order: Real[np.ndarray, "N"]
-    temperature: float | None
-    listener: ListenerPart | None
+    temperature: float | None = None
+    listener: ListenerPart | None = None
     near_ties = True
 
     @abstractmethod
@@ -146,11 +146,12 @@ class Ranker(ABC):
             InputError: `k` is not in [1, N-1].
         """
         check_k(k, len(self.order))
-        score = self.scoring()
+        score, order = self.scoring(), Order.of(self.order)
 
         def find(places: Int64[np.ndarray, "B"]) -> tuple[Tensor, Tensor]:
             some = histories.where(places)
-            return top_k(self._among_candidates(score(some), some, among), k, order=self.order, decimals=self._decimals)
+            scores = self._among_candidates(score(some), some, among)
+            return top_k(scores, k, order.to(scores.device), decimals=self._decimals)
 
         search = ListSearch(len(histories), k, min(_AT_ONCE, block_size(len(self.order))), find)
         rows, values = search.collect()

@@ -19,6 +19,7 @@ from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.models import head_ranker
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
 from segue.models.head_ranker import mean_of_tracks

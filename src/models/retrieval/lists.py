@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segue.histories import Histories
 from segue.models.retrieval.ranks import block_size
-from segue.models.retrieval.top import top_k
+from segue.models.retrieval.top import Order, top_k
 from segue.runs.recommendations import check_k
 
 NUM_READ = 65_536
@@ -86,12 +86,13 @@ def lists_by(
         InputError: `k` is not in [1, N-1].
     """
     check_k(k, len(order))
+    own_order = Order.of(order)
 
     def find(places: Int64[np.ndarray, "B"]) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
         own = rows[places]
         scores = score(Histories.of_tracks(own))
         scores.scatter_(1, torch.from_numpy(own).to(scores.device)[:, None], -torch.inf)
-        return top_k(scores, k, order=order, decimals=decimals)
+        return top_k(scores, k, own_order.to(scores.device), decimals=decimals)
 
     return ListSearch(len(rows), k, block_size(len(order)), find)
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, Real
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from segue.catalog import places_of
 from segue.errors import InputError
 from segue.statistics.ranking import ndcg_at
 
@@ -19,7 +20,7 @@ TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
 ndcg = partial(ndcg_at, k=10)
 """From the ranks of queries to ndcg@10 of each."""
-_MAX_SCORES = 2**22  # in memory at once; a larger array would be new memory in each block, which takes time
+_MAX_SCORES = 2**24  # number of scores in memory at once
 _PAIRS_AT_ONCE = 2**22  # training pairs that are counted together, about
 
 
@@ -60,7 +61,8 @@ def ranks_in(
     ranks, place = np.empty(len(line)), torch.from_numpy(following).to(scores.device)
     num = np.bincount(line, minlength=len(scores))
     by_line, first = np.argsort(line, kind="stable"), num.cumsum() - num
-    values = None if order is None else torch.from_numpy(order).to(scores.device)
+    # as small numbers, which are compared in half the time
+    values = None if order is None else torch.from_numpy(places_of(order)).to(scores)
     for nth in range(int(num.max(initial=0))):  # each round ranks one query of every line that has one left
         queries = by_line[first[: (num > nth).sum()] + nth]
         target = place[torch.from_numpy(queries).to(scores.device), None]
@@ -74,17 +76,22 @@ def _mean_ranks(
     # a product with ones is several times as fast as a sum of bools, and exact below 2^24
     num_cached = max(1, 2**21 // scores.shape[1]) if scores.device.type == "cpu" else len(scores)  # lines in the cache
     flags = torch.empty(min(num_cached, len(scores)), scores.shape[1], device=scores.device)
-    ones, found = torch.ones(scores.shape[1], device=scores.device), []
+    ones, more, found = torch.ones(scores.shape[1], device=scores.device), torch.empty_like(flags), []
     for some, row in zip(scores.split(len(flags)), target.split(len(flags)), strict=True):
         score, out = some.gather(1, row), flags[: len(some)]
         if order is None:
             margin = TIE * score.abs().clamp(min=1)
             above = torch.gt(some, score + margin, out=out) @ ones
             found.append(above + torch.ge(some, score - margin, out=out) @ ones)
-        else:
-            of_target, higher, equal = order[row], some > score, some == score
-            above = out.copy_(higher | (equal & (order > of_target))) @ ones
-            found.append(above + out.copy_(higher | (equal & (order >= of_target))) @ ones)
+            continue
+        above, equal = torch.gt(some, score, out=out) @ ones, torch.eq(some, score, out=out)
+        num = equal @ ones
+        tied = (num > 1).nonzero()[:, 0]
+        if len(tied):  # of the same score; the others are above or below
+            is_equal, of_target = equal[tied], order[row[tied]]
+            above[tied] += torch.gt(order, of_target, out=more[: len(tied)]).mul_(is_equal) @ ones
+            num[tied] = torch.eq(order, of_target, out=more[: len(tied)]).mul_(is_equal) @ ones
+        found.append(2 * above + num)
     return np.asarray((torch.cat(found).double().cpu().numpy() + 1) / 2)
 
 
