@@ -39,7 +39,7 @@ from segue.catalog import Catalog
 from segue.datamodules.other_model import as_test_of
 from segue.datamodules.pairs.pairs import Pairs
 from segue.histories import Histories
-from segue.models.contracts import Ranker
+from segue.models.ranker import Ranker
 from segue.models.retrieval.ranks import ranks_by_plays
 from segue.reports.markdown import table
 from segue.statistics import ranking

@@ -30,8 +30,8 @@ from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.histories import Histories
 from segue.models.baselines.module import Baseline
+from segue.models.ranker import Scoring
 from segue.models.restoring import CHECKPOINT, read_checkpoint
-from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import block_size, boost_heard
 from segue.runs.provenance import ROOT
 from segue.statistics.ranking import accuracy, coverage, popularity_rank
@@ -200,40 +200,13 @@ class Network(Baseline):
             blocks = iter(torch.from_numpy(vectors[f"queries_{FITTED}"]).split(at_once))
             repeats.fit(lambda _: self._softmax(next(blocks)), unit=1.0, adds=True, at_once=at_once)
 
-    def ranks(
-        self,
-        histories: Histories,
-        following: np.ndarray,
-        on_block: Callable[[int], None],
-        *,
-        among: np.ndarray | None = None,
-        every: bool = False,
-    ) -> np.ndarray:
-        """Rank the track that followed each history among all tracks; without `every`, except the newest."""
-        assert among is None, "all tracks are candidates"
-        found, at_once = [], block_size(len(self._vocabulary.plays))
-        for start in range(0, len(following), at_once):
-            scores = self._boosted(histories.part(start, start + at_once), every)
-            of_target = scores.gather(1, torch.from_numpy(following[start : start + at_once, None]))
-            on_block(len(scores))
-            found.append(((scores > of_target).sum(1) + (scores >= of_target).sum(1) + 1) / 2)  # ties share their mean
-        return torch.cat(found).double().numpy()
+    def scoring(self, *, every: bool = False, alone: bool = False) -> Scoring:  # noqa: ARG002
+        """The probabilities, by the rule for tracks already heard."""
+        return lambda histories: self._boosted(histories, every)
 
-    def top(self, histories: Histories, k: int, **_: object) -> tuple[np.ndarray, np.ndarray]:
-        """Find the K best candidates of each history."""
-        nothing = np.empty(0, np.float32)
-        return in_parts(
-            histories,
-            len(self._vocabulary.plays),
-            lambda some: top_of_scores(
-                self._boosted(some),
-                previous=torch.from_numpy(some.previous),
-                heard=torch.empty(len(some), 0, dtype=torch.int64),
-                boosts=nothing,
-                plays=self._vocabulary.plays,
-                k=k,
-            ),
-        )
+    def by_previous(self, every: bool) -> bool:  # noqa: ARG002
+        """The network reads the whole session."""
+        return False
 
     def _softmax(self, queries: Tensor) -> Tensor:
         """The probability of each track, B × N."""
@@ -245,16 +218,15 @@ class Network(Baseline):
 
     def _boosted(self, histories: Histories, every: bool = False) -> Tensor:
         """The scores of all tracks, B × N, by the rule for tracks already heard."""
-        repeats, lines = self.context.repeats, torch.arange(len(histories))
+        repeats = self.context.repeats
         scores = self._softmax(self._queries[np.searchsorted(self._last, histories.last)])
         factor, added = repeats.in_force(every=every)
         times, more = (repeats.added(histories, values, every=every).tocoo() for values in (np.expm1(factor), added))
         scores[times.coords] *= torch.from_numpy(1 + times.data).float()
         scores[more.coords] += torch.from_numpy(more.data).float()
-        num_last = self._num_last(every)
-        boost_heard(scores, torch.from_numpy(histories.newest_rows(num_last)), np.full(num_last, -np.inf, np.float32))
-        if not every:
-            scores[lines, torch.from_numpy(histories.previous)] = -torch.inf
+        boosts = repeats.boosts(every=every)
+        if np.isinf(boosts).any():
+            boost_heard(scores, torch.from_numpy(histories.newest_rows(len(boosts))), boosts)
         return scores
 
     def train_library(

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.throughput.by_vectors import ranker_of
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, sized
 from experiments.throughput.race import Contender, Stage, Work, race
@@ -55,13 +57,11 @@ def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of `NUM_QUERIES` tracks."""
     import torch
 
-    from segue.models.retrieval.nearest import lists_of_vectors
-
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
     rows = torch.arange(min(NUM_QUERIES, tracks))
 
     def work() -> float:
-        lists_of_vectors(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays).collect()
+        ranker_of(vectors.numpy(), plays).lists(K, rows.numpy()).collect()
         return len(rows)
 
     return work
@@ -71,13 +71,11 @@ def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of all tracks, including the time to build the index."""
     import torch
 
-    from segue.models.retrieval.nearest import lists_of_vectors
-
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
 
     def work() -> float:
         rows = torch.arange(tracks)
-        search = lists_of_vectors(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays, recall=0.95)
+        search = ranker_of(vectors.numpy(), plays).lists(K, rows.numpy(), recall=0.95)
         search.collect()
         return tracks
 

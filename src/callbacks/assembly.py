@@ -16,8 +16,8 @@ from segue.callbacks.ranking_metrics import check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
-from segue.models.contracts import Ranker
 from segue.models.export import OF_EVALUATED, Export, Exported
+from segue.models.ranker import Ranker
 from segue.reports.console import console
 from segue.reports.progress import progress
 from segue.reports.result_table import Table

@@ -9,8 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.atomic import write_whole
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.models.contracts import Ranker
 from segue.models.export import Exported
+from segue.models.ranker import Ranker
 from segue.reports.console import console, warn
 from segue.reports.progress import progress
 from segue.runs.recommendations import check_k

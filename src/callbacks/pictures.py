@@ -9,8 +9,9 @@ import torch
 
 from segue.atomic import write_whole
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.models.contracts import Ranker, Scorer
-from segue.models.pair_ranker import mean_of_tracks, score_pairs
+from segue.models.contracts import Scorer
+from segue.models.head_ranker import mean_of_tracks, score_pairs
+from segue.models.ranker import Ranker
 from segue.reports import training_pictures as plots
 from segue.reports.console import console
 

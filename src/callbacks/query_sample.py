@@ -11,7 +11,8 @@ from jaxtyping import Float64, Int64
 
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
-from segue.models.contracts import Ranker, Rated
+from segue.models.contracts import Rated
+from segue.models.ranker import Ranker
 from segue.statistics import ranking
 from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.statistics.paired import PairedDifference, QueryScores, paired_difference

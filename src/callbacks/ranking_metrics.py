@@ -17,9 +17,9 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.errors import InputError
-from segue.models.contracts import Ranker
 from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
+from segue.models.ranker import Ranker
 from segue.models.repeats import ARTISTS
 from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays, ranks_of_scores
 from segue.reports.progress import progress
@@ -194,12 +194,11 @@ class RankingMetrics(Callback):
         if ranker.listener is None or histories.timeline is None:
             return floors
 
-        def own(half_life: bool, begin: int, end: int) -> Any:
-            return own_plays(histories.part(begin, end), len(known.plays), half_life=half_life)
+        def own(half_life: bool, some: np.ndarray) -> Any:
+            return own_plays(histories.where(some), len(known.plays), half_life=half_life)
 
         for name, half_life in (("own", False), ("own_recent", True)):
-            given = {"plays": known.plays, "previous": candidates[0], "following": queries.following}
-            floors[name] = ranks_of_scores(scores=partial(own, half_life), **given)
+            floors[name] = ranks_of_scores(partial(own, half_life), known.plays, *candidates)
         return floors
 
     def _sampled(self, targets: Pairs) -> Pairs:

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from segue.atomic import write_record
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.split_pairs import SplitPairs
-from segue.models.contracts import Ranker
+from segue.models.ranker import Ranker
 from segue.runs.phases import PhaseClock
 
 

@@ -1,32 +1,22 @@
-"""The contracts: what a head, a context, a loss and a ranker must offer. They do not say how.
+"""The contracts: what a head, a context and a loss must offer; that of a ranker is `ranker.py`. They do not say how.
 
 B pairs in a batch, N tracks in the catalogue, A artists, L listeners, V width of a query or item vector, Q queries,
-K candidates of a list, H tracks of a history, P pairs. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/`
+H tracks of a history, P pairs. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/`
 holds one test suite for each contract. A new implementation is tested by adding its name there.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor, nn
 
 from segue.histories import Histories
 from segue.models.repeats import Repeats
-from segue.models.retrieval.lists import ListSearch
-from segue.runs.counted_part import CountedPart
-from segue.runs.session_vectors import OrderPart, SessionVectors
-
-if TYPE_CHECKING:
-    from segue.models.listener_part import ListenerPart
-
-OnBlock = Callable[[int], None]
-"""Reports progress: called after each block of queries with the number of queries in that block."""
-Among = Bool[np.ndarray, "N"] | None
-"""True for each track that is a candidate; None for all tracks."""
+from segue.runs.session_vectors import OrderPart
 
 
 class PairBatch(NamedTuple):
@@ -83,19 +73,6 @@ class QueryPart(NamedTuple):
     share: Float[Tensor, ""] | float | None
 
 
-@runtime_checkable
-class SparsePart(Protocol):
-    """What is added to the scores of a head, for few of the tracks of each query."""
-
-    def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
-        """Add it to scores, in place.
-
-        Args:
-            scores: scores of all tracks, with the parts before this one.
-            lines: which of the queries each line has.
-        """
-
-
 class Rated(NamedTuple):
     """Pairs whose shares are known.
 
@@ -120,14 +97,12 @@ class Queries(NamedTuple):
         of_pair: place of each pair's query among them.
         previous: row of the track that is never a candidate of a query.
         heard: rows of the tracks already heard, to which the rule of `context.repeats` applies; -1 where there is none.
-        parts: what is added to the scores of the head, in this order.
     """
 
     vectors: Float[Tensor, "Q V"]
     of_pair: Int64[Tensor, "B"]
     previous: Int64[Tensor, "Q"]
     heard: Int64[Tensor, "Q H"]
-    parts: Sequence[SparsePart] = ()
 
 
 class Scorer(nn.Module, ABC):
@@ -326,155 +301,4 @@ class Loss(nn.Module, ABC):
         Args:
             score: score of each validation pair with a known share.
             played_ratio: share played of each of these pairs, in [0, 1].
-        """
-
-
-class RepeatsDecided:
-    """What validation decides for a ranker that fits nothing to it: how tracks already heard are ranked.
-
-    Attributes:
-        context: has the rule.
-    """
-
-    context: Context
-
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
-        """Fit nothing."""
-
-    def describe(self) -> list[str]:
-        """A line about tracks already heard, where `auto` chose."""
-        line = self.context.repeats.describe()
-        return [] if line is None else [line]
-
-    def decided(self) -> dict[str, Any]:
-        """How tracks already heard are ranked."""
-        return self.context.repeats.decided()
-
-    def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take how tracks already heard are ranked."""
-        self.context.repeats.decide(decided)
-
-
-@runtime_checkable
-class Ranker(Protocol):
-    """A model that ranks the catalogue: every trained head and every baseline. Callbacks use only this contract.
-
-    Attributes:
-        scorer: the trained head; None for a baseline, which has no vectors.
-        loss: the loss that the head was trained with; None for a baseline.
-        context: which query vector a history gives, and how tracks already heard are ranked.
-        counted: what is counted and added to the scores of the head; None for a head alone, and for a baseline.
-        listener: the part of the listener's own past; None without it.
-        temperature: what divides scores in a softmax; None where they are no logarithms of probabilities.
-    """
-
-    if TYPE_CHECKING:
-        scorer: Scorer | None
-        loss: Loss | None
-        context: Context
-
-        temperature: float | None
-
-        @property
-        def counted(self) -> CountedPart | None:
-            """What is counted."""
-
-        @property
-        def listener(self) -> "ListenerPart | None":
-            """The part of the listener's own past."""
-
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
-        """Fit to validation queries what the training sessions cannot give: how much the sparse parts weigh.
-
-        Args:
-            histories: what was heard before.
-            following: rows of the tracks that followed.
-            rated: validation pairs whose shares are known, for a loss of shares; None for none.
-        """
-
-    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
-        """The probability of each track to follow each history, as the model ranks them.
-
-        Args:
-            histories: what was heard before.
-            every: whether `histories.previous` is a candidate too; otherwise its probability is 0.
-            alone: whether the counted part of a head is left out.
-
-        Returns:
-            The sum of a line is 1, or 0 where a model that counts has seen nothing.
-
-        Raises:
-            InputError: the scores of the model are no probabilities.
-        """
-
-    def session_vectors(self) -> SessionVectors | None:
-        """The vectors of all tracks, with which a session can be the query; None for a model that has none.
-
-        Raises:
-            InputError: a vector is not finite.
-        """
-
-    def describe(self) -> Sequence[str]:
-        """Lines about what was chosen, for people."""
-
-    def decided(self) -> Mapping[str, Any]:
-        """What validation decided: plain values by name."""
-
-    def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take what validation decided for another model of the same recipe."""
-
-    def ranks(
-        self,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        on_block: OnBlock,
-        *,
-        among: Among = None,
-        every: bool = False,
-    ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each history among all tracks except `histories.previous`.
-
-        Args:
-            histories: what was heard before. A model of one previous track uses `histories.previous` alone.
-            following: rows of the tracks that followed.
-            on_block: reports progress.
-            among: True for each track that is a candidate, with all of `following`; None for all tracks.
-            every: whether `histories.previous` is a candidate too, and may be the track that followed.
-
-        Returns:
-            Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.
-        """
-
-    def top(
-        self, histories: Histories, k: int, *, among: Among = None
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each history: those with the ranks 1 to K.
-
-        Args:
-            histories: what was heard before, as in `ranks`.
-            k: number of candidates, 1 <= k < N.
-            among: True for each track that is a candidate; None for all tracks.
-
-        Returns:
-            Rows of the candidates, best first, and their scores. Of equal scores the track with more plays comes first.
-            Row -1 and score NaN fill up, where there are fewer candidates.
-        """
-
-    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
-        """Prepare a search for the K best candidates of tracks, or nearly those, faster. None is its own candidate.
-
-        Args:
-            k: length of a list, 1 <= k < N.
-            rows: the tracks; None for all.
-            recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
-
-        Returns:
-            The search. Its recall is None where the lists are exact, also because exact search is fast enough.
-        """
-
-    def lists_digest(self) -> str:
-        """Return a digest of all that the lists depend on.
-
-        Returns:
-            Hexadecimal digits.
         """

@@ -5,7 +5,6 @@ K tracks of a list.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -15,21 +14,17 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from segue.catalog import Listens, Vocabulary, most_played
+from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, best_candidates
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import Scorer
-from segue.models.listener_part import Added
 from segue.models.repeats import MOST_AGES, shares_of
-from segue.models.retrieval.lists import ListBlock, ListSearch
-from segue.models.retrieval.nearest import lists_of_vectors, to_units
-from segue.models.retrieval.ranks import ndcg
-from segue.models.retrieval.sparse import entries_of, no_scores
+from segue.models.retrieval.ranks import add_entries, ndcg
+from segue.models.retrieval.sparse import no_scores
 from segue.picking.counted_scores import added, weights_of
 from segue.runs.counted_part import CountedPart
-from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
+from segue.runs.recommendations import best_of_lines
 
 COUNTED = "counted"
 """Key of what is chosen in a checkpoint."""
@@ -50,7 +45,7 @@ FEW = 10
 
 
 Entries = tuple[tuple[Tensor, Tensor], Tensor]
-"""Places and values of a sparse matrix, as `entries_of` returns them."""
+"""Places and values of a sparse matrix."""
 
 
 class Chosen(NamedTuple):
@@ -215,7 +210,11 @@ class Counted:
             followed: dict[float, np.ndarray] = {}
             for decay, unit in units.items():
                 values = values_of(unit, table, sessions)
-                entries[decay] = entries_of(values, torch.arange(len(own)))
+                places = (np.repeat(np.arange(len(own)), np.diff(values.indptr)), values.indices.astype(np.int64))
+                entries[decay] = (
+                    (torch.from_numpy(places[0]), torch.from_numpy(places[1])),
+                    torch.from_numpy(values.data),
+                )
                 followed[decay] = _of_sessions(unit, sums, sessions)
             counted = own.masked_fill(is_uncounted, -torch.inf)
             of_counted, of_head = counted.logsumexp(1), counted.softmax(1)
@@ -324,34 +323,23 @@ def _of_sessions(
     return np.asarray((weights * of_tracks.take(rows, mode="clip")).sum(1))
 
 
-class AddedCounts(NamedTuple):
-    """What is added for queries; see `SparsePart`.
+def add_counts(scores: Float[Tensor, "B N"], part: CountedPart, histories: Histories) -> Float[Tensor, "B N"]:
+    """Add what was counted after sessions to the scores of a head, in place.
 
-    Attributes:
-        values: what each track gets that was counted after the session, Q × N.
-        of_uncounted: what each track gets of which nothing was counted.
-        is_uncounted: 1 for each of these.
+    Returns:
+        The same tensor.
     """
-
-    values: csr_array
-    of_uncounted: Float[Tensor, "Q"]
-    is_uncounted: Float[Tensor, "N"]
-
-    def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
-        """Add it to scores, in place."""
-        Added(self.values).add(scores, lines)
-        if self.of_uncounted.any():
-            scores.addr_(self.of_uncounted.to(scores)[lines], self.is_uncounted.to(scores))
+    add_neighbours(scores, part, histories)
+    if part.uncounted and part.is_uncounted.any():
+        share = added(_of_sessions(part, part.shares_of_uncounted, histories), part.strength)
+        columns = (torch.from_numpy(one).to(scores) for one in (share, part.is_uncounted))
+        scores.addr_(*columns)
+    return scores
 
 
-def added_counts(part: CountedPart, histories: Histories) -> AddedCounts:
-    """What is added to the scores of a head after sessions; see `values_of`."""
-    share = _of_sessions(part, part.shares_of_uncounted, histories)
-    return AddedCounts(
-        values_of(part, part.table, histories),
-        torch.from_numpy(added(share, part.strength)),
-        torch.from_numpy(part.is_uncounted.astype(np.float32)),
-    )
+def add_neighbours(scores: Float[Tensor, "B N"], part: CountedPart, histories: Histories) -> Float[Tensor, "B N"]:
+    """The same without tracks of which nothing was counted."""
+    return add_entries(scores, values_of(part, part.table, histories))
 
 
 def values_of(part: CountedPart, table: csr_array, histories: Histories) -> csr_array:
@@ -386,56 +374,3 @@ def with_uncounted(
     columns = (torch.from_numpy(one).to(items)[:, None] for one in (of_query, of_item))
     both = [torch.cat([vectors, column], 1) for vectors, column in zip((queries, items), columns, strict=True)]
     return both[0], both[1]
-
-
-def lists_of_head(
-    scorer: Scorer,
-    part: CountedPart | None,
-    plays: Int64[np.ndarray, "N"],
-    k: int,
-    rows: Int64[np.ndarray, "Q"] | None = None,
-    *,
-    recall: float | None = None,
-) -> ListSearch:
-    """Prepare a search for the lists of a head, see `Ranker.lists`, with what often follows each track in its list.
-
-    Tracks of which nothing was counted get their share; all others keep their scores and their order.
-
-    Args:
-        scorer: the head.
-        part: the counted part; None for the head alone.
-        plays: popularity, which decides between equal scores.
-        k: length of a list.
-        rows: the tracks that have a list; None for all.
-        recall: as for `Ranker.lists`.
-    """
-    queries, items = with_uncounted(part, scorer.query_vectors(), scorer.item_vectors())
-    rows = np.arange(len(items)) if rows is None else rows
-    query_rows = torch.from_numpy(rows)
-    search = lists_of_vectors(queries=queries, items=items, query_rows=query_rows, k=k, plays=plays, recall=recall)
-    if part is None:
-        return search
-    place = np.argsort(most_played(plays))
-    queries, items = queries.cpu(), items.cpu()
-
-    def block(nth: int) -> ListBlock:
-        found = search.block(nth)
-        own = rows[found.places]
-        counted, vectors = part.rows[own].astype(np.int64), queries[torch.from_numpy(own)]
-        scores = torch.einsum("bv,bnv->bn", vectors, items[torch.from_numpy(counted.clip(0))])
-        scores += torch.from_numpy(added(part.shares[own], part.strength)).to(scores)
-        units = (to_units(scores) / 10**SCORE_DECIMALS).numpy()
-        both = np.concatenate([counted, found.rows], 1)
-        is_other = (counted >= 0) & (counted != own[:, None])
-        values = np.concatenate([np.where(is_other, units, -np.inf), found.scores], 1)
-        again = (found.rows[:, :, None] == counted[:, None]).any(2)
-        values[:, counted.shape[1] :][again] = -np.inf  # the head's own score of a track that is counted
-        line = np.repeat(np.arange(len(both)), both.shape[1])
-        best = best_of_lines(line, search.k, values.ravel().astype(np.float32), -place[both.ravel()])
-        return ListBlock(
-            found.places,
-            both.ravel()[best].reshape(-1, search.k),
-            values.ravel()[best].reshape(-1, search.k).astype(np.float32),
-        )
-
-    return replace(search, block=block)

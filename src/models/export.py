@@ -10,8 +10,9 @@ import torch
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import Context, OnBlock, Ranker, Scorer
+from segue.models.contracts import Context, Scorer
 from segue.models.listener_part import ListenerPart
+from segue.models.ranker import OnBlock, Ranker
 from segue.models.retrieval.lists import KeptLists
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
 from segue.runs.counted_part import CountedPart

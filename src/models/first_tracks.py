@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float64, Int64
 
 from segue.histories import Histories
-from segue.models.contracts import Queries, Scorer
+from segue.models.contracts import Scorer
 from segue.models.listener_part import ListenerPart, past_before
-from segue.models.retrieval.ranks import ranks_by_plays, ranks_of_vectors
+from segue.models.retrieval.ranks import add_entries, block_size, ranks_by_plays, ranks_in
 from segue.picking.listener_scores import favourites
 
 NUM_FAVOURITES = 20
@@ -39,22 +39,15 @@ def ranks_of_first_tracks(
     Returns:
         Rank of each of them, in [1, N].
     """
-    vectors, has_favourites = scorer.query_vectors(), np.zeros(len(following), bool)
-
-    def queries(first: int, end: int) -> Queries:
-        some = histories.part(first, end)
-        own = torch.from_numpy(favourites(past_before(some)[0], NUM_FAVOURITES)).long().to(vectors.device)
+    queries, items, ranks = scorer.query_vectors(), scorer.item_vectors(), ranks_by_plays(plays, None, following)
+    for start in range(0, len(following), block_size(len(items))):
+        some = histories.part(start, start + block_size(len(items)))
+        own = torch.from_numpy(favourites(past_before(some)[0], NUM_FAVOURITES)).long().to(items.device)
         is_there = (own >= 0)[:, :, None]
-        has_favourites[first:end] = is_there.any(1)[:, 0].cpu().numpy()
-        means = (vectors[own] * is_there).sum(1) / is_there.sum(1).clamp(min=1)
-        rows, added = torch.arange(len(own), device=own.device), listener.part(some)
-        return Queries(means, rows, rows, own[:, :0], [] if added is None else [added])
-
-    ranks = ranks_of_vectors(
-        queries=queries,
-        items=scorer.item_vectors(),
-        following=following,
-        boosts=np.empty(0, np.float32),
-        every=True,
-    )
-    return np.where(has_favourites, ranks, ranks_by_plays(plays, None, following))
+        scores = ((queries[own] * is_there).sum(1) / is_there.sum(1).clamp(min=1)) @ items.T
+        if (values := listener.values(some)) is not None:
+            add_entries(scores, values)
+        targets = following[start : start + len(some)]
+        found, has_favourites = ranks_in(scores, np.arange(len(some)), targets), is_there.any(1)[:, 0].cpu().numpy()
+        ranks[start : start + len(some)] = np.where(has_favourites, found, ranks[start : start + len(some)])
+    return ranks

@@ -15,9 +15,9 @@ from jaxtyping import Float32, Int64
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.histories import Histories
-from segue.models.contracts import Ranker
 from segue.models.export import OF_EVALUATED
-from segue.models.pair_ranker import mean_of_tracks
+from segue.models.head_ranker import mean_of_tracks
+from segue.models.ranker import Ranker
 from segue.models.restoring import CHECKPOINT, REFITTED, restore
 from segue.picking.onnx_files import write_onnx
 from segue.picking.session_query import SessionQuery

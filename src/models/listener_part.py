@@ -6,7 +6,7 @@ block, N tracks, F features, E entries of the profiles of all queries, G artists
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from segue.catalog import Vocabulary
 from segue.histories import Histories
-from segue.models.retrieval.sparse import entries_of
 from segue.picking.listener_scores import FEATURES, OF_TRACK, Pasts, features_of, past_of
 from segue.runs.profiles import entries_of_events, padded
 
@@ -74,21 +73,6 @@ def own_plays(histories: Histories, num_tracks: int, *, half_life: bool) -> csr_
     return csr_array(entries, shape=(len(histories), num_tracks))
 
 
-class Added(NamedTuple):
-    """What is added for queries; see `SparsePart`.
-
-    Attributes:
-        values: what each track gets, Q × N.
-    """
-
-    values: csr_array
-
-    def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
-        """Add it to scores, in place."""
-        places, values = entries_of(self.values, lines)
-        scores.index_put_(places, values.to(scores), accumulate=True)
-
-
 class ListenerPart:
     """Weights the features of a listener's own past.
 
@@ -122,8 +106,8 @@ class ListenerPart:
         """Whether it adds anything."""
         return self.weights is not None and bool(self.weights.any())
 
-    def part(self, histories: Histories) -> Added | None:
-        """What is added to the scores of queries.
+    def values(self, histories: Histories) -> csr_array | None:
+        """What is added to the scores of queries, Q × N.
 
         Returns:
             None where nothing is: without weights, or where no past is known.
@@ -135,7 +119,7 @@ class ListenerPart:
         of_artist = entries.of_artist @ self.weights[_NUM:]
         values = np.concatenate([entries.of_track @ self.weights[:_NUM], of_artist[owner]])
         places = np.concatenate([entries.query, line]), np.concatenate([entries.track, row])
-        return Added(csr_array((values, places), shape=(len(histories), len(self._artist_of))))
+        return csr_array((values, places), shape=(len(histories), len(self._artist_of)))
 
     def features(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Float32[np.ndarray, "Q F"]:
         """The features of the track that followed each history."""
@@ -231,17 +215,17 @@ class ListenerPart:
         if not (value > without if higher else value < without):
             self.weights = np.zeros_like(self.weights)
 
-    def decided(self) -> dict[str, Any] | None:
-        """What validation decided, as plain values; None where it decided nothing."""
+    def decided(self) -> dict[str, Any]:
+        """What validation decided, under the key `LISTENER`, as plain values; None where it decided nothing."""
         if self.weights is None:
-            return None
-        return {"weights": self.weights.tolist(), "compared": None if self.compared is None else list(self.compared)}
+            return {LISTENER: None}
+        return {LISTENER: {"weights": self.weights.tolist(), "compared": self.compared and list(self.compared)}}
 
-    def decide(self, decided: Mapping[str, Any] | None) -> None:
-        """Take what validation decided for another model."""
-        self.weights = None if decided is None else np.array(decided["weights"], np.float32)
-        compared = None if decided is None else decided["compared"]
-        self.compared = None if compared is None else (str(compared[0]), float(compared[1]), float(compared[2]))
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take what validation decided for another model, or from a checkpoint; nothing where it decided nothing."""
+        known = decided.get(LISTENER) or {"weights": None, "compared": None}
+        self.weights = None if known["weights"] is None else np.array(known["weights"], np.float32)
+        self.compared = known["compared"] and (known["compared"][0], *map(float, known["compared"][1:]))
 
     def logged(self) -> Mapping[str, float]:
         """Report the weights."""

@@ -307,3 +307,23 @@ def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
         heard = context.repeats.recent(batch.history) == batch.following[:, None]
         return weight * ~heard.any(1)
     return weight
+
+
+def share_errors(
+    predicted: Float[Tensor, "P"], share: Float[Tensor, "P"], mean: float, *, with_floors: bool
+) -> dict[str, Float[Tensor, "P"]]:
+    """Compute the errors of predicted shares, by the name of the metric whose mean they have.
+
+    Args:
+        predicted: share played of each pair, as predicted.
+        share: share played.
+        mean: of the training pairs.
+        with_floors: whether to add those of predicting the mean, and of a uniform random guess U.
+    """
+    error, off_mean = predicted - share, share - mean
+    errors = {"mse": error**2, "mae": error.abs()}
+    if with_floors:
+        errors |= {"mse_mean_floor": off_mean**2, "mae_mean_floor": off_mean.abs()}
+        # E(U−y)² and E|U−y| for U uniform on [0, 1]
+        errors |= {"mse_random_floor": 1 / 3 - share + share**2, "mae_random_floor": (share**2 + (1 - share) ** 2) / 2}
+    return errors

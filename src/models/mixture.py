@@ -1,19 +1,20 @@
-"""A mixture of finished runs: their probabilities, with weights that are fitted to validation queries.
+"""A mixture of finished runs: a weighted sum of their scores, with weights that are fitted to validation queries.
 
 M members, Q queries, B queries of a block, N tracks, V width of a query vector, K candidates of a list, C of a fit.
 """
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import Tensor
@@ -22,19 +23,19 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
-from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
-from segue.models.counted import MOST_QUERIES, Counted, Query, added_counts, lists_of_head
+from segue.models.contracts import Context, Rated
+from segue.models.counted import MOST_QUERIES, Counted, Query, add_counts
 from segue.models.fitted import FittedModel
-from segue.models.restoring import TableOfVectors
-from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
-from segue.models.retrieval.nearest import in_parts, top_of_scores
-from segue.models.retrieval.ranks import add_parts, block_size, ndcg, ranks_of_shares
-from segue.picking.session_query import SessionQuery
+from segue.models.ranker import Ranker, Scoring
+from segue.models.restoring import CHECKPOINT, lists_of_vectors
+from segue.models.retrieval.lists import ListSearch
+from segue.models.retrieval.ranks import block_size, ndcg, ranks_in
 from segue.runs.counted_part import CountedPart
-from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_PARTS, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
+_Asked = tuple[Histories, Int64[np.ndarray, "_"]]
+"""Some queries: what was heard, and the rows of the tracks that followed."""
 _MOST_CANDIDATES = 20
 _LEAST_NATS = 1.0  # of the likelihood, for one more weight (Akaike)
 _TINY = 1e-30
@@ -79,6 +80,11 @@ class Members:
         """
         return {name: self._read(name, folder) for name, folder in self.folders.items() if name in names}
 
+    def digest(self, name: str) -> str:
+        """A digest of the model of a run that was tested."""
+        with (self.folders[name] / CHECKPOINT).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def _read(self, name: str, folder: Path) -> Ranker:
         own = self._vocabulary
         if not (folder / "config.yaml").is_file():
@@ -106,20 +112,13 @@ class Members:
             return float("nan")
 
 
-class _Fit(NamedTuple):
-    """Weights by name, and the logarithm of their likelihood."""
-
-    weights: dict[str, float]
-    nats: float
-
-
 class Mixture(OneStep):
-    """Mixes the probabilities of finished runs.
+    """Mixes finished runs.
 
-    Heads mix the logarithms of their probabilities, `log p = Σ weight · log p of each + a constant`: a weighted sum of
-    their scores, which are inner products, is one of longer vectors. Such a mixture is a head: what is counted is added
-    to it and not to each of its runs, and a service answers it with the session as the query. With a run that has
-    no session vectors, or knows its listeners, probabilities are mixed as they are, `p = Σ weight · p of each`.
+    Heads add their scores, `log p = Σ weight · log p of each + a constant`: scores are inner products, and so is their
+    sum, of longer vectors. Such a mixture is a head: what is counted is added to it and not to each of its runs, and a
+    service answers it with the session as the query. With a run that has no session vectors, or knows its listeners,
+    the score is `log Σ weight · p of each`.
 
     The weights are those of maximum likelihood among the best tracks of validation queries. A run that adds less than
     one nat to the likelihood is dropped, the least useful first. A refit mixes the refitted models of the runs that are
@@ -141,6 +140,8 @@ class Mixture(OneStep):
         dropped: what each that was dropped adds to the logarithm of the likelihood, in nats.
     """
 
+    temperature = 1.0  # type: ignore[assignment]  # scores are logarithms of probabilities
+
     def __init__(
         self,
         *,
@@ -159,10 +160,8 @@ class Mixture(OneStep):
                 "the runs of model=mixture have contexts of their own, and it is served by the last track; use "
                 "context=last, without context.*"
             )
-        self._plays = vocabulary.popularity
-        self._at_once = min(128, block_size(len(self._plays)))
+        self._vocabulary, self.order = vocabulary, vocabulary.popularity
         self._counts = None if counted is None else build("counted", counted, vocabulary)
-        self._head: tuple[Mapping[str, float], SessionVectors, TableOfVectors] | None = None
         self._digests: dict[str, str] = {}
         self._adds_scores = False
         self.weights: dict[str, float] = {}
@@ -177,170 +176,100 @@ class Mixture(OneStep):
         Raises:
             InputError: a run cannot be read, or has another model than the mixture has weighted.
         """
-        found = dict(self._members.read(self.weights or self._members.folders))
-        for name in self.weights if self._digests else ():
-            if name not in found or found[name].lists_digest() != self._digests[name]:
-                raise InputError(
-                    f"model.models.{name}={self._members.folders.get(name)} has another model than this mixture has "
-                    "weighted; train the mixture again"
-                )
+        found = self._members.read(self.weights or self._members.folders)
+        for name in (name for name in found if self._digests.get(name, "") not in ("", self._members.digest(name))):
+            raise InputError(
+                f"model.models.{name}={self._members.folders[name]} has another model than this mixture has weighted; "
+                "train the mixture again"
+            )
         return found
 
     def on_fit_start(self) -> None:
         """Read the runs. Before the weights are fitted, all weigh alike."""
-        self._digests = {name: ranker.lists_digest() for name, ranker in self.rankers.items()}
+        self._digests |= {name: self._members.digest(name) for name in self.rankers}
         if not self.weights:
             self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
             self._adds_scores = not self._without_session
 
-    @cached_property
-    def _vectors(self) -> dict[str, SessionVectors | None]:
-        return {name: ranker.session_vectors() for name, ranker in self.rankers.items()}
-
     @property
     def _without_session(self) -> str:
         """Why the session cannot be the query of the runs that are used; empty if it can."""
-        vectors, lacks = list[SessionVectors](), list[str]()
-        for name in self.weights:
-            if (one := self._vectors[name]) is None:
-                lacks.append(f"{name} has no session vectors")
-            elif one.listener is not None:
-                lacks.append(f"{name} knows its listeners")
-            else:
-                vectors.append(one)
-        if lacks:
-            return ", ".join(lacks)
-        if len({(one.max_length, one.skipped) for one in vectors}) > 1:
-            return "its runs differ in context.max_length or context.skipped"
+        found = {name: self.rankers[name].session_vectors() for name in self.weights}
+        lacks = [f"{name} has no session vectors" for name, one in found.items() if one is None]
+        vectors = [one for one in found.values() if one is not None]
+        lacks += [f"{name} knows its listeners" for name, one in found.items() if one and one.listener is not None]
+        if not lacks and len({(one.max_length, one.skipped) for one in vectors}) > 1:
+            lacks.append("its runs differ in context.max_length or context.skipped")
         if len({len(one.boosts) for one in vectors}) > 1 and any(len(one.artist_boosts) for one in vectors):
-            return "its runs differ in the rule for tracks heard, and boost artists"
-        if (num_parts := sum(len(one.parts) for one in vectors)) > MAX_PARTS:
-            return f"its vectors have {num_parts} parts, more than {MAX_PARTS}"
-        width = sum(one.items.shape[1] for one in vectors)
-        return f"its vectors are {width} wide, more than {MAX_WIDTH}" if width > MAX_WIDTH else ""
+            lacks.append("its runs differ in the rule for tracks heard, and boost artists")
+        parts, width = sum(len(one.parts) for one in vectors), sum(one.items.shape[1] for one in vectors)
+        if parts > MAX_PARTS or width > MAX_WIDTH:
+            lacks.append(f"its vectors have {parts} parts and are {width} wide, more than {MAX_PARTS} or {MAX_WIDTH}")
+        return ", ".join(lacks)
 
     @property
     def counted(self) -> CountedPart | None:
         """What is counted and added to heads, once it is chosen; None where probabilities are mixed."""
         return self._counts.whole(1.0) if self._adds_scores and self._counts is not None else None
 
+    @property
+    def _is_last(self) -> bool:
+        return all(self.rankers[name].context.is_last for name in self.weights)
+
+    def by_previous(self, every: bool) -> bool:
+        """Whether all runs look at the previous track alone."""
+        return all(self.rankers[name].by_previous(every) for name in self.weights)
+
+    def scoring(self, *, every: bool = False, alone: bool = False) -> Scoring:
+        """Prepare the weighted sum of the scores of the runs, with what is counted around them."""
+        each, part = self._scoring_of_each(every), None if alone else self.counted
+
+        def score(histories: Histories) -> Float[Tensor, "B N"]:
+            mixed = self._mixed({name: of(histories) for name, of in each.items()}, self.weights)
+            if part is None:
+                return mixed
+            return add_counts(mixed, part, Histories.of_tracks(histories.previous) if self._is_last else histories)
+
+        return score
+
+    def _scoring_of_each(self, every: bool = False) -> dict[str, Scoring]:
+        """Of each run the scores divided by their temperature, where they are added; otherwise its probabilities."""
+
+        def scoring(ranker: Ranker) -> Scoring:
+            if not self._adds_scores:
+                return lambda histories: ranker.shares(histories, every=every)
+            of = ranker.scoring(every=every, alone=True)
+            return lambda histories: of(histories).div_(ranker.temperature or 1.0)
+
+        return {name: scoring(self.rankers[name]) for name in self.weights}
+
+    def _mixed(self, scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> Float[Tensor, "B N"]:
+        total = torch.stack([weight * scores[name] for name, weight in weights.items()]).sum(0)
+        return total if self._adds_scores else total.clamp(min=_TINY).log()
+
     def session_vectors(self) -> SessionVectors | None:
         """The vectors of all runs, side by side, with what is counted; None where probabilities are mixed."""
         if not self._adds_scores:
             return None
-        vectors, part = self._of_heads()[0], self.counted
+        used = {name: weight for name, weight in self.weights.items() if weight}
+        by = {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in used.items()}
+        found = {name: self.rankers[name].session_vectors() for name in by}
+        vectors, part = side_by_side({name: one for name, one in found.items() if one is not None}, by), self.counted
         if part is not None and vectors.context == "last":
             part = replace(part, age_weights=part.age_weights[:1])
         return replace(vectors, counted=part)
 
-    def _of_heads(self) -> tuple[SessionVectors, TableOfVectors]:
-        """The vectors of all runs side by side, with the weights that they have now; twice, the second for torch."""
-        if self._head is None or self._head[0] != self.weights:
-            by = {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in self.weights.items()}
-            known = {name: one for name, weight in self.weights.items() if weight and (one := self._vectors[name])}
-            vectors = side_by_side(known, by)
-            self._head = dict(self.weights), vectors, TableOfVectors(vectors)
-        return self._head[1:]
-
-    def _scored(self, histories: Histories) -> Float[Tensor, "B N"]:
-        """The scores of all tracks by the heads, without counts and boosts."""
-        vectors, _ = self._of_heads()
-        if vectors.context == "last":
-            histories = Histories.of_tracks(histories.previous)
-        queries = torch.from_numpy(SessionQuery(vectors).of(*histories.newest(vectors.max_length)))
-        return queries @ torch.from_numpy(vectors.items).T
-
-    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
-        """The probabilities of the mixture."""
-        shares = self._shares_of_each(histories, every=every)
-        return self._mixed(shares, self.weights, None if alone else histories)
-
-    def _shares_of_each(self, histories: Histories, *, every: bool = False) -> dict[str, Float[Tensor, "B N"]]:
-        """The probabilities of the runs that are used; those of heads are of their vectors alone."""
-        alone = self._adds_scores
-        return {name: self.rankers[name].shares(histories, every=every, alone=alone) for name in self.weights}
-
-    def _mixed(
-        self,
-        shares: Mapping[str, Float[Tensor, "B N"]],
-        weights: Mapping[str, float],
-        histories: Histories | None = None,
-    ) -> Float[Tensor, "B N"]:
-        """The mixture of the probabilities of runs; with histories also of what was counted."""
-        used = {name: weight for name, weight in weights.items() if weight}
-        if not self._adds_scores:
-            return torch.as_tensor(sum((weight * shares[name] for name, weight in used.items()), torch.zeros(())))
-        logits = sum((weight * shares[name].log() for name, weight in used.items()), torch.zeros(()))
-        if histories is not None and (part := self.counted) is not None:
-            if self._of_heads()[0].context == "last":
-                histories = Histories.of_tracks(histories.previous)
-            logits = add_parts(logits, [added_counts(part, histories)])
-        return torch.as_tensor(logits).softmax(1)
-
-    def ranks(
-        self,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        on_block: OnBlock,
-        *,
-        among: Among = None,
-        every: bool = False,
-    ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each history among all tracks except `histories.previous`."""
-        found = [np.empty(0)]
-        for start in range(0, len(following), self._at_once):
-            part, target = histories.part(start, start + self._at_once), following[start : start + self._at_once]
-            shares = self.shares(part, every=every)
-            if not every:
-                shares[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
-            if among is not None:
-                shares[:, torch.from_numpy(~among)] = -1
-            found.append(ranks_of_shares(shares, target))
-            on_block(len(target))
-        return np.concatenate(found)
-
-    def top(
-        self, histories: Histories, k: int, *, among: Among = None
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each history; their scores are probabilities, those of lists may be others."""
-        return in_parts(
-            histories,
-            len(self._plays),
-            lambda some: top_of_scores(
-                self.shares(some).float(),
-                previous=torch.from_numpy(some.previous),
-                heard=torch.empty(len(some), 0, dtype=torch.int64),
-                boosts=np.empty(0, np.float32),
-                plays=self._plays,
-                k=k,
-                among=among,
-            ),
-        )
-
     def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
-        """Prepare a search for lists: those of heads have sums of scores, others are exact and have probabilities."""
-        if self._adds_scores:
-            return lists_of_head(self._of_heads()[1], self.counted, self._plays, k, rows, recall=recall)
-        check_k(k, len(self._plays))
-        own = np.arange(len(self._plays)) if rows is None else rows
-
-        def block(nth: int) -> ListBlock:
-            places = np.arange(nth * self._at_once, min((nth + 1) * self._at_once, len(own)))
-            return ListBlock(places, *self.top(Histories.of_tracks(own[places]), k))
-
-        return ListSearch(num_queries=len(own), k=k, num_blocks=-(-len(own) // self._at_once), block=block)
-
-    def lists_digest(self) -> str:
-        """Return a digest of the weights, of the models and of what was counted."""
-        digests = "".join(self.rankers[name].lists_digest() for name in self.weights).encode()
-        counted = () if (part := self.counted) is None else part.arrays().values()
-        return digest_of_arrays(np.array(list(self.weights.values())), np.frombuffer(digests, np.uint8), *counted)
+        """Prepare a search for lists: of heads as of one head with longer vectors, and otherwise exact."""
+        if (vectors := self.session_vectors()) is None:
+            return super().lists(k, rows)
+        return lists_of_vectors(vectors, self.order, k, rows, recall=recall)
 
     def fit_to(
         self,
         histories: Histories,
         following: Int64[np.ndarray, "Q"],
-        rated: Rated | None = None,  # noqa: ARG002 - probabilities are mixed, and no shares
+        rated: Rated | None = None,  # noqa: ARG002 - no shares are predicted
     ) -> None:
         """Fit the weights, and drop members that add nothing; none where no next track is among the best.
 
@@ -349,91 +278,73 @@ class Mixture(OneStep):
         if not len(following):
             return
         places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
-        is_weighted = self._fit_weights(histories, following, places)
+        at_once = min(128, block_size(len(self.order)))
+        asked = [
+            (histories.where(some), following[some]) for some in np.split(places, range(at_once, len(places), at_once))
+        ]
+        is_weighted = self._fit_weights(asked)
         if is_weighted and not self._adds_scores and not self._without_session:
             self._adds_scores = True
-            self._fit_weights(histories, following, places)
+            self._fit_weights(asked)
         if self._adds_scores and self._counts is not None:
-            self._choose_counts(self._counts, histories, following, places)
+            score = self.scoring(alone=True)
+            self._counts.choose((Query(score(some), some, target) for some, target in asked), is_last=self._is_last)
 
-    def _fit_weights(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], places: Int64[np.ndarray, "q"]
-    ) -> bool:
-        """Fit the weights of the runs that are used to some of the queries; False where no query says anything."""
-        names, seen = list(self.weights), []
-        self.ms_per_query |= dict.fromkeys(names, 0.0)
-        for some in np.split(places, range(self._at_once, len(places), self._at_once)):
-            part, shares = histories.where(some), dict[str, Tensor]()
-            for name in names:
-                began = time.perf_counter()
-                shares[name] = self.rankers[name].shares(part, alone=self._adds_scores)
-                self.ms_per_query[name] += 1000 * (time.perf_counter() - began) / len(places)
-            seen.append(self._seen(shares, following[some], part.previous))
-        if not len(candidates := np.concatenate(seen)):
+    def _fit_weights(self, asked: Sequence[_Asked]) -> bool:
+        """Fit the weights of the runs that are used to queries; False where no query says anything."""
+        candidates, names = np.concatenate([self._seen(*some) for some in self._scored(asked)]), list(self.weights)
+        if not len(candidates):
             return False
 
-        def fit(kept: Sequence[str]) -> _Fit:
-            own = candidates[..., [name in kept for name in names]]
-            weights, nats = fit_weights(own, adds_scores=self._adds_scores)
-            return _Fit(dict(zip(kept, weights, strict=True)), nats)
+        def fit(kept: Sequence[str]) -> tuple[dict[str, float], float]:
+            weights, nats = fit_weights(
+                candidates[..., [name in kept for name in names]], adds_scores=self._adds_scores
+            )
+            return dict(zip(kept, weights, strict=True)), nats
 
-        own = fit(names)
+        own, nats = fit(names)
         while True:
-            kept = list(own.weights)
-            without = {one: fit([name for name in kept if name != one]) for one in kept if len(kept) > 1}
-            least = max(without, key=lambda name: without[name].nats, default="")
-            if not least or (adds := own.nats - without[least].nats) >= _LEAST_NATS:
+            without = {one: fit([name for name in own if name != one]) for one in own if len(own) > 1}
+            least = max(without, key=lambda name: without[name][1], default="")
+            if not least or nats - without[least][1] >= _LEAST_NATS:
                 break
-            own, self.dropped[least] = without[least], adds
-        weights = {"": own.weights} | {name: one.weights for name, one in without.items()}
-        self.weights = own.weights
-        ndcg = self._ndcg(histories.where(places), following[places], weights)
-        self.gains = {name: ndcg[""] - ndcg[name] for name in without}
+            self.dropped[least], (own, nats) = nats - without[least][1], without[least]
+        tried, self.weights = {"": own} | {name: weights for name, (weights, _) in without.items()}, own
+        ndcgs = {name: list[np.ndarray]() for name in tried}
+        for scores, some, following in self._scored(asked):
+            for name, weights in tried.items():
+                mixed = self._among_candidates(self._mixed(scores, weights), some, None)
+                ndcgs[name].append(ndcg(ranks_in(mixed, np.arange(len(some)), following)))
+        means = {name: float(np.concatenate(of).mean()) for name, of in ndcgs.items()}
+        self.gains = {name: means[""] - means[name] for name in without}
         return True
 
-    def _choose_counts(
-        self,
-        counts: Counted,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        places: Int64[np.ndarray, "q"],
-    ) -> None:
-        """Choose how much is counted around the heads; see `Counted`."""
-        parts = np.split(places, range(self._at_once, len(places), self._at_once))
-        queries = (Query(self._scored(histories.where(some)), histories.where(some), following[some]) for some in parts)
-        counts.choose(queries, is_last=self._of_heads()[0].context == "last")
+    def _scored(self, asked: Sequence[_Asked]) -> Iterator[tuple[dict[str, Tensor], Histories, Int64[np.ndarray, "_"]]]:
+        """Queries with the scores of each run."""
+        num, each = sum(len(some) for some, _ in asked), self._scoring_of_each()
+        self.ms_per_query |= dict.fromkeys(each, 0.0)
+        for some, following in asked:
+            scores = {}
+            for name, of in each.items():
+                began = time.perf_counter()
+                scores[name] = of(some)
+                self.ms_per_query[name] += 1000 * (time.perf_counter() - began) / num
+            yield scores, some, following
 
     def _seen(
-        self,
-        shares: Mapping[str, Float[Tensor, "B N"]],
-        following: Int64[np.ndarray, "B"],
-        previous: Int64[np.ndarray, "B"],
+        self, scores: Mapping[str, Float[Tensor, "B N"]], histories: Histories, following: Int64[np.ndarray, "B"]
     ) -> Float64[np.ndarray, "b C M"]:
-        """The probabilities of the track that followed, which is the first one, and of the best others.
+        """The scores of the track that followed, which is the first one, and of the best others.
 
         Queries are left out whose track is none of the best. A fit to them would ask which model gives some probability
         to everything, and not which one knows what belongs at the top.
         """
-        rows, mean = torch.from_numpy(following)[:, None], self._mixed(shares, dict.fromkeys(shares, 1 / len(shares)))
-        mean[torch.arange(len(mean)), torch.from_numpy(previous)] = -1
-        num = min(_MOST_CANDIDATES, len(self._plays) - 1)
+        rows, alike = torch.from_numpy(following)[:, None], dict.fromkeys(scores, 1 / len(scores))
+        mean = self._among_candidates(self._mixed(scores, alike), histories, None)
+        num = min(_MOST_CANDIDATES, len(self.order) - 1)
         kept = (mean.gather(1, rows) >= mean.topk(num).values[:, -1:])[:, 0]
         best = mean.scatter(1, rows, torch.inf).topk(num).indices
-        return torch.stack([own.gather(1, best) for own in shares.values()], 2)[kept].double().numpy()
-
-    def _ndcg(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], weights: Mapping[str, Mapping[str, float]]
-    ) -> dict[str, float]:
-        """Validation ndcg@10 with each of some weights. The members score each query once."""
-        gains: dict[str, list[np.ndarray]] = {name: [] for name in weights}
-        for start in range(0, len(following), self._at_once):
-            part, target = histories.part(start, start + self._at_once), following[start : start + self._at_once]
-            shares = self._shares_of_each(part)
-            for name, of in weights.items():
-                mixed = self._mixed(shares, of)
-                mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
-                gains[name].append(ndcg(ranks_of_shares(mixed, target)))
-        return {name: float(np.concatenate(of).mean()) for name, of in gains.items()}
+        return torch.stack([own.gather(1, best) for own in scores.values()], 2)[kept].double().numpy()
 
     def on_validation_epoch_end(self) -> None:
         """Log weight, gain and cost of each member."""
@@ -443,65 +354,57 @@ class Mixture(OneStep):
         values |= {} if self._counts is None else self._counts.logged()
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
-    def describe(self) -> Sequence[str]:
+    def describe(self) -> list[str]:
         """A line for each member, and how the mixture is served."""
         lines = []
         for name in self._members.folders:
-            ms, seconds = self.ms_per_query.get(name, np.nan), self._members.seconds(name)
-            nats, gain = self.dropped.get(name, 0.0), self.gains.get(name, 0.0)
-            role = f"dropped, it adds {nats:.2f} nats to the likelihood, less than {_LEAST_NATS:g}"
+            role = (
+                f"dropped, it adds {self.dropped.get(name, 0.0):.2f} nats to the likelihood, less than {_LEAST_NATS:g}"
+            )
             if name in self.weights:
-                role = f"weight {self.weights[name]:.3f}, gain {gain:+.4f} (validation ndcg@10)"
-            cost = f"{ms:.1f} ms a query, {seconds:.0f} s of training"
+                role = f"weight {self.weights[name]:.3f}, gain {self.gains.get(name, 0.0):+.4f} (validation ndcg@10)"
+            cost = (
+                f"{self.ms_per_query.get(name, np.nan):.1f} ms a query, {self._members.seconds(name):.0f} s of training"
+            )
             lines.append(f"mixture      {name}: {role}; {cost}")
         if self._counts is not None:
             of_each = "counted      nothing around them: probabilities are mixed, each head with its own counted part"
             lines.append(self._counts.describe() if self._adds_scores else of_each)
-        how = "with the session as the query"
+        how = "by the lists of the last track: so are its runs" if self._is_last else "with the session as the query"
         if not self._adds_scores:
-            why = self._without_session
-            how = f"by the lists of the last track: {why}"
-        elif self._of_heads()[0].context == "last":
-            how = "by the lists of the last track: so are its runs"
+            how = f"by the lists of the last track: {self._without_session}"
         return [*lines, f"served       {how}"]
 
-    @property
-    def _fitted(self) -> dict[str, Any]:
+    def decided(self) -> dict[str, Any]:
+        """What validation decided: the weights."""
         names = ("weights", "gains", "ms_per_query", "dropped")
-        fitted = {} if self._counts is None else self._counts.decided()
-        return {**{name: getattr(self, name) for name in names}, "adds_scores": self._adds_scores, **fitted}
+        counts = {} if self._counts is None else self._counts.decided()
+        return super().decided() | {name: getattr(self, name) for name in names} | counts | {"adds": self._adds_scores}
 
-    def _take_fitted(self, given: Mapping[str, Any]) -> None:
-        self.weights, self.gains = dict(given["weights"]), dict(given["gains"])
-        self.ms_per_query, self.dropped = dict(given["ms_per_query"]), dict(given["dropped"])
-        self._adds_scores = given["adds_scores"]
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take it from another model."""
+        super().decide(decided)
+        self.weights, self.gains = dict(decided["weights"]), dict(decided["gains"])
+        self.ms_per_query, self.dropped = dict(decided["ms_per_query"]), dict(decided["dropped"])
+        self._adds_scores = decided["adds"]
         if self._counts is not None:
-            self._counts.decide(given)
+            self._counts.decide(decided)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return weights and counts for a checkpoint, and where the runs are and what they had."""
         folders = {name: str(folder) for name, folder in self._members.folders.items()}
         arrays = {} if (part := self.counted) is None else part.arrays()
         table = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {**self._fitted, "folders": folders, "digests": self._digests, "table": table}
+        return {**self.decided(), "folders": folders, "digests": self._digests, "table": table}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
-        self._take_fitted(state)
+        self.decide(state)
         self._digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
         if self._counts is not None and (table := state["table"]):
             arrays = {name: array.numpy(force=True) for name, array in table.items()}
-            self._counts.keep(CountedPart.of_arrays(arrays, num_tracks=len(self._plays), max_length=MAX_LENGTH))
-
-    def decided(self) -> dict[str, Any]:
-        """What validation decided: the weights."""
-        return {**self.context.repeats.decided(), **self._fitted}
-
-    def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take it from another model."""
-        self.context.repeats.decide(decided)
-        self._take_fitted(decided)
+            self._counts.keep(CountedPart.of_arrays(arrays, num_tracks=len(self.order), max_length=MAX_LENGTH))
 
 
 def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, float]) -> SessionVectors:
@@ -549,21 +452,19 @@ def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, flo
     )
 
 
-def fit_weights(candidates: Float64[np.ndarray, "Q C M"], *, adds_scores: bool) -> tuple[list[float], float]:
+def fit_weights(values: Float64[np.ndarray, "Q C M"], *, adds_scores: bool) -> tuple[list[float], float]:
     """Fit the weights of a mixture by maximum likelihood among some candidates of each query.
 
     Among few candidates, the sum of the weights of scores is too small. It does not change the order, and 1 is nearly
     that of maximum likelihood among all tracks.
 
     Args:
-        candidates: the probability that each member gives each candidate, of which the first one followed; of one query
-            or more.
-        adds_scores: whether logarithms of probabilities are added, and not probabilities.
+        values: the score of each candidate by each member, of which the first one followed; of one query or more.
+        adds_scores: whether scores are logarithms of probabilities, which are added; otherwise they are probabilities.
 
     Returns:
         Weights, at least 0, whose sum is 1; and the logarithm of the likelihood, in nats.
     """
-    values = np.log(candidates.clip(_TINY)) if adds_scores else candidates
 
     def loss(weights: Float64[np.ndarray, "M"]) -> tuple[float, Float64[np.ndarray, "M"]]:
         mixed = values @ weights

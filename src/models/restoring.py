@@ -12,14 +12,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int, Int64, Real
 from torch import Tensor, nn
 
-from segue.catalog import Calendar, Catalog, Listens, Vocabulary
+from segue.catalog import Calendar, Catalog, Listens, Vocabulary, example_vocabulary
 from segue.errors import InputError
-from segue.models.contracts import Context, QueryPart, Ranker, Scorer
+from segue.models.contexts import LastTrack
+from segue.models.contracts import Context, QueryPart, Scorer
+from segue.models.head_ranker import HeadRanker
 from segue.models.listener_part import ListenerPart
-from segue.models.pair_ranker import RanksByVectors
+from segue.models.ranker import Ranker
+from segue.models.retrieval.lists import ListSearch
 from segue.runs.counted_part import CountedPart
 from segue.runs.session_vectors import SessionVectors
 
@@ -29,7 +32,7 @@ REFITTED = "checkpoints/refitted.ckpt"
 """The checkpoint of the model that has learned all sessions, if the run has one: of the model that is exported."""
 
 
-class RestoredHead(RanksByVectors, nn.Module):
+class RestoredHead(HeadRanker, nn.Module):
     """A head that ranks, and is not trained.
 
     Args:
@@ -47,15 +50,20 @@ class RestoredHead(RanksByVectors, nn.Module):
         self,
         scorer: Scorer,
         context: Context,
-        plays: Int64[np.ndarray, "N"],
+        plays: Real[np.ndarray, "N"],
         counted: CountedPart | None,
         temperature: float | None,
         listener: ListenerPart | None = None,
     ) -> None:
         super().__init__()
-        self.scorer, self.context, self._plays, self._counted_part = scorer, context, plays, counted
-        self.temperature, self._listener = temperature, listener
+        self.scorer, self.context, self.order, self._part = scorer, context, plays, counted
+        self.temperature, self.listener = temperature, listener
         self.eval()
+
+    @property
+    def counted(self) -> CountedPart | None:
+        """What is added to its scores."""
+        return self._part
 
 
 class TableOfVectors(Scorer):
@@ -88,6 +96,28 @@ class TableOfVectors(Scorer):
             name: QueryPart(slice(first, end), length, share)
             for name, (first, end), length, share in zip(given.parts, pairwise(starts), *numbers, strict=True)
         }
+
+
+def lists_of_vectors(
+    vectors: SessionVectors,
+    order: Real[np.ndarray, "N"],
+    k: int,
+    rows: Int64[np.ndarray, "Q"] | None = None,
+    *,
+    recall: float | None = None,
+) -> ListSearch:
+    """Prepare a search for the lists of a head from its vectors alone; see `Ranker.lists`.
+
+    Args:
+        vectors: of all tracks, with what is counted.
+        order: decides between equal scores.
+        k: length of a list.
+        rows: of the tracks; None for all.
+        recall: share of the exact lists to aim at; None for exact lists.
+    """
+    scorer = TableOfVectors(vectors)
+    last = LastTrack(example_vocabulary(), list(vectors.parts), learns=False)
+    return RestoredHead(scorer, last, order, vectors.counted, None).lists(k, rows, recall=recall)
 
 
 def restore(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segue.settings import Setting, settings
@@ -110,3 +110,19 @@ def _adam(weights: Tensor, mean_square: Tensor, gradient: Tensor, now: int, grou
         gradient = gradient.add(weights, alpha=group["weight_decay"])
     mean_square.addcmul_(gradient, gradient, value=1 - group["beta2"])
     weights.addcdiv_(gradient, mean_square.sqrt().add_(group["eps"] * correction), value=-group["lr"] * correction)
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Divide the parameters of a model into groups for an optimizer. Only embeddings have weight decay.
+
+    Weight decay of the other parameters would move alpha to ½, a scale to 1 and biases to 0. A module with a `rate` has
+    a learning rate of its own, relative to that of the others.
+    """
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables = [embedding.weight for embedding in embeddings if getattr(embedding, "decays", True)]
+    with_rate = [module for module in model.modules() if hasattr(module, "rate")]
+    apart = {id(p) for p in [*tables, *(p for module in with_rate for p in module.parameters())]}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    groups: list[dict[str, Any]] = [{"params": tables}]
+    groups += [{"params": others, "weight_decay": 0.0}] if others else []
+    return groups + [{"params": [*one.parameters()], "weight_decay": 0.0, "rate": one.rate} for one in with_rate]

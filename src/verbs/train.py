@@ -49,7 +49,7 @@ from segue.verbs.training.next_steps import (
 
 if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule
-    from segue.models.contracts import Ranker
+    from segue.models.ranker import Ranker
     from segue.runs.resume import PreviousRun
     from segue.verbs.training.choosing import Choice
 

@@ -26,8 +26,8 @@ from segue.errors import InputError
 from segue.models.baselines.counting import Rules
 from segue.models.baselines.module import Baseline
 from segue.models.export import Export, Exported
+from segue.models.ranker import Ranker
 from segue.models.retrieval.lists import ListSearch
-from segue.models.retrieval.nearest import lists_of_vectors
 from segue.picking.session_search import inner_products
 from segue.reports.tables import examples_table
 from segue.runs.recommendations import Recommendations
@@ -36,7 +36,7 @@ from segue.statistics import ranking
 from segue.statistics.intervals import MeanInterval
 from tests.callbacks.test_pictures import baseline, ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks
-from tests.models.plain import SESSION
+from tests.models.plain import SESSION, lists_of
 
 Make = Callable[..., PairDataModule]
 
@@ -375,10 +375,10 @@ def test_a_track_without_a_title_is_shown_by_its_id() -> None:
     assert [list(map(str, row)) for row in table.rows] == [["7", "1 Two"], ["Two", "1 7"]]
 
 
-class FixedVectors(LightningModule):
+class FixedVectors(Ranker, LightningModule):
     """A ranker whose queries and items are one table."""
 
-    scorer = loss = context = counted = listener = temperature = None
+    scorer = loss = context = listener = temperature = None  # type: ignore[assignment]
 
     def __init__(self, table: torch.Tensor, datamodule: PairDataModule) -> None:
         super().__init__()
@@ -387,17 +387,13 @@ class FixedVectors(LightningModule):
     def ranks(self, *_: Any) -> Any:
         raise AssertionError("an export asks for no ranks")
 
-    top = fit_to = shares = describe = decided = decide = ranks
+    top = fit_to = shares = describe = decided = decide = scoring = ranks
 
     def session_vectors(self) -> None:
         """None."""
 
     def lists(self, k: int, rows: np.ndarray | None = None, *, recall: float | None = None) -> ListSearch:
-        query_rows = torch.arange(NUM_RING_TRACKS) if rows is None else torch.from_numpy(rows)
-        return lists_of_vectors(**self._settings, query_rows=query_rows, k=k, recall=recall)
-
-    def lists_digest(self) -> str:
-        raise AssertionError("an export asks for no digest")
+        return lists_of(**self._settings, rows=rows, k=k, recall=recall)
 
 
 # What was measured

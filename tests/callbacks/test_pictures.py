@@ -21,8 +21,9 @@ from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
+from segue.models.head_ranker import mean_of_tracks
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from segue.models.pair_ranker import PairRanker, mean_of_tracks
+from segue.models.pair_ranker import PairRanker
 from segue.reports import training_pictures as drawing
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK

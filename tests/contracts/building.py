@@ -9,7 +9,8 @@ from hydra.utils import instantiate
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from segue.catalog import Vocabulary
-from segue.models.contracts import Loss, Ranker, Scorer
+from segue.models.contracts import Loss, Scorer
+from segue.models.ranker import Ranker
 from segue.verbs.terminal.hydra_parts import know_defaults
 from tests.conftest import ROOT
 

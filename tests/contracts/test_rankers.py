@@ -15,8 +15,8 @@ from pytorch_lightning import LightningModule
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
-from segue.models.contracts import Ranker
 from segue.models.export import session_vectors
+from segue.models.ranker import Ranker
 from segue.models.restoring import CHECKPOINT, restore
 from segue.picking.listener_scores import FEATURES
 from segue.runs.session_vectors import FILE
@@ -261,10 +261,6 @@ def test_lists_of_some_tracks_are_those_among_the_lists_of_all(ranker: Ranker) -
     assert search.recall is None
     for ours, expected in zip(ranker.lists(K, some).collect(), search.collect(), strict=True):
         assert np.array_equal(ours, expected[some])
-
-
-def test_the_digest_of_the_lists_is_the_same_in_each_call(ranker: Ranker) -> None:
-    assert ranker.lists_digest() == ranker.lists_digest()
 
 
 @pytest.mark.parametrize("k", [0, NUM_RING_TRACKS])

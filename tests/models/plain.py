@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from segue.catalog import example_vocabulary
 from segue.models.contexts import LastTrack, Session
 from segue.models.heads import CosineMix, TwoTableDot
-from segue.models.retrieval.nearest import lists_of_vectors
+from segue.models.ranker import Ranker, Scoring
+from segue.models.retrieval.lists import ListSearch, lists_by
+from segue.models.retrieval.nearest import near_lists
+from segue.runs.recommendations import SCORE_DECIMALS
 
 COSINES: Callable[..., CosineMix] = partial(CosineMix, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0)
 DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, init_std=0.1)
@@ -23,9 +26,37 @@ SESSION: Callable[..., Session] = partial(
 LAST = LAST_TRACK(example_vocabulary(), ["track"], learns=True)
 
 
-def top_k(*, on_block: Callable[[int], None] = lambda _: None, **search: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All lists of a search for vectors, and their scores."""
-    return lists_of_vectors(**search).collect(on_block)
+def lists_of(
+    queries: Tensor,
+    items: Tensor,
+    k: int,
+    plays: np.ndarray,
+    rows: np.ndarray | None = None,
+    recall: float | None = None,
+) -> ListSearch:
+    """The search for the lists of tracks by the products of vectors."""
+    own = np.arange(len(queries)) if rows is None else rows
+    exact = lists_by(
+        lambda tracks: queries[torch.from_numpy(tracks.previous)] @ items.T,
+        own,
+        k,
+        order=plays,
+        decimals=SCORE_DECIMALS,
+    )
+    return exact if recall is None else near_lists(exact, queries, items, own, plays=plays, part=None, recall=recall)
+
+
+class ByTable(Ranker):
+    """Ranks by a table of scores after each previous track."""
+
+    scorer = loss = listener = temperature = None
+
+    def __init__(self, table: Tensor, order: np.ndarray | None = None) -> None:
+        self.context, self.near_ties, self._table = LAST, order is None, table
+        self.order = np.zeros(table.shape[1], np.int64) if order is None else order
+
+    def scoring(self, **_: bool) -> Scoring:
+        return lambda histories: self._table[torch.from_numpy(histories.previous)].clone()
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -72,6 +72,6 @@ def test_a_run_with_listeners_reports_them_beside_popular_and_own_plays(tmp_path
         assert means[f"recall_at_10_position_0{name}"] > 1.5 * popular
     sampled, _ = measured(model, data, "test", {**given, "max_test_queries": 20})
     assert sampled["num_first_tracks"] == 20
-    model._listener = None
+    model.listener = None
     means, _ = measured(model, data, "test", given)
     assert not [name for name in means if "position_0" in name or "first" in name]

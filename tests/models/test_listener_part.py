@@ -360,7 +360,7 @@ def test_weights_that_do_not_help_are_zero_and_one_line_says_so() -> None:
     assert not part.is_used
     assert part.weights is not None
     assert not part.weights.any()
-    assert part.part(log_of(1)) is None
+    assert part.values(log_of(1)) is None
     assert part.describe() == (
         "listener     nothing: validation is not better with what they heard before (ndcg@10 0.5000)"
     )

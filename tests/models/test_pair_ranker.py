@@ -13,7 +13,7 @@ from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
 from tests.conftest import NUM_RING_TRACKS
 from tests.contracts.building import fit
-from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION, top_k
+from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
 CONVEX = partial(COSINES, alpha=0.9, dim=32)
 CONTEXTUAL = partial(DOT, dim=32)
@@ -38,13 +38,7 @@ def test_the_next_track_on_the_ring_is_recommended_first(ring: PairDataModule, l
     model = ranker(ring, scorer=CONTEXTUAL, loss=loss)
     fit(model, ring, 8)
     with torch.no_grad():
-        rows, _ = top_k(
-            queries=model.scorer.query_vectors(),
-            items=model.scorer.item_vectors(),
-            query_rows=torch.arange(NUM_RING_TRACKS),
-            k=1,
-            plays=ring.vocabulary.plays,
-        )
+        rows, _ = model.lists(1).collect()
     correct = rows[:, 0] == (torch.arange(NUM_RING_TRACKS).numpy() + 1) % NUM_RING_TRACKS
     assert correct.mean() > 0.95
 
@@ -53,14 +47,7 @@ def test_cosines_find_both_neighbours_on_the_ring(ring: PairDataModule) -> None:
     model = ranker(ring, scorer=partial(CONVEX, alpha=1.0), loss=SOFTMAX)
     fit(model, ring, 8)
     with torch.no_grad():
-        vectors = model.scorer.query_vectors()
-        rows, _ = top_k(
-            queries=vectors,
-            items=vectors,
-            query_rows=torch.arange(NUM_RING_TRACKS),
-            k=2,
-            plays=ring.vocabulary.plays,
-        )
+        rows, _ = model.lists(2).collect()
     neighbours = [{(row - 1) % NUM_RING_TRACKS, (row + 1) % NUM_RING_TRACKS} for row in range(NUM_RING_TRACKS)]
     assert sum(set(line.tolist()) == pair for line, pair in zip(rows, neighbours, strict=True)) > 0.9 * NUM_RING_TRACKS
 

@@ -237,6 +237,7 @@ def head(loss: Any, listens: Listens | None = None, artists: Any = NO_ARTISTS) -
     )
 
 
+@torch.inference_mode()
 def test_a_head_expects_as_many_repeats_as_there_are() -> None:
     """The track before the newest follows in four of ten sessions at the third place, and seldom at others."""
     made = head(partial(SoftmaxLoss, temperature=0.1))
@@ -245,8 +246,7 @@ def test_a_head_expects_as_many_repeats_as_there_are() -> None:
     assert targets is not None
     made.on_validation_epoch_start()
     boosts = repeats.boosts(every=True)
-    vectors, items = made._queries(targets.histories, 0, None).vectors, made.scorer.item_vectors()
-    logits = (vectors @ items.T / 0.1).detach().double().numpy()
+    logits = (made.products(None)(targets.histories) / 0.1).double().numpy()
     for line, heard in enumerate(targets.histories.newest_rows(MOST_AGES).tolist()):
         for age, row in enumerate(heard):
             logits[line, row] += (boosts[age] / 0.1) * (row >= 0)
@@ -315,13 +315,13 @@ def test_so_many_targets_have_their_scores_in_memory_together_as_the_catalogue_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a million tracks, 256 would need gigabytes. The boosts are the same."""
-    sizes, usual = list[int](), Baseline._dense_shares
+    sizes, usual = list[int](), Baseline._after
 
     def watched(made: Baseline, histories: Any) -> Any:
         sizes.append(len(histories))
         return usual(made, histories)
 
-    monkeypatch.setattr(Baseline, "_dense_shares", watched)
+    monkeypatch.setattr(Baseline, "_after", watched)
     expected = baseline(repeating()).context.repeats.fitted
     sizes.clear()
     monkeypatch.setattr("segue.models.retrieval.ranks._MAX_SCORES", 50 * NUM)

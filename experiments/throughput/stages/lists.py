@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.studying import sized
+from experiments.throughput.by_vectors import ranker_of
 from experiments.throughput.race import Contender, Stage, Work
 
 K = 50
@@ -52,14 +53,7 @@ def make(folder: Path, _: bool) -> None:
 
 
 def search(vectors: Any, query_rows: Any) -> Any:
-    import torch
-
-    from segue.models.retrieval.nearest import lists_of_vectors
-
-    table = torch.from_numpy(vectors)
-    plays = np.zeros(len(vectors), np.int64)
-    rows = torch.from_numpy(query_rows)
-    return lists_of_vectors(queries=table, items=table, query_rows=rows, k=K, plays=plays).collect()
+    return ranker_of(vectors).lists(K, query_rows).collect()
 
 
 def prepare_ours(folder: Path, small: bool) -> Work:

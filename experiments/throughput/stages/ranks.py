@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.studying import sized
+from experiments.throughput.by_vectors import ranker_of
 from experiments.throughput.race import Contender, Stage, Work, work_of
 from experiments.throughput.stages.lists import NUM_TRACKS, make_vectors, product_work
 
@@ -26,14 +27,10 @@ def data(folder: Path) -> tuple[Any, Any, Any]:
 
 
 def ours(vectors: Any, previous: Any, following: Any) -> Any:
-    import torch
-
-    from segue.models.retrieval.ranks import ranks_of_tracks
+    from segue.histories import Histories
     from segue.statistics import ranking
 
-    table = torch.from_numpy(vectors)
-    ranks = ranks_of_tracks(queries=table, items=table, previous=previous, following=following)
-    return ranking.accuracy(ranks).mean()
+    return ranking.accuracy(ranker_of(vectors).ranks(Histories.of_tracks(previous), following)).mean()
 
 
 def prepare_ours(folder: Path, _: bool) -> Work:

@@ -1,6 +1,6 @@
 """The `LightningModule` of every baseline: it counts once and ranks by the counts.
 
-N tracks in the catalogue, Q queries, B queries in a block, H tracks heard.
+N tracks in the catalogue, B queries in a block.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Int64
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -19,35 +19,25 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import Among, Context, OnBlock, RepeatsDecided
+from segue.models.contracts import Context
+from segue.models.ranker import Ranker, Scoring
 from segue.models.repeats import boosted_shares, shares_of
-from segue.models.retrieval.lists import ListSearch, digest_of_arrays
-from segue.models.retrieval.nearest import in_parts, top_of_scores
-from segue.models.retrieval.ranks import block_size, ranks_of_scores
-from segue.models.retrieval.sparse import no_scores, sparse_lists
-from segue.runs.counted_part import CountedPart
-from segue.runs.session_vectors import SessionVectors
+from segue.models.retrieval.ranks import block_size, boost_heard, dense
+from segue.models.retrieval.sparse import no_scores
 
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
 
 
-class OneStep(LightningModule):
+class OneStep(Ranker, LightningModule):
     """A model without gradients: it is ready before its only step."""
 
-    scorer = loss = listener = temperature = None
+    scorer = loss = listener = None
+    temperature: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-
-    @property
-    def counted(self) -> CountedPart | None:
-        """None: nothing is counted around a model that counts."""
-        return None
-
-    def session_vectors(self) -> SessionVectors | None:
-        """None: what is counted has no vectors."""
 
     def configure_optimizers(self) -> Optimizer:
         """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step."""
@@ -63,7 +53,7 @@ class OneStep(LightningModule):
     test_step = validation_step
 
 
-class Baseline(RepeatsDecided, OneStep):
+class Baseline(OneStep):
     """Reads the training sessions once. It has no loss, no gradients and no predicted share.
 
     Args:
@@ -76,6 +66,8 @@ class Baseline(RepeatsDecided, OneStep):
     Raises:
         InputError: the model refuses its settings, or `monitor` cannot be computed without a loss.
     """
+
+    near_ties = False
 
     def __init__(
         self,
@@ -96,93 +88,68 @@ class Baseline(RepeatsDecided, OneStep):
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use monitor=ndcg")
         self._vocabulary, self._counts = vocabulary, no_scores(len(vocabulary.catalog))
+        self.order = self._model.order
 
     def on_train_start(self) -> None:
         """Compute the scores, and fit the boosts of tracks already heard to sessions that were not counted for it."""
         listens, repeats = self._vocabulary.listens, self.context.repeats
         if repeats.asked is not None:
             self._counts = self._model.count(listens.where(np.arange(len(listens.track)) < repeats.asked.first_event))
-            repeats.fit(self._dense_shares, unit=1.0, adds=True, at_once=block_size(len(self._vocabulary.catalog)))
+            at_once = block_size(len(self._vocabulary.catalog))
+            repeats.fit(
+                lambda some: dense(shares_of(self._after(some))).clamp(min=0), unit=1.0, adds=True, at_once=at_once
+            )
         self._counts = self._model.count(listens)
 
-    def _dense_shares(self, histories: Histories) -> Float[Tensor, "B N"]:
-        return torch.from_numpy(shares_of(self._scores_of(histories)).toarray().astype(np.float32).clip(0))
+    def scoring(self, *, every: bool = False, alone: bool = False) -> Scoring:  # noqa: ARG002 - nothing is added
+        """Prepare the scores: sparse lines, boosted, made dense."""
+        repeats = self.context.repeats
+        values, boosts = repeats.in_force(every=every), repeats.boosts(every=every)
+        factor, added = np.expm1(values[0]), values[1]
 
-    def ranks(
-        self,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        on_block: OnBlock,
-        *,
-        among: Among = None,
-        every: bool = False,
-    ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each history among all tracks except `histories.previous`."""
-        num_last = self._num_last(every)
-        return ranks_of_scores(
-            scores=lambda first, end: self._boosted_scores_of(histories.part(first, end), every),
-            plays=self._model.order,
-            previous=None if every else histories.previous,
-            following=following,
-            heard=(lambda first, end: histories.part(first, end).newest_rows(num_last)) if num_last else None,
-            on_block=on_block,
-            among=among,
-        )
+        def score(histories: Histories) -> Float[Tensor, "B N"]:
+            found = self._after(histories)
+            if values.any():
+                found = boosted_shares(found, *(repeats.added(histories, one, every=every) for one in (factor, added)))
+            if not np.isinf(boosts).any():  # others are in the shares
+                return dense(found)
+            return boost_heard(dense(found), torch.from_numpy(histories.newest_rows(len(boosts))), boosts)
 
-    def top(
-        self, histories: Histories, k: int, *, among: Among = None
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each history."""
-        num_last = self._num_last()
-        return in_parts(
-            histories,
-            len(self._model.order),
-            lambda some: top_of_scores(
-                torch.from_numpy(self._boosted_scores_of(some).toarray().astype(np.float32)),
-                previous=torch.from_numpy(some.previous),
-                heard=torch.from_numpy(some.newest_rows(num_last)),
-                boosts=np.full(num_last, -np.inf, np.float32),
-                plays=self._model.order,
-                k=k,
-                among=among,
-            ),
-        )
+        return score
 
-    def shares(
-        self,
-        histories: Histories,
-        *,
-        every: bool = False,
-        alone: bool = False,  # noqa: ARG002 - no other part is added to them
-    ) -> Float[Tensor, "Q N"]:
+    def scoring_of_tracks(self) -> Scoring:
+        """Prepare the scores after one track alone, as they were counted."""
+        return lambda tracks: dense(self._after_track(tracks.previous))
+
+    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The scores, divided by their sum; tracks that come after all others have none.
 
         After a history without scores, such as those of a model that only has an order, they are those of the order.
         """
-        found = self._boosted_scores_of(histories, every).toarray().astype(np.float32).clip(0)
-        found[~found.any(1)] = self._model.order.clip(0)
-        line, age = ((heard := histories.newest_rows(self._num_last(every))) >= 0).nonzero()
-        found[line, heard[line, age]] = 0
-        if not every:
-            found[np.arange(len(found)), histories.previous] = 0
-        return torch.from_numpy(found / np.maximum(found.sum(1, keepdims=True), np.float32(1e-12)))
+        scores = self._among_candidates(self.scores(histories, every=every, alone=alone), histories, None, every)
+        found, is_out = scores.clamp(min=0), scores < 0
+        found[~found.any(1)] = torch.from_numpy(self.order).to(found).clamp(min=0)
+        found.masked_fill_(is_out, 0)
+        return found / found.sum(1, keepdim=True).clamp(min=1e-12)
 
-    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, **_: object) -> ListSearch:
-        """Prepare a search for lists. They are exact, because exact search is fast enough."""
-        order = self._model.order
-        return sparse_lists(
-            scores=self._scores, plays=order, query_rows=np.arange(len(order)) if rows is None else rows, k=k
-        )
+    def _after(self, histories: Histories) -> csr_array:
+        """The scores of all tracks after each history, without the rule for tracks already heard."""
+        model = self._model
+        if self.context.is_last:
+            return self._after_track(histories.previous)
+        rows, shares = histories.newest(self.context.max_length)
+        if isinstance(model, SessionCounter):
+            return self._by_trend(model.scores(self._counts, rows, shares))
+        line, age = (rows >= 0).nonzero()
+        distinct, place = np.unique(rows[line, age], return_inverse=True)
+        weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
+        weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
+        return self._by_trend(csr_array(weights @ shares_of(self._counted(distinct))))
 
-    def lists_digest(self) -> str:
-        """Return a digest of the scores and of the order of tracks without any."""
-        counts = self._counts
-        return digest_of_arrays(counts.data, counts.indices, counts.indptr, self._model.order)
-
-    def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
-        if isinstance(self._model, SessionCounter):
-            return self._scores_of(Histories.of_tracks(rows))
-        return self._by_trend(self._counted(rows))
+    def _after_track(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
+        if not isinstance(self._model, SessionCounter):
+            return self._by_trend(self._counted(rows))
+        return self._by_trend(self._model.scores(self._counts, *Histories.of_tracks(rows).newest(1)))
 
     def _by_trend(self, scores: csr_array) -> csr_array:
         scores.data *= self._model.trend[scores.indices]
@@ -198,44 +165,14 @@ class Baseline(RepeatsDecided, OneStep):
             scores = csr_array(scores + weight * artists)
         return scores
 
-    def _num_last(self, every: bool = False) -> int:
-        """How many of the newest tracks come after all others."""
-        repeats = self.context.repeats
-        return int(np.isinf(repeats.boosts(every=every)).sum())
-
-    def _boosted_scores_of(self, histories: Histories, every: bool = False) -> csr_array:
-        """The scores of all tracks for each history, by the rule for tracks already heard."""
-        scores, repeats = self._scores_of(histories), self.context.repeats
-        factor, added = repeats.in_force(every=every)
-        if not (factor.any() or added.any()):
-            return scores
-        both = (repeats.added(histories, values, every=every) for values in (np.expm1(factor), added))
-        return boosted_shares(scores, *both)
-
-    def _scores_of(self, histories: Histories) -> csr_array:
-        model = self._model
-        if self.context.is_last:
-            if not isinstance(model, SessionCounter):
-                return self._scores(histories.previous)
-            histories = Histories.of_tracks(histories.previous)
-        rows, shares = histories.newest(1 if self.context.is_last else self.context.max_length)
-        if isinstance(model, SessionCounter):
-            return self._by_trend(model.scores(self._counts, rows, shares))
-        line, age = (rows >= 0).nonzero()
-        distinct, place = np.unique(rows[line, age], return_inverse=True)
-        weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
-        weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
-        return self._by_trend(csr_array(weights @ shares_of(self._counted(distinct))))
-
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance."""
-        model = self._model
         parts = {"scores": self._counts.data, "columns": self._counts.indices, "starts": self._counts.indptr}
-        parts |= {"order": model.order, "trend": model.trend}
+        parts |= {"order": self.order, "trend": self._model.trend}
         return {name: torch.from_numpy(part) for name, part in parts.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Restore what was counted from a checkpoint."""
-        self._model.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
+        self.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
         self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))

@@ -3,52 +3,51 @@
 N tracks of the catalogue, Q queries, K candidates of a list, B queries of a block.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+import torch
+from jaxtyping import Float, Float32, Int64, Real
 from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from segue.histories import Histories
+from segue.models.retrieval.ranks import block_size
+from segue.models.retrieval.top import Order, top_k
+from segue.runs.recommendations import check_k
 
 NUM_READ = 65_536
 """Lists that are read at once."""
+Found = tuple[Int64[np.ndarray, "B K"], Float32[np.ndarray, "B K"]]
+"""Rows of the candidates, best first, and their scores."""
 
 
-class ListBlock(NamedTuple):
-    """The lists of some queries.
-
-    Attributes:
-        places: which of the queries.
-        rows: rows of the candidates, best first.
-        scores: their scores.
-    """
-
-    places: Int64[np.ndarray, "B"]
-    rows: Int64[np.ndarray, "B K"]
-    scores: Float32[np.ndarray, "B K"]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class ListSearch:
-    """A search for lists that is prepared. A block depends on its number alone, not on the blocks before it.
+    """A search for lists that is prepared.
 
     Args:
-        num_queries: number of queries; each is in one block.
+        num_queries: number of queries.
         k: length of a list.
-        num_blocks: number of blocks.
-        block: searches for the lists of a block, given its number from 0.
+        at_once: number of queries that are searched for together.
+        find: from places of queries to scores and rows, best first.
         recall: share of the exact lists that was found for a sample, in [0, 1]; None where the lists are exact.
     """
 
     num_queries: int
     k: int
-    num_blocks: int
-    block: Callable[[int], ListBlock]
+    at_once: int
+    find: Callable[[Int64[np.ndarray, "B"]], tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]]
     recall: float | None = None
+
+    def blocks(self) -> Iterator[Found]:
+        """Search for all lists, some at a time."""
+        for start in range(0, self.num_queries, self.at_once):
+            values, rows = self.find(np.arange(start, min(start + self.at_once, self.num_queries)))
+            yield rows.cpu().numpy(), values.cpu().numpy()
 
     def collect(
         self, on_block: Callable[[int], None] = lambda _: None
@@ -62,24 +61,50 @@ class ListSearch:
             Rows of the candidates of each query, best first, and their scores.
         """
         rows, scores = (np.empty((self.num_queries, self.k), kind) for kind in (np.int64, np.float32))
-        for nth in range(self.num_blocks):
-            found = self.block(nth)
-            rows[found.places], scores[found.places] = found.rows, found.scores
-            on_block(len(found.places))
+        _fill((rows, scores), self, on_block)
         return rows, scores
 
 
-def digest_of_arrays(*arrays: Shaped[np.ndarray, "..."]) -> str:
-    """Compute a digest of the types, shapes and values of arrays.
+def lists_by(
+    score: Callable[[Histories], Float[Tensor, "B N"]],
+    rows: Int64[np.ndarray, "Q"],
+    k: int,
+    *,
+    order: Real[np.ndarray, "N"],
+    decimals: int | None,
+) -> ListSearch:
+    """Prepare the exact search for the K best candidates of tracks, of which none is its own candidate.
 
-    Returns:
-        Thirty-two hexadecimal digits.
+    Args:
+        score: scores all tracks after histories of one track.
+        rows: of the tracks.
+        k: length of a list, 1 <= k < N.
+        order: decides between equal scores, the higher value first.
+        decimals: of scores; None for scores as they are.
+
+    Raises:
+        InputError: `k` is not in [1, N-1].
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    check_k(k, len(order))
+    own_order = Order.of(order)
+
+    def find(places: Int64[np.ndarray, "B"]) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
+        own = rows[places]
+        scores = score(Histories.of_tracks(own))
+        scores.scatter_(1, torch.from_numpy(own).to(scores.device)[:, None], -torch.inf)
+        return top_k(scores, k, own_order.to(scores.device), decimals=decimals)
+
+    return ListSearch(len(rows), k, block_size(len(order)), find)
+
+
+def _fill(files: tuple[np.ndarray, np.ndarray], search: ListSearch, on_block: Callable[[int], None]) -> None:
+    start = 0
+    for found in search.blocks():
+        end = start + len(found[0])
+        for file, values in zip(files, found, strict=True):
+            file[start:end] = values
+        on_block(end - start)
+        start = end
 
 
 class KeptLists:
@@ -99,16 +124,13 @@ class KeptLists:
             open_memmap(folder / f"{name}.npy", "w+", kind, (search.num_queries, search.k))
             for name, kind in (("rows", np.int32), ("scores", np.float32))
         )
-        for nth in range(search.num_blocks):
-            found = search.block(nth)
-            self._rows[found.places], self._scores[found.places] = found.rows, found.scores
-            on_block(len(found.places))
+        _fill((self._rows, self._scores), search, on_block)
 
     def rows(self, queries: Int64[np.ndarray, "n"] | slice = slice(None)) -> Int64[np.ndarray, "n K"]:
         """Read the candidates of some queries into memory, best first; of all by default."""
         return self._rows[queries].astype(np.int64)
 
-    def in_order(self) -> Iterator[tuple[Int64[np.ndarray, "B K"], Float32[np.ndarray, "B K"]]]:
+    def in_order(self) -> Iterator[Found]:
         """Read all lists in the order of the catalogue, some at a time.
 
         Yields:

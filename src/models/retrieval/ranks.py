@@ -1,24 +1,19 @@
-"""Ranks of tracks that followed, among all candidates: by vectors, and by sparse scores. There is one rule for both.
+"""Ranks of tracks that followed, among all candidates. Those that tie share the mean of the ranks they occupy.
 
-Q queries, B queries of a block, U distinct query vectors of it, N tracks in the catalogue, H tracks heard, V width of a
-vector, E entries of a sparse block, L ages that are boosted. Candidates that tie share the mean of the ranks they
-occupy. The track of the query itself is never a candidate, except where every track is one, and tracks already heard
-are boosted, or come last.
+Q queries, B queries of a block, U lines of scores, N tracks in the catalogue, H tracks heard, L ages that are boosted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, Real
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Real
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from segue.catalog import places_of
 from segue.errors import InputError
-from segue.models.contracts import Among, Queries, SparsePart
-from segue.models.retrieval.sparse import no_scores
 from segue.statistics.ranking import ndcg_at
 
 TIE = 1e-6
@@ -29,156 +24,75 @@ _MAX_SCORES = 2**24  # number of scores in memory at once
 _PAIRS_AT_ONCE = 2**22  # training pairs that are counted together, about
 
 
-def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
-    """The mean of the places of a track and of those that tie with it.
-
-    Args:
-        above: number of candidates before it.
-        not_below: number of candidates before it or beside it, itself included.
-    """
-    return np.asarray((above + 1 + not_below) / 2)
-
-
-def ranks_of_shares(shares: Float[Tensor, "B N"], following: Int64[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
-    """Rank each `following` by probability.
-
-    Args:
-        shares: the probability of each track; negative for one that is no candidate.
-        following: rows of the tracks that followed.
-    """
-    of_target = shares.gather(1, torch.from_numpy(following)[:, None])
-    above, not_below = (shares > of_target * (1 + TIE)).sum(1), (shares >= of_target * (1 - TIE)).sum(1)
-    return _rank(above.double().numpy(), not_below.double().numpy())
-
-
 def block_size(num_tracks: int) -> int:
     """How many queries have their scores of all tracks in memory together."""
     return max(1, min(512, _MAX_SCORES // num_tracks))
 
 
-def ranks_of_tracks(
-    *,
-    queries: Float[Tensor, "N V"],
-    items: Float[Tensor, "N V"],
-    previous: Int64[np.ndarray, "Q"],
-    following: Int64[np.ndarray, "Q"],
-    on_block: Callable[[int], None] = lambda _: None,
-    among: Among = None,
-    every: bool = False,
-) -> Float64[np.ndarray, "Q"]:
-    """Rank each `following` after one previous track; queries of the same track share a line of scores.
-
-    Args:
-        queries: query vector of every track.
-        items: item vector of every track.
-        previous: rows of the queries.
-        following: rows of the tracks that followed; each differs from its query, or every track is a candidate.
-        on_block: called with the number of queries done after each block.
-        among: True for each track that is a candidate; None for all tracks.
-        every: whether the query is a candidate too.
+def lines_of(keys: Int64[np.ndarray, "B"]) -> tuple[Int64[np.ndarray, "B"], Int64[np.ndarray, "U"]]:
+    """A line for each distinct key, those with most queries first.
 
     Returns:
-        Rank of each `following`, in [1, N].
-
-    Raises:
-        InputError: a vector is not finite.
+        The line of each query, and the first query of each line.
     """
-    refuse_non_finite(queries)
-    order = np.argsort(previous, kind="stable")
-    rows, ranks = torch.from_numpy(previous[order]).to(items.device), np.empty(len(previous))
-
-    def of_block(first: int, end: int) -> Queries:
-        distinct, of_pair = rows[first:end].unique(return_inverse=True)
-        return Queries(queries[distinct], of_pair, distinct, distinct.new_empty(len(distinct), 0))
-
-    ranks[order] = ranks_of_vectors(
-        queries=of_block,
-        items=items,
-        following=following[order],
-        boosts=np.empty(0, np.float32),
-        on_block=on_block,
-        among=among,
-        every=every,
-    )
-    return ranks
+    _, first, line, num = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    lines = np.argsort(-num, kind="stable")
+    return np.argsort(lines)[line], first[lines]
 
 
 @torch.no_grad()
-def ranks_of_vectors(
-    *,
-    queries: Callable[[int, int], Queries],
-    items: Float[Tensor, "N V"],
-    following: Int64[np.ndarray, "Q"],
-    boosts: Float32[np.ndarray, "L"],
-    on_block: Callable[[int], None] = lambda _: None,
-    among: Among = None,
-    every: bool = False,
-) -> Float64[np.ndarray, "Q"]:
-    """Rank each `following` among all candidates of its query, by inner product.
+def ranks_in(
+    scores: Float[Tensor, "U N"],
+    line: Int64[np.ndarray, "B"],
+    following: Int64[np.ndarray, "B"],
+    order: Real[np.ndarray, "N"] | None = None,
+) -> Float64[np.ndarray, "B"]:
+    """Rank tracks by lines of scores.
 
     Args:
-        queries: computes the queries from one place to another.
-        items: item vector of every track.
-        following: rows of the tracks that followed; each differs from the `previous` of its query, or every track is a
-            candidate.
-        boosts: added to the scores of tracks already heard, by age; −∞ puts them last.
-        on_block: called with the number of queries done after each block.
-        among: True for each track that is a candidate; None for all tracks.
-        every: whether the `previous` of a query is a candidate too.
+        scores: of all tracks; −∞ for what is no candidate.
+        line: the line of each query; those with most queries come first.
+        following: the row of the track of each query.
+        order: decides between equal scores, the higher value first; None where scores that differ by TIE are equal.
 
     Returns:
-        Rank of each `following`, in [1, N].
-
-    Raises:
-        InputError: a vector is not finite.
+        Rank of each track, in [1, N].
     """
-    refuse_non_finite(items)
-    block, ranks = block_size(len(items)), np.empty(len(following))
-    others = None if among is None else torch.from_numpy(~among).to(items.device)
-    buffer = torch.empty(min(block, len(following)), len(items), device=items.device)
-    for start in range(0, len(following), block):
-        target = torch.from_numpy(following[start : start + block]).to(items.device)
-        of_block = queries(start, start + len(target))
-        refuse_non_finite(of_block.vectors)
-        # Lines with most queries first: in a block, each round ranks one query of every line that has one left.
-        num_queries = of_block.of_pair.bincount(minlength=len(of_block.vectors))
-        lines = num_queries.argsort(descending=True)
-        by_line, num_queries = lines.argsort()[of_block.of_pair].argsort(stable=True), num_queries[lines]
-        first = num_queries.cumsum(0) - num_queries
-        scores = torch.mm(of_block.vectors[lines], items.T, out=buffer[: len(lines)])
-        add_parts(scores, of_block.parts, lines)
-        boost_heard(scores, of_block.heard[lines], boosts)
-        if not every:
-            scores.scatter_(1, of_block.previous[lines, None], -torch.inf)
-        if others is not None:
-            scores.masked_fill_(others, -torch.inf)
-        for nth in range(int(num_queries[0])):
-            num_lines = int((num_queries > nth).sum())
-            query = by_line[first[:num_lines] + nth]
-            of_target = scores[:num_lines].gather(1, target[query, None])
-            margin = TIE * of_target.abs().clamp(min=1)
-            above = _count(torch.gt, scores[:num_lines], of_target + margin)
-            ranks[start + query.cpu().numpy()] = _rank(above, _count(torch.ge, scores[:num_lines], of_target - margin))
-        on_block(len(target))
+    ranks, place = np.empty(len(line)), torch.from_numpy(following).to(scores.device)
+    num = np.bincount(line, minlength=len(scores))
+    by_line, first = np.argsort(line, kind="stable"), num.cumsum() - num
+    # as small numbers, which are compared in half the time
+    values = None if order is None else torch.from_numpy(places_of(order)).to(scores)
+    for nth in range(int(num.max(initial=0))):  # each round ranks one query of every line that has one left
+        queries = by_line[first[: (num > nth).sum()] + nth]
+        target = place[torch.from_numpy(queries).to(scores.device), None]
+        ranks[queries] = _mean_ranks(scores[: len(queries)], target, values)
     return ranks
 
 
-def add_parts(
-    scores: Float[Tensor, "B N"], parts: Sequence[SparsePart], lines: Int64[Tensor, "B"] | None = None
-) -> Float[Tensor, "B N"]:
-    """Add sparse parts to scores of a head, in place.
-
-    Args:
-        scores: scores of all tracks.
-        parts: of the queries.
-        lines: which of the queries each line has; None for all in their order.
-
-    Returns:
-        The same tensor.
-    """
-    for part in parts:
-        part.add(scores, torch.arange(len(scores), device=scores.device) if lines is None else lines)
-    return scores
+def _mean_ranks(
+    scores: Float[Tensor, "B N"], target: Int64[Tensor, "B 1"], order: Real[Tensor, "N"] | None
+) -> Float64[np.ndarray, "B"]:
+    # a product with ones is several times as fast as a sum of bools, and exact below 2^24
+    num_cached = max(1, 2**21 // scores.shape[1]) if scores.device.type == "cpu" else len(scores)  # lines in the cache
+    flags = torch.empty(min(num_cached, len(scores)), scores.shape[1], device=scores.device)
+    ones, more, found = torch.ones(scores.shape[1], device=scores.device), torch.empty_like(flags), []
+    for some, row in zip(scores.split(len(flags)), target.split(len(flags)), strict=True):
+        score, out = some.gather(1, row), flags[: len(some)]
+        if order is None:
+            margin = TIE * score.abs().clamp(min=1)
+            above = torch.gt(some, score + margin, out=out) @ ones
+            found.append(above + torch.ge(some, score - margin, out=out) @ ones)
+            continue
+        above, equal = torch.gt(some, score, out=out) @ ones, torch.eq(some, score, out=out)
+        num = equal @ ones
+        tied = (num > 1).nonzero()[:, 0]
+        if len(tied):  # of the same score; the others are above or below
+            is_equal, of_target = equal[tied], order[row[tied]]
+            above[tied] += torch.gt(order, of_target, out=more[: len(tied)]).mul_(is_equal) @ ones
+            num[tied] = torch.eq(order, of_target, out=more[: len(tied)]).mul_(is_equal) @ ones
+        found.append(2 * above + num)
+    return np.asarray((torch.cat(found).double().cpu().numpy() + 1) / 2)
 
 
 def boost_heard(
@@ -188,7 +102,7 @@ def boost_heard(
 
     Args:
         scores: scores of all tracks.
-        heard: rows of the tracks already heard, newest first; -1 where there is none.
+        heard: rows of the tracks already heard, newest first, each once; -1 where there is none.
         boosts: what is added, by age. −∞ puts these tracks below all others, in their own order.
 
     Returns:
@@ -200,23 +114,23 @@ def boost_heard(
     added = torch.from_numpy(boosts[: heard.shape[1]]).to(scores.device)
     if not np.isfinite(boosts).all():
         added = torch.where(added.isinf(), -(1 + (scores.amax(1) - scores.amin(1))[:, None]), added)
-    is_there = heard >= 0
-    rows = torch.where(is_there, heard, heard[:, :1].clamp(min=0))  # a row twice is written twice with the same value
-    values = scores.gather(1, rows)
-    boosted = values + torch.where(is_there, added, added[..., :1])
-    return scores.scatter_(1, rows, torch.where(is_there[:, :1], boosted, values))
+    return scores.scatter_add_(1, heard.clamp(min=0), torch.where(heard >= 0, added, 0.0))
 
 
-def _count(
-    compare: Callable[..., Tensor], scores: Float[Tensor, "B N"], bounds: Float[Tensor, "B 1"]
-) -> Float64[np.ndarray, "B"]:
-    """Number of scores in each line for which the comparison with its bound is true."""
-    # a product with ones is several times as fast as a sum of bools, and exact below 2^24
-    num_cached = max(1, 2**21 // scores.shape[1]) if scores.device.type == "cpu" else len(scores)  # lines in the cache
-    flags = torch.empty(min(num_cached, len(scores)), scores.shape[1], device=scores.device)
-    ones = torch.ones(scores.shape[1], device=scores.device)
-    parts = zip(scores.split(len(flags)), bounds.split(len(flags)), strict=True)
-    return torch.cat([compare(some, of, out=flags[: len(some)]) @ ones for some, of in parts]).double().cpu().numpy()
+def add_entries(scores: Float[Tensor, "B N"], table: csr_array) -> Float[Tensor, "B N"]:
+    """Add the entries of a sparse matrix to scores, in place.
+
+    Returns:
+        The same tensor.
+    """
+    line, column = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr)), table.indices.astype(np.int64)
+    places = tuple(torch.from_numpy(one).to(scores.device) for one in (line, column))
+    return scores.index_put_(places, torch.from_numpy(table.data).to(scores), accumulate=True)
+
+
+def dense(table: csr_array) -> Float[Tensor, "B N"]:
+    """A sparse matrix as scores: 0 where it has no entry."""
+    return torch.from_numpy(table.astype(np.float32).toarray())
 
 
 def refuse_non_finite(*tables: Tensor) -> None:
@@ -226,76 +140,34 @@ def refuse_non_finite(*tables: Tensor) -> None:
 
 
 def ranks_of_scores(
-    *,
-    scores: Callable[[int, int], csr_array],
-    plays: Int64[np.ndarray, "N"],
+    scores: Callable[[slice], csr_array],
+    order: Real[np.ndarray, "N"],
     previous: Int64[np.ndarray, "Q"] | None,
     following: Int64[np.ndarray, "Q"],
-    heard: Callable[[int, int], Int64[np.ndarray, "B H"]] | None = None,
-    on_block: Callable[[int], None] = lambda _: None,
-    among: Among = None,
 ) -> Float64[np.ndarray, "Q"]:
-    """Rank each `following` among all candidates of its query, by sparse scores, then by plays.
-
-    A track without a score has the score 0. Candidates with equal scores and equal plays tie.
+    """Rank each `following` by sparse scores, then by `order`, without a model.
 
     Args:
-        scores: computes the scores of the queries from one place to another, B × N.
-        plays: popularity of every track.
+        scores: computes the scores of some queries, B × N.
+        order: decides between equal scores, the higher value first.
         previous: rows of the tracks that are no candidates, one for each query; None where every track is one.
         following: rows of the tracks that followed; each differs from `previous`.
-        heard: looks up the rows of the tracks that come after all others, -1 where there is none; None for no rule.
-        on_block: called with the number of queries done after each block.
-        among: True for each track that is a candidate; None for all tracks.
 
     Returns:
         Rank of each `following`, in [1, N].
     """
-    is_candidate = np.ones(len(plays), bool) if among is None else among
-    sorted_plays, ranks, num_tracks = np.sort(plays[is_candidate]), np.empty(len(following)), len(plays)
-    sides: tuple[tuple[np.ufunc, Literal["left", "right"]], ...] = ((np.greater, "right"), (np.greater_equal, "left"))
-    block = block_size(num_tracks)
-    scores_of, is_heard = (np.zeros(min(block, len(following)) * num_tracks, kind) for kind in (np.float32, np.bool_))
-    for start in range(0, len(following), block):
-        target = following[start : start + block]
-        lines, end = np.arange(len(target)), start + len(target)
-        table = scores(start, end)
-        named = written = np.repeat(lines, np.diff(table.indptr)) * num_tracks + table.indices
-        scores_of[written] = table.data
-        if heard is not None:
-            rows = heard(start, end)
-            of_heard = (lines[:, None] * num_tracks + rows)[rows >= 0]
-            is_heard[of_heard] = True
-            written = named = np.unique(np.concatenate([named, of_heard]))
-        # tracks with a score or a place in the session are named; all others differ in their plays alone
-        line, row = np.divmod(named, num_tracks)
-        kept, is_out = is_candidate[row], np.zeros(len(target), bool)
+    ranks, size = np.empty(len(following)), block_size(len(order))
+    for start in range(0, len(following), size):
+        some = slice(start, start + size)
+        own = dense(scores(some))
         if previous is not None:
-            query = previous[start:end]
-            kept, is_out = kept & (row != query[line]), is_candidate[query]
-        line, row, named = line[kept], row[kept], named[kept]
-        of_target, target_plays = lines * num_tracks + target, plays[target]
-        score, is_last = scores_of[of_target], is_heard[of_target]
-        higher, equal = scores_of[named] > score[line], scores_of[named] == score[line]
-        first, same = is_heard[named] < is_last[line], is_heard[named] == is_last[line]
-        num_others = len(sorted_plays) - is_out - np.bincount(line, minlength=len(target))
-        counts = []
-        for exceeds, side in sides:
-            is_played = exceeds(plays[row], target_plays[line])
-            counts.append(np.bincount(line, first | (same & (higher | (equal & is_played))), len(target)))
-            others = len(sorted_plays) - np.searchsorted(sorted_plays, target_plays, side)
-            if previous is not None:
-                others -= is_out & exceeds(plays[query], target_plays)
-            others = others - np.bincount(line, is_played, len(target))
-            counts[-1] += np.where(is_last | (score < 0), num_others, np.where(score == 0, others, 0))
-        ranks[start:end] = _rank(*counts)
-        scores_of[written], is_heard[written] = 0, False
-        on_block(len(target))
+            own.scatter_(1, torch.from_numpy(previous[some])[:, None], -torch.inf)
+        ranks[some] = ranks_in(own, np.arange(len(own)), following[some], order)
     return ranks
 
 
 def ranks_by_plays(
-    plays: Int64[np.ndarray, "N"], previous: Int64[np.ndarray, "Q"] | None, following: Int64[np.ndarray, "Q"]
+    plays: Real[np.ndarray, "N"], previous: Int64[np.ndarray, "Q"] | None, following: Int64[np.ndarray, "Q"]
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` by plays alone.
 
@@ -307,12 +179,12 @@ def ranks_by_plays(
     Returns:
         Rank of each `following`, in [1, N].
     """
-    return ranks_of_scores(
-        scores=lambda first, end: no_scores(len(plays), end - first),
-        plays=plays,
-        previous=previous,
-        following=following,
-    )
+    ordered, own = np.sort(plays), plays[following]
+    others: Bool[np.ndarray, Q] | float = 0.0
+    if previous is not None:
+        others = (plays[previous] > own) + (plays[previous] >= own) * 1.0
+    places = np.searchsorted(ordered, own, "right") + np.searchsorted(ordered, own, "left")
+    return np.asarray((2 * len(plays) - places - others + 1) / 2)
 
 
 def ranks_by_counts(
@@ -344,10 +216,11 @@ def ranks_by_counts(
         before, after = (np.concatenate(column) for column in zip(*chosen, strict=True))
         counts = csr_array((np.ones(len(before), np.float32), (before, after)), shape=(num_tracks, num_tracks))
         of = np.flatnonzero(group[previous] == number)
+        own = previous[of]
         ranks[of] = ranks_of_scores(
-            scores=lambda first, end: csr_array(counts[previous[of[first:end]]]),  # noqa: B023 - called at once
-            plays=nothing,
-            previous=None if every else previous[of],
-            following=following[of],
+            lambda some: csr_array(counts[own[some]]),  # noqa: B023 - called at once
+            nothing,
+            None if every else own,
+            following[of],
         )
     return ranks

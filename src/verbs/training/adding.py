@@ -15,9 +15,8 @@ from segue.atomic import write_record
 from segue.datamodules.reading.attribute_files import attributes_of_run
 from segue.errors import InputError
 from segue.models.added_tracks import extended_scorer, extended_vectors
-from segue.models.counted import lists_of_head
 from segue.models.export import EXACT_UP_TO
-from segue.models.restoring import CHECKPOINT, REFITTED, TableOfVectors, read_checkpoint
+from segue.models.restoring import CHECKPOINT, REFITTED, lists_of_vectors, read_checkpoint
 from segue.runs.catalog_files import write_catalog
 from segue.runs.extended_catalogue import extended_catalogue
 from segue.runs.folder import REFIT, TRAINS_NOTHING, lock_folder, refuse_used_folder
@@ -80,7 +79,7 @@ def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
     popularity = np.append(saved["popularity"].numpy(), nothing)
     recall = _RECALL if len(catalog) > EXACT_UP_TO else None
     with torch.inference_mode():
-        search = lists_of_head(TableOfVectors(vectors), vectors.counted, popularity, lists.rows.shape[1], recall=recall)
+        search = lists_of_vectors(vectors, popularity, lists.rows.shape[1], recall=recall)
         rows, scores = search.collect()
     is_new = rows[: len(old)] >= len(old)
     width = int(vectors.ends[-1])

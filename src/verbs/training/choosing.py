@@ -19,7 +19,7 @@ from segue.callbacks.run_context import ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.sources import ADJUSTED
 from segue.errors import InputError
-from segue.models.contracts import Ranker
+from segue.models.ranker import Ranker
 from segue.reports.console import console
 from segue.reports.result_table import Table
 from segue.runs.folder import as_dict, check_choices

@@ -227,7 +227,7 @@ def test_a_session_adds_the_scores_of_its_tracks_each_divided_by_their_sum() -> 
         previous=np.array([3, 0]),
     )
     expected = [[0, 0.5 * 0.75, 0.5 + 0.5 * 0.25, 0, 0.5], [0, 0.75, 0.25, 0, 0]]
-    np.testing.assert_allclose(baseline._scores_of(histories).toarray(), expected, rtol=1e-6)
+    np.testing.assert_allclose(baseline._after(histories).toarray(), expected, rtol=1e-6)
     assert baseline.ranks(histories, np.array([1, 2]), lambda _: None).tolist() == [3, 2]
 
 

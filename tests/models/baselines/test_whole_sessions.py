@@ -73,7 +73,7 @@ def fitted(
 
 
 def scores(sessions: Sequence[Sequence[int]], settings: dict[str, Any], heard: Sequence[Sequence[int]]) -> np.ndarray:
-    table: np.ndarray = fitted(sessions, settings)._scores_of(histories_of(heard)).toarray()
+    table: np.ndarray = fitted(sessions, settings)._after(histories_of(heard)).toarray()
     return table
 
 
@@ -178,7 +178,7 @@ def test_tracks_of_the_session_come_last_unless_they_may_be_repeated(
 def test_a_track_that_was_skipped_does_not_count_unless_all_were() -> None:
     baseline = fitted([[0, 2], [1, 3]], BARE)
     heard = histories_of([[0, 1], [0, 1]], shares=[[1.0, 0.1], [0.1, 0.1]])
-    table = baseline._scores_of(heard).toarray()
+    table = baseline._after(heard).toarray()
     assert table[0].nonzero()[0].tolist() == [0, 2]
     assert table[1].nonzero()[0].tolist() == [0, 1, 2, 3]
 
@@ -186,14 +186,14 @@ def test_a_track_that_was_skipped_does_not_count_unless_all_were() -> None:
 @pytest.mark.parametrize("context", [LAST_TRACK, partial(WHOLE_SESSION, max_length=1)])
 def test_only_the_tracks_of_the_context_are_used(context: Callable[..., Context]) -> None:
     baseline, heard = fitted([[0, 1], [2, 3]], BARE, context=context), histories_of([[0, 2]])
-    assert baseline._scores_of(heard).toarray().nonzero()[1].tolist() == [2, 3]
+    assert baseline._after(heard).toarray().nonzero()[1].tolist() == [2, 3]
     assert baseline.ranks(heard, np.array([3]), lambda _: None).tolist() == [1]
 
 
 def test_the_artists_of_the_session_add_to_the_scores() -> None:
     sessions = [[0, 1], [2, 3]]
     baseline = fitted(sessions, {**BARE, "artist_weight": 0.5}, artists=[0, 1, 2, 2, 0, 0])
-    assert baseline._scores_of(histories_of([[2, 0]])).toarray().tolist() == [[1.5, 1, 1.5, 1.5, 0.5, 0.5]]
+    assert baseline._after(histories_of([[2, 0]])).toarray().tolist() == [[1.5, 1, 1.5, 1.5, 0.5, 0.5]]
 
 
 def test_lists_are_those_of_a_history_of_one_track() -> None:
@@ -318,7 +318,7 @@ def test_the_bound_of_the_diagonal_is_met_where_it_binds() -> None:
 
 def test_the_weights_are_summed_over_the_session_and_fall_with_age() -> None:
     baseline = linear([[0, 1, 2], [0, 3], [1, 2, 4], [0, 1]], SLIST)
-    weights, found = baseline._counts.toarray(), baseline._scores_of(histories_of([[3, 1, 0, 1]])).toarray()
+    weights, found = baseline._counts.toarray(), baseline._after(histories_of([[3, 1, 0, 1]])).toarray()
     expected = weights[1] * (1 + exp(-2 / 2.0)) + weights[0] * exp(-1 / 2.0) + weights[3] * exp(-3 / 2.0)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 

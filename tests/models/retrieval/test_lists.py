@@ -1,12 +1,13 @@
-"""Lists in files: each is read as it was found, whatever the order in which blocks found them."""
+"""Lists in files: each is read as it was found."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.models.retrieval import lists
-from segue.models.retrieval.lists import KeptLists, ListBlock, ListSearch
+from segue.models.retrieval.lists import KeptLists, ListSearch
 
 
 @given(num=st.integers(1, 40), block=st.integers(1, 9), num_read=st.integers(1, 50))
@@ -15,9 +16,7 @@ def test_every_list_is_read_as_it_was_found(
 ) -> None:
     rng = np.random.default_rng(num)
     rows, scores = rng.integers(0, num, (num, 3)), rng.normal(size=(num, 3)).astype(np.float32)
-    blocks = np.split(rng.permutation(num), range(block, num, block))
-    found = [ListBlock(some, rows[some], scores[some]) for some in blocks]
-    search = ListSearch(num_queries=num, k=3, num_blocks=len(blocks), block=found.__getitem__)
+    search = ListSearch(num, 3, block, lambda some: (torch.from_numpy(scores[some]), torch.from_numpy(rows[some])))
     done: list[int] = []
     kept = KeptLists(tmp_path_factory.mktemp("kept") / "lists", search, done.append)
     with pytest.MonkeyPatch.context() as patch:

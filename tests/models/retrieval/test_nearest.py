@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall, retrieval_reciprocal_rank
 
-from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.retrieval import ranks as ranking_of_tracks
-from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors
-from segue.models.retrieval.ranks import ranks_of_tracks
 from segue.statistics import ranking
-from tests.models.plain import top_k
+from tests.models.plain import ByTable, lists_of
 
 
 @st.composite
@@ -29,18 +26,26 @@ def vectors(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return torch.tensor(tables[0], dtype=torch.float32), torch.tensor(tables[1], dtype=torch.float32)
 
 
-@given(tables=vectors(), block=st.integers(1, 20))
-def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], block: int) -> None:
+def ranks_of(queries: Tensor, items: Tensor, previous: np.ndarray, following: np.ndarray) -> np.ndarray:
+    return ByTable(queries @ items.T).ranks(Histories.of_tracks(previous), following)
+
+
+@given(tables=vectors(), block=st.integers(1, 20), by_plays=st.booleans(), data=st.data())
+def test_a_rank_is_the_mean_place_among_its_ties(
+    tables: tuple[Tensor, Tensor], block: int, by_plays: bool, data: st.DataObject
+) -> None:
     queries, items = tables
     pairs = [(q, t) for q, t in itertools.product(range(len(items)), repeat=2) if q != t]
     previous, following = np.array(pairs).T
+    plays = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(items), max_size=len(items))))
+    ranker = ByTable(queries @ items.T, plays if by_plays else None)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ranking_of_tracks, "_MAX_SCORES", block * len(items))
-        ranks = ranks_of_tracks(queries=queries, items=items, previous=previous, following=following)
+        ranks = ranker.ranks(Histories.of_tracks(previous), following)
     for (query, target), rank in zip(pairs, ranks, strict=True):
-        scores = {c: float(queries[query] @ items[c]) for c in range(len(items)) if c != query}
-        above = sum(score > scores[target] for score in scores.values())
-        tied = sum(score == scores[target] for score in scores.values())
+        keys = {c: (float(queries[query] @ items[c]), by_plays * plays[c]) for c in range(len(items)) if c != query}
+        above = sum(key > keys[target] for key in keys.values())
+        tied = sum(key == keys[target] for key in keys.values())
         assert rank == sum(range(above + 1, above + tied + 1)) / tied
 
 
@@ -52,9 +57,9 @@ def test_top_k_is_the_first_part_of_the_sorted_catalogue(
     num_tracks = len(items)
     k = data.draw(st.integers(1, num_tracks - 1))
     plays = np.array(data.draw(st.lists(st.integers(0, 3), min_size=num_tracks, max_size=num_tracks)))
-    rows, scores = top_k(
-        queries=queries, items=items, query_rows=torch.arange(num_tracks), k=k, plays=plays, block=block
-    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ranking_of_tracks, "_MAX_SCORES", block * len(items))
+        rows, scores = lists_of(queries, items, k, plays).collect()
     for query in range(num_tracks):
         score = {c: float(queries[query] @ items[c]) for c in range(num_tracks) if c != query}
         expected = sorted(score, key=lambda c: (-score[c], -plays[c], c))[:k]
@@ -71,9 +76,7 @@ def test_long_lines_with_few_or_many_ties_give_the_sorted_catalogue(num_tracks: 
     plays = rng.integers(0, 5, num_tracks)
     query_rows = rng.permutation(num_tracks)[:60]
     queries, items = torch.from_numpy(tables.astype(np.float32))
-    rows, scores = top_k(
-        queries=queries, items=items, query_rows=torch.from_numpy(query_rows), k=k, plays=plays, block=16
-    )
+    rows, scores = lists_of(queries, items, k, plays, query_rows).collect()
     for place, query in enumerate(query_rows):
         exact = items.double().numpy() @ queries[query].double().numpy()
         expected = np.lexsort((np.arange(num_tracks), -plays, -exact))
@@ -90,20 +93,25 @@ def test_approximate_lists_have_the_recall_that_they_report(monkeypatch: pytest.
     table[1500:] = 0
     plays = rng.integers(0, 9, 2000)
     every: dict[str, Any] = {"queries": table, "items": table, "k": 20, "plays": plays}
-    query_rows = torch.arange(0, 2000, 2)
+    query_rows = np.arange(0, 2000, 2)
     done: list[int] = []
     monkeypatch.setattr("segue.models.retrieval.nearest.LEAST_CELLS", 2)
-    search = lists_of_vectors(**every, query_rows=query_rows, recall=0.8, block=100)
+    search = lists_of(**every, rows=query_rows, recall=0.8)
     (rows, scores), recall = search.collect(done.append), search.recall
     assert recall is not None
-    exact_rows, exact_scores = top_k(**every, query_rows=query_rows)
+    exact_rows, exact_scores = lists_of(**every, rows=query_rows).collect()
     assert sum(done) == len(query_rows)
     assert all(len({*line, int(query)}) == 21 for line, query in zip(rows.tolist(), query_rows, strict=True))
-    known = query_rows.numpy() < 1500
-    hits = (scores >= exact_scores[:, -1:] - 2e-6)[known].mean()
+    known = query_rows < 1500
+    hits = (scores >= exact_scores[:, -1:] - 2e-6).mean()
     assert 0.8 <= recall < 1
     assert hits == pytest.approx(recall, abs=0.02)
-    assert np.abs(scores - (table[query_rows, None] * table[torch.from_numpy(rows)]).sum(2).numpy()).max() < 1e-5
+    assert (
+        np.abs(
+            scores - (table[torch.from_numpy(query_rows)][:, None] * table[torch.from_numpy(rows)]).sum(2).numpy()
+        ).max()
+        < 1e-5
+    )
     assert (rows[~known] == exact_rows[~known]).all()  # of which nothing is known: the most played
 
 
@@ -114,19 +122,19 @@ def test_an_approximate_search_of_all_cells_is_exact(num_tracks: int, monkeypatc
     table = torch.randint(-9, 10, (num_tracks, 5)).float()
     k = min(20, num_tracks - 1)
     every: dict[str, Any] = {"queries": table, "items": table.flip(0), "k": k, "plays": np.zeros(num_tracks, np.int64)}
-    search = lists_of_vectors(**every, query_rows=torch.arange(num_tracks), recall=1.0)
+    search = lists_of(**every, recall=1.0)
     assert search.recall == 1
-    assert (search.collect()[1] == top_k(**every, query_rows=torch.arange(num_tracks))[1]).all()
+    assert (search.collect()[1] == lists_of(**every).collect()[1]).all()
 
 
 def test_an_approximate_search_stops_before_it_costs_more_than_exact_search() -> None:
     torch.manual_seed(1)
     table = torch.randn(700, 30)  # without clusters, so that the nearest lie anywhere
     every: dict[str, Any] = {"queries": table, "items": table, "k": 20, "plays": np.arange(700)}
-    search = lists_of_vectors(**every, query_rows=torch.arange(700), recall=1.0)
+    search = lists_of(**every, recall=1.0)
     (rows, _), recall = search.collect(), search.recall
     assert recall is not None
-    exact, _ = top_k(**every, query_rows=torch.arange(700))
+    exact, _ = lists_of(**every).collect()
     assert 0.1 < recall < 0.9
     found = np.mean([len(np.intersect1d(ours, best)) / 20 for ours, best in zip(rows, exact, strict=True)])
     assert found == pytest.approx(recall, abs=0.03)
@@ -138,7 +146,7 @@ def test_where_vectors_have_clusters_the_recall_is_reached(num_clusters: int, sp
     table = torch.randn(num_clusters, 32)[torch.randint(num_clusters, (20_000,))] + spread * torch.randn(20_000, 32)
     table = torch.nn.functional.normalize(table)
     every: dict[str, Any] = {"queries": table, "items": table, "k": k, "plays": np.ones(20_000, np.int64)}
-    search = lists_of_vectors(**every, query_rows=torch.arange(20_000), recall=0.95)
+    search = lists_of(**every, recall=0.95)
     assert search.recall is not None
     assert search.recall > 0.95
 
@@ -147,30 +155,18 @@ def test_float_noise_does_not_break_a_tie() -> None:
     torch.manual_seed(0)
     artist = torch.nn.functional.normalize(torch.randn(4, 64), dim=1)
     items = artist.repeat_interleave(25, dim=0) * (1 + 1e-7 * torch.randn(100, 1))
-    rows, _ = top_k(queries=items, items=items, query_rows=torch.tensor([30]), k=24, plays=np.zeros(100, np.int64))
+    rows, _ = lists_of(items, items, 24, np.zeros(100, np.int64), np.array([30])).collect()
     assert rows[0].tolist() == [row for row in range(25, 50) if row != 30]
-    ranks = ranks_of_tracks(queries=items, items=items, previous=np.array([30]), following=np.array([49]))
+    ranks = ranks_of(items, items, np.array([30]), np.array([49]))
     assert ranks.tolist() == [12.5]
 
 
 def test_an_unknown_query_gets_the_most_played_tracks() -> None:
     queries = torch.zeros(6, 3)
     plays = np.array([1, 9, 4, 4, 0, 7])
-    rows, scores = top_k(queries=queries, items=queries, query_rows=torch.tensor([1, 4]), k=3, plays=plays)
+    rows, scores = lists_of(queries, queries, 3, plays, np.array([1, 4])).collect()
     assert rows.tolist() == [[5, 2, 3], [1, 5, 2]]
     assert (scores == 0).all()
-
-
-def test_vectors_that_are_not_finite_are_refused() -> None:
-    table = torch.randn(4, 2)
-    broken = table.clone()
-    broken[1, 0] = torch.nan
-    one = torch.tensor([0])
-    for queries, items in ((broken, table), (table, broken)):
-        with pytest.raises(InputError, match="vectors are not finite"):
-            ranks_of_tracks(queries=queries, items=items, previous=one.numpy(), following=np.array([1]))
-        with pytest.raises(InputError, match="vectors are not finite"):
-            top_k(queries=queries, items=items, query_rows=one, k=1, plays=np.zeros(4, np.int64))
 
 
 def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
@@ -180,7 +176,7 @@ def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
     following = (previous * 7 + 3) % 80
     keep = previous != following
     previous, following = previous[keep], following[keep]
-    metrics = ranking.accuracy(ranks_of_tracks(queries=queries, items=items, previous=previous, following=following))
+    metrics = ranking.accuracy(ranks_of(queries, items, previous, following))
     for place, (query, target) in enumerate(zip(previous.tolist(), following.tolist(), strict=True)):
         candidates = torch.tensor([c for c in range(80) if c != query])
         # torchmetrics takes candidates whose score is not above 0 for irrelevant
@@ -192,16 +188,3 @@ def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
             retrieval_normalized_dcg(scores, relevant, top_k=10).item(), abs=1e-6
         )
         assert line["mrr"] == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6)
-
-
-def test_the_more_tracks_there_are_the_fewer_histories_have_their_scores_in_memory() -> None:
-    sizes = list[int]()
-
-    def find(some: Histories) -> Top:
-        sizes.append(len(some))
-        return np.zeros((len(some), 1), np.int64), np.zeros((len(some), 1), np.float32)
-
-    for num_tracks in (1000, 1_000_000):
-        rows, _ = in_parts(Histories.of_tracks(np.zeros(300, np.int64)), num_tracks, find)
-        assert len(rows) == 300
-    assert sizes == [256, 44, *[16] * 18, 12]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_array
 
-from segue.models.contracts import Queries
-from segue.models.retrieval.ranks import boost_heard, ranks_of_scores, ranks_of_vectors
+from segue.histories import Histories
+from segue.models.ranker import Scoring
+from segue.models.retrieval.ranks import boost_heard, ranks_by_plays
+from tests.models.plain import ByTable
 
 NUM_TRACKS, NUM_QUERIES, LENGTH = 9, 40, 3
 
@@ -40,46 +41,6 @@ def questions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return heard, heard[:, 0], following
 
 
-@pytest.mark.parametrize("among", [None, AMONG], ids=["all", "some"])
-@pytest.mark.parametrize("every", [False, True])
-@pytest.mark.parametrize("boosts", [[], [0.5, -1.5, 2.5], [-math.inf] * 3])
-def test_ranks_of_vectors_are_those_of_loops(
-    questions: tuple[np.ndarray, ...], boosts: list[float], every: bool, among: np.ndarray | None
-) -> None:
-    heard, previous, following = questions
-    if every and among is None:
-        following = np.where(np.arange(len(following)) % 3 == 0, previous, following)
-    if among is not None:
-        following = candidates_after(previous, among)
-    rng = np.random.default_rng(1)
-    queries, items = rng.integers(-2, 3, (NUM_QUERIES, 4)), rng.integers(-2, 3, (NUM_TRACKS, 4))
-
-    def part(first: int, end: int) -> Queries:
-        vectors = torch.from_numpy(queries[first:end]).float()
-        rows, tracks = (torch.from_numpy(column[first:end]) for column in (heard, previous))
-        return Queries(vectors, torch.arange(end - first), tracks, rows)
-
-    done: list[int] = []
-    ranks = ranks_of_vectors(
-        queries=part,
-        items=torch.from_numpy(items).float(),
-        following=following,
-        boosts=np.array(boosts, np.float32),
-        on_block=done.append,
-        among=among,
-        every=every,
-    )
-    assert sum(done) == NUM_QUERIES
-    for query in range(NUM_QUERIES):
-        scores = queries[query] @ items.T
-        keys = []
-        for row, score in enumerate(scores.tolist()):
-            age = heard[query].tolist().index(row) if row in heard[query] else LENGTH
-            boost = [*boosts, 0.0, 0.0, 0.0, 0.0][age]
-            keys.append((boost > -math.inf, score if boost == -math.inf else score + boost))
-        assert ranks[query] == mean_rank(keys, following[query], None if every else previous[query], among)
-
-
 def candidates_after(previous: np.ndarray, among: np.ndarray) -> np.ndarray:
     """A candidate for each query that is not the query itself."""
     rows = np.flatnonzero(among)
@@ -87,36 +48,59 @@ def candidates_after(previous: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.where(drawn == previous, rows[(rows.searchsorted(drawn) + 1) % len(rows)], drawn)
 
 
+class Boosted(ByTable):
+    """A line of scores for each query, whose tracks heard are boosted; each query has its own."""
+
+    def __init__(self, table: np.ndarray, order: np.ndarray | None, heard: np.ndarray, boosts: list[float]) -> None:
+        super().__init__(torch.from_numpy(table).float(), order)
+        self._heard, self._boosts = torch.from_numpy(heard), np.array(boosts, np.float32)
+
+    def by_previous(self, every: bool) -> bool:  # noqa: ARG002
+        return False
+
+    def scoring(self, **_: bool) -> Scoring:
+        return lambda some: boost_heard(self._table[some.last].clone(), self._heard[some.last], self._boosts)
+
+
 @pytest.mark.parametrize("among", [None, AMONG], ids=["all", "some"])
 @pytest.mark.parametrize("every", [False, True])
-@pytest.mark.parametrize("put_last", [False, True])
-def test_ranks_of_scores_are_those_of_loops(
-    questions: tuple[np.ndarray, ...], put_last: bool, every: bool, among: np.ndarray | None
+@pytest.mark.parametrize("by_plays", [False, True])
+@pytest.mark.parametrize("boosts", [[], [0.5, -1.5, 2.5], [-math.inf] * 3])
+def test_ranks_are_those_of_loops(
+    questions: tuple[np.ndarray, ...], boosts: list[float], by_plays: bool, every: bool, among: np.ndarray | None
 ) -> None:
     heard, previous, following = questions
     if every and among is None:
         following = np.where(np.arange(len(following)) % 3 == 0, previous, following)
     if among is not None:
         following = candidates_after(previous, among)
-    rng = np.random.default_rng(2)
-    table = rng.integers(3, size=(NUM_QUERIES, NUM_TRACKS)).astype(np.float32)
-    plays = rng.integers(3, size=NUM_TRACKS)
-    ranks = ranks_of_scores(
-        scores=lambda first, end: csr_array(table[first:end]),
-        plays=plays,
-        previous=None if every else previous,
-        following=following,
-        heard=lambda first, end: heard[first:end] if put_last else heard[first:end, :0],
-        among=among,
-    )
+    rng = np.random.default_rng(1)
+    table, plays = rng.integers(-2, 4, (NUM_QUERIES, NUM_TRACKS)), rng.integers(3, size=NUM_TRACKS)
+    done: list[int] = []
+    ranker = Boosted(table, plays if by_plays else None, heard, boosts)
+    ranks = ranker.ranks(Histories.of_tracks(previous), following, done.append, among=among, every=every)
+    assert sum(done) == NUM_QUERIES
     for query in range(NUM_QUERIES):
-        keys = [(not (put_last and row in heard[query]), table[query, row], plays[row]) for row in range(NUM_TRACKS)]
+        keys = []
+        for row, score in enumerate(table[query].tolist()):
+            age = heard[query].tolist().index(row) if row in heard[query] else LENGTH
+            boost = [*boosts, 0.0, 0.0, 0.0, 0.0][age]
+            keys.append((boost > -math.inf, score if boost == -math.inf else score + boost, by_plays * plays[row]))
         assert ranks[query] == mean_rank(keys, following[query], None if every else previous[query], among)
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_ranks_by_plays_are_those_of_scores_that_all_tie(every: bool) -> None:
+    rng = np.random.default_rng(4)
+    plays, previous = rng.integers(5, size=30), rng.integers(30, size=200)
+    following = (previous + rng.integers(0 if every else 1, 30, 200)) % 30
+    expected = ByTable(torch.zeros(30, 30), plays).ranks(Histories.of_tracks(previous), following, every=every)
+    np.testing.assert_array_equal(ranks_by_plays(plays, None if every else previous, following), expected)
 
 
 def test_tracks_already_heard_come_below_all_others_in_their_own_order() -> None:
     scores = torch.tensor([[3.0, 1.0, 2.0, 5.0], [0.0, 1.0, 2.0, 3.0]])
-    heard = torch.tensor([[3, 0, 3], [-1, -1, -1]])
+    heard = torch.tensor([[3, 0, -1], [-1, -1, -1]])
     lowered = boost_heard(scores.clone(), heard, np.full(3, -np.inf, np.float32))
     assert lowered[0].argsort(descending=True).tolist() == [2, 1, 3, 0]
     assert torch.equal(lowered[1], scores[1])

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from segue.attributes import Values
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.models.counted import lists_of_head
 from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
+from segue.models.restoring import lists_of_vectors
 from segue.picking.counted_scores import CountedScores
 from segue.runs.catalog_files import read_catalog, write_catalog, write_top_tracks
 from segue.runs.counted_part import CountedPart
@@ -60,12 +60,13 @@ def finished_run(
     numbers = {f"scorer.{name}": tensor for name, tensor in scorer.state_dict().items()}
     saved = {"state_dict": {**numbers, "loss.level": torch.zeros(())}, "popularity": torch.from_numpy(PLAYS)}
     torch.save(saved, folder / "checkpoints" / "best.ckpt")
+    context = LAST_TRACK(vocabulary, list(scorer.query_parts()), learns=True)
+    vectors = session_vectors(scorer, context, counted)
     with torch.inference_mode():
-        rows, scores = lists_of_head(scorer, counted, PLAYS, K).collect()
+        rows, scores = lists_of_vectors(vectors, PLAYS, K).collect()
     lists = Recommendations(rows=rows, scores=scores, plays=PLAYS)
     lists.write(folder / "recommendations.jsonl", vocabulary.catalog, format="botify")
-    context = LAST_TRACK(vocabulary, list(scorer.query_parts()), learns=True)
-    session_vectors(scorer, context, counted).write(folder / FILE, vocabulary.catalog)
+    vectors.write(folder / FILE, vocabulary.catalog)
     write_top_tracks(vocabulary.catalog.track_ids[:3], folder / "top_tracks.json")
     hydra_free = {name: value for name, value in config.items() if name != "hydra"}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(as_dict(OmegaConf.create(hydra_free))))

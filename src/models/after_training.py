@@ -1,0 +1,146 @@
+"""What is fitted around a head after training, and after each epoch: to validation queries, or to training targets.
+
+Q queries, B queries of a block, N tracks in the catalogue, P pairs.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from segue.histories import Histories
+from segue.models.contracts import Loss, Rated
+from segue.models.counted import MOST_QUERIES, Counted, Query
+from segue.models.head_ranker import HeadRanker, score_pairs
+from segue.models.listener_part import MOST_FITTED, ListenerPart
+from segue.models.retrieval.ranks import block_size, ndcg
+from segue.runs.counted_part import CountedPart
+
+
+class Around:
+    """The parts around a head that have no gradients.
+
+    Args:
+        counts: what is counted; None for nothing.
+        listener: the part of the listener's own past; None without it.
+    """
+
+    def __init__(self, counts: Counted | None, listener: ListenerPart | None) -> None:
+        self.counts, self.listener = counts, listener
+        self._parts = [part for part in (counts, listener) if part is not None]
+
+    def decided(self) -> dict[str, Any]:
+        """How much the parts weigh, as plain values by name."""
+        return {name: value for part in self._parts for name, value in part.decided().items()}
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take how much the parts weigh; nothing where validation was not better with them."""
+        for part in self._parts:
+            part.decide(decided)
+
+    def logged(self) -> dict[str, float]:
+        """Report how much the parts weigh."""
+        return {name: value for part in self._parts for name, value in part.logged().items()}
+
+    def describe(self) -> list[str]:
+        """A line about each part."""
+        return [part.describe() for part in self._parts]
+
+
+def fit_around(
+    ranker: HeadRanker,
+    around: Around,
+    histories: Histories,
+    following: Int64[np.ndarray, "Q"],
+    rated: Rated | None,
+) -> None:
+    """Fit how much the parts weigh to validation queries; each is left out where validation is not better with it.
+
+    Args:
+        ranker: the head.
+        around: its parts.
+        histories: what was heard before.
+        following: rows of the tracks that followed.
+        rated: validation pairs whose shares are known; None for none.
+    """
+    unit, listener = ranker.temperature, around.listener
+    if listener is not None:
+        listener.decide({})
+    if around.counts is not None and len(following) and unit is not None:
+        scored = _scored(ranker, histories, following, MOST_QUERIES, None, unit)
+        around.counts.choose(scored, is_last=ranker.context.is_last)
+    if listener is None:
+        return
+    if unit is None:
+        _fit_listener_to_shares(ranker, listener, rated)
+    elif len(following) and histories.timeline is not None:
+        weights = listener.fit_ranks(_scored(ranker, histories, following, MOST_FITTED, ranker.counted, unit))
+        places = _some(following, MOST_FITTED)
+        ranked = histories.where(places), following[places]
+        without, listener.weights = _gain(ranker, *ranked), np.float32(unit) * weights
+        listener.keep_if_better("ndcg@10", without, _gain(ranker, *ranked), higher=True)
+
+
+def fit_boosts(ranker: HeadRanker, around: Around) -> None:
+    """Fit the boosts of tracks already heard to training targets, by the weights of the epoch."""
+    repeats, unit = ranker.context.repeats, ranker.temperature
+    if repeats.asked is None or unit is None:
+        return
+    counted = None if around.counts is None else around.counts.part(unit, repeats.asked.first_event)
+    score = ranker.products(counted)
+
+    def shares_of(histories: Histories) -> Float[Tensor, "B N"]:
+        return (score(histories) / unit).softmax(1)
+
+    repeats.fit(shares_of, unit=unit, adds=False, at_once=block_size(ranker.scorer.num_tracks))
+
+
+def _some(following: Int64[np.ndarray, "Q"], most: int) -> Int64[np.ndarray, "q"]:
+    return np.arange(0, len(following), 1 + len(following) // most)
+
+
+def _scored(
+    ranker: HeadRanker,
+    histories: Histories,
+    following: Int64[np.ndarray, "Q"],
+    most: int,
+    part: CountedPart | None,
+    unit: float,
+) -> Iterator[Query]:
+    """Some queries at a time, with what is counted; `unit` is that of the scores."""
+    score, at_once = ranker.products(part), min(256, block_size(ranker.scorer.num_tracks))
+    places = _some(following, most)
+    for some in np.split(places, range(at_once, len(places), at_once)):
+        own = histories.where(some)
+        logits = score(own) / unit
+        logits.scatter_(1, torch.from_numpy(own.previous).to(logits.device)[:, None], -torch.inf)
+        yield Query(logits, own, following[some])
+
+
+def _gain(ranker: HeadRanker, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
+    return float(ndcg(ranker.ranks(histories, following)).mean())
+
+
+def _fit_listener_to_shares(ranker: HeadRanker, listener: ListenerPart, rated: Rated | None) -> None:
+    """Fit the weights to pairs of artists that the session had not heard: of others less and less is played."""
+    if rated is None or rated.histories.timeline is None:
+        return
+    is_other = listener.of_other_artists(rated.histories, rated.following)
+    histories, following = rated.histories.where(np.flatnonzero(is_other)), rated.following[is_other]
+    is_first, place = rated.listener[is_other] % 2 == 0, next(ranker.scorer.parameters()).device
+    of = torch.from_numpy(rated.listener[is_other]).to(place)
+    if is_first.all() or not is_first.any():
+        return
+    loss = ranker.loss
+    assert isinstance(loss, Loss), "a head that is trained has one"
+
+    def predict(some: Bool[np.ndarray, "P"], scores: Float64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
+        share = loss.predict(torch.from_numpy(scores).to(place), of[torch.from_numpy(some)])
+        return np.asarray(share.double().cpu().numpy())
+
+    scores = score_pairs(ranker.scorer, ranker.context, histories, following, place).double().cpu().numpy()
+    features = listener.features(histories, following)
+    listener.fit_shares(predict, scores, features, rated.played_ratio[is_other], is_first)

@@ -1,0 +1,151 @@
+"""How a head ranks: by the inner products of its vectors, with what is counted and what the listener heard before.
+
+B queries of a block, Q queries, P pairs, N tracks in the catalogue, A artists, V width of a vector.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from segue.histories import Histories
+from segue.models.contracts import Context, PairBatch, Scorer
+from segue.models.counted import add_counts, add_neighbours, with_uncounted
+from segue.models.export import session_vectors
+from segue.models.ranker import Ranker, Scoring
+from segue.models.repeats import MOST_AGES
+from segue.models.retrieval.lists import ListSearch
+from segue.models.retrieval.nearest import near_lists
+from segue.models.retrieval.ranks import add_entries, boost_heard, refuse_non_finite
+from segue.runs.counted_part import CountedPart
+from segue.runs.session_vectors import SessionVectors
+
+_PAIRS_AT_ONCE = 65_536  # given pairs that are scored together
+
+
+class HeadRanker(Ranker):
+    """Every ranker with a head has these methods.
+
+    Attributes:
+        scorer: the head.
+    """
+
+    scorer: Scorer
+
+    def scoring(self, *, every: bool = False, alone: bool = False) -> Scoring:
+        """Prepare the scores: products, parts that are added, and boosts of what was heard."""
+        plain, repeats = self.products(None if alone else self.counted), self.context.repeats
+        boosts, of_artists = repeats.boosts(every=every), repeats.artist_boosts()
+        values = np.append(np.zeros(MOST_AGES), of_artists)
+
+        def score(histories: Histories) -> Float[Tensor, "B N"]:
+            scores = plain(histories)
+            if len(of_artists):
+                add_entries(scores, repeats.added(histories, values, every=every))
+            if not len(boosts):
+                return scores
+            return boost_heard(scores, torch.from_numpy(histories.newest_rows(len(boosts))).to(scores.device), boosts)
+
+        return score
+
+    def products(self, part: CountedPart | None) -> Scoring:
+        """Prepare the scores without the rule for tracks already heard.
+
+        Args:
+            part: what is counted and added; None for nothing.
+        """
+        items, listener = self.scorer.item_vectors(), self.listener
+        refuse_non_finite(items)
+        product = _product_with(items)
+
+        def score(histories: Histories) -> Float[Tensor, "B N"]:
+            vectors = self.query_vectors(histories)
+            refuse_non_finite(vectors)
+            scores = product(vectors)
+            if part is not None:
+                add_counts(scores, part, Histories.of_tracks(histories.previous) if self.context.is_last else histories)
+            if listener is not None and (values := listener.values(histories)) is not None:
+                add_entries(scores, values)
+            return scores
+
+        return score
+
+    def query_vectors(self, histories: Histories) -> Float[Tensor, "B V"]:
+        """The query vector of each history."""
+        place, columns = next(self.scorer.parameters()).device, histories.newest(max(1, self.context.max_length))
+        tensors = (torch.from_numpy(one).to(place) for one in (histories.previous, *columns))
+        found = self.context.queries(self.scorer, *tensors)
+        return found.vectors[found.of_pair]
+
+    def scoring_of_tracks(self) -> Scoring:
+        """Prepare the scores of a list: of the query vectors of tracks, with what followed each."""
+        part, queries, items = self.counted, self.scorer.query_vectors(), self.scorer.item_vectors()
+        refuse_non_finite(queries, items)
+        queries, items = with_uncounted(part, queries, items)
+        product = _product_with(items)
+
+        def score(tracks: Histories) -> Float[Tensor, "B N"]:
+            scores = product(queries[torch.from_numpy(tracks.previous).to(queries.device)])
+            return scores if part is None else add_neighbours(scores, part, tracks)
+
+        return score
+
+    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
+        """Prepare a search for lists; with a recall by an inverted file, see `retrieval.nearest`."""
+        exact = super().lists(k, rows)
+        if recall is None:
+            return exact
+        vectors = with_uncounted(self.counted, self.scorer.query_vectors(), self.scorer.item_vectors())
+        return near_lists(exact, *vectors, rows, plays=self.order, part=self.counted, recall=recall)
+
+    def session_vectors(self) -> SessionVectors | None:
+        """The vectors, and the numbers of the context."""
+        return session_vectors(self.scorer, self.context, self.counted, self.listener)
+
+
+def _product_with(items: Float[Tensor, "N V"]) -> Callable[[Tensor], Tensor]:
+    """Products of vectors with items, in the memory of the product before: new memory takes as long as a product."""
+    kept = [items.new_empty(0, len(items))]
+
+    def product(vectors: Float[Tensor, "B V"]) -> Float[Tensor, "B N"]:
+        if len(kept[0]) < len(vectors):
+            kept[0] = items.new_empty(len(vectors), len(items))
+        return torch.mm(vectors.detach(), items.detach().T, out=kept[0][: len(vectors)])
+
+    return product
+
+
+def score_pairs(
+    scorer: Scorer, context: Context, histories: Histories, following: Int64[np.ndarray, "P"], device: torch.device
+) -> Float32[Tensor, "P"]:
+    """Score the track that followed each history.
+
+    Args:
+        scorer: the head.
+        context: which query vector a history gives.
+        histories: what was heard before.
+        following: rows of the tracks.
+        device: where the scorer is.
+    """
+    scores = []
+    for start in range(0, len(following), _PAIRS_AT_ONCE):
+        part, candidates = histories.part(start, start + _PAIRS_AT_ONCE), following[start : start + _PAIRS_AT_ONCE]
+        rows, shares = part.newest(context.max_length)
+        unknown, nobody = np.full(len(part), np.nan, np.float32), np.zeros(len(part), np.int64)
+        columns = (part.previous, candidates, unknown, nobody, rows, shares)
+        scores.append(context.score(scorer, PairBatch(*(torch.from_numpy(column).to(device) for column in columns))))
+    return torch.cat(scores)
+
+
+def mean_of_tracks(scorer: Scorer, artist_of: Int64[Tensor, "N"]) -> Float[Tensor, "A V"]:
+    """The mean item vector of each artist's tracks, for a scorer that has no vectors of artists.
+
+    Tracks that no training pair shows have the zero vector and do not count; zero where an artist has no others.
+    """
+    tracks = scorer.item_vectors()
+    artist_of = artist_of.to(tracks.device)
+    sums = tracks.new_zeros(int(artist_of.max()) + 1, tracks.shape[1]).index_add_(0, artist_of, tracks)
+    counts = tracks.new_zeros(len(sums)).index_add_(0, artist_of, tracks.any(1).to(tracks.dtype))
+    return sums / counts.clamp(min=1)[:, None]
