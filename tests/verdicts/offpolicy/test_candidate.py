@@ -55,7 +55,7 @@ def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path, file: str) -
         ("run:1", "cannot read recommendations from found/run:1"),
         (
             {"recommender": "random", "pick": "ranked"},
-            "candidate: pick applies to lists, and random has a rule of its own",
+            "candidate: pick applies to lists, and random has a rule",
         ),
         ({"depth": 3}, "candidate has no key 'depth'"),
         ({"pick": "best"}, "candidate: pick: must be one of uniform, ranked, weighted"),
