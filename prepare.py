@@ -1,4 +1,4 @@
-"""From event logs or playlists to pairs in Parquet shards with a manifest, on one machine or on Spark."""
+"""From event logs or playlists to pairs on disk with a manifest, on one machine or on Spark."""
 
 from segue.verbs.prepare import prepare
 

@@ -304,11 +304,9 @@ def _settings_of(source: str) -> str:
     return json.dumps({**config, **usual})
 
 
-def build_datamodule(
-    path: Path, out: Path, kind: "type[PairDataModule] | None" = None, source: str = "botify", **changes: Any
-) -> "PairDataModule":
+def build_datamodule(path: Path, out: Path, source: str = "botify", **changes: Any) -> "PairDataModule":
     """A datamodule with everything usual unless told otherwise; rejected rows go to `out`."""
-    from segue.datamodules.pair_datamodule import PairDataModule
+    from segue.datamodules.sources import from_logs
 
     settings = json.loads(_settings_of(source))
     settings |= {"path": str(path), "rejected_path": str(out / "rejected.jsonl")}
@@ -316,13 +314,13 @@ def build_datamodule(
         settings.pop(key, None)
     for name, value in changes.items():
         settings[name] = {**(settings[name] or {}), **value} if isinstance(value, dict) else value
-    return (kind or PairDataModule)(**settings)
+    return from_logs(**settings)
 
 
 @pytest.fixture
 def datamodule_of(tmp_path: Path) -> "Callable[..., PairDataModule]":
     """Makes a datamodule from a folder, with everything usual unless told otherwise."""
-    return lambda path, kind=None, **changes: build_datamodule(path, tmp_path, kind, **changes)
+    return lambda path, **changes: build_datamodule(path, tmp_path, **changes)
 
 
 @pytest.fixture(scope="session")

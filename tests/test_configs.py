@@ -1,6 +1,5 @@
 """Every config composes and builds; what each promises stands in it."""
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -17,7 +15,6 @@ from segue.catalog import example_vocabulary
 from segue.errors import InputError
 from segue.models.baselines.module import Baseline
 from segue.models.pair_ranker import PairRanker
-from segue.verbs.terminal.messages import message
 from tests.conftest import make_vocabulary
 from tests.contracts.building import CONF, composed, names
 from tests.contracts.test_heads import HEADS as HEADS_OF_PAIRS
@@ -61,15 +58,6 @@ def test_a_baseline_is_one_pass_judged_by_its_ranking_without_anything_of_gradie
     assert not {"loss", "optimizer", "scheduler"} & config.keys()
     assert (config.trainer.max_epochs, config.monitor.metric, config.monitor.mode) == (1, "val/ndcg_at_10", "max")
     assert "alpha" not in config.model
-
-
-@pytest.mark.parametrize("word", ["loss=mse", "optimizer=adam", "scheduler=plateau"])
-def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", "model=rules", word])
-    with pytest.raises(ConfigCompositionException) as error:
-        composed("model=rules", word)
-    group = word.partition("=")[0]
-    assert message(error.value) == f"{word} cannot be chosen with model=rules, which has no {group}; leave it out"
 
 
 @pytest.mark.parametrize(

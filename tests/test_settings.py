@@ -1,7 +1,6 @@
 """A setting is described once: its check, its message, its default in a config and its row of a page follow."""
 
 import ast
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import segue
 from segue.datamodules.pairs.pair_rules import Policies
 from segue.datamodules.reading.table_settings import CatalogueSettings, Columns, FileSettings, SqlSettings, Units
 from segue.errors import InputError
-from segue.settings import Setting, checked, described, settings, with_defaults
+from segue.settings import Setting, described, settings, with_defaults
 from tests.conftest import ROOT
 
 
@@ -105,7 +104,7 @@ def test_a_config_gets_the_defaults_that_it_leaves_out_in_any_depth() -> None:
 
 
 def test_a_config_gets_the_defaults_of_parts_as_their_classes_have_them() -> None:
-    shown = with_defaults({"_target_": "segue.datamodules.pair_datamodule.PairDataModule"})
+    shown = with_defaults({"_target_": "segue.datamodules.sources.from_logs"})
     parts: dict[str, Any] = {
         "files": FileSettings(group=""),
         "columns": Columns(),
@@ -128,21 +127,6 @@ def test_the_settings_of_a_dataclass_have_the_defaults_of_its_fields() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("kind", "rule"),
-    [
-        (Literal["a"], "a"),
-        (Literal["a", "b"], "a or b"),
-        (Literal["", "b"], "'' or b"),
-        (Literal["a", "b", "c"], "one of a, b, c"),
-    ],
-)
-def test_a_message_lists_the_words_that_are_allowed(kind: Any, rule: str) -> None:
-    with pytest.raises(InputError) as error:
-        checked("knob", "d", kind, Setting("knob"))
-    assert str(error.value) == f"knob must be {rule}, got 'd'"
-
-
 def test_every_default_can_be_read_without_running_the_code() -> None:
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -151,40 +135,3 @@ def test_every_default_can_be_read_without_running_the_code() -> None:
                     if default is not None and argument.annotation and "Setting(" in ast.unparse(argument.annotation):
                         ast.literal_eval(default)
     assert Path(segue.__file__).resolve() == ROOT / "src" / "__init__.py"
-
-
-def setting_of(law: dict[str, Any]) -> Setting:
-    return Setting("knob", **{name: bound for name, bound in law.items() if name != "kind"})
-
-
-@pytest.mark.parametrize(
-    ("value", "law"),
-    [
-        (1, {"kind": int, "least": 1}),
-        (0.5, {"least": 0, "most": 1}),
-        (1, {"least": 0, "most": 1}),
-        (1e-9, {"above": 0}),
-    ],
-)
-def test_a_number_in_its_range_passes(value: float, law: dict[str, Any]) -> None:
-    assert checked("knob", value, law.get("kind", float), setting_of(law)) == value
-
-
-@pytest.mark.parametrize(
-    ("value", "law", "message"),
-    [
-        (0, {"kind": int, "least": 1}, "knob must be a whole number of at least 1, got 0"),
-        (1.0, {"kind": int, "least": 1}, "knob must be a whole number of at least 1, got 1.0"),
-        (True, {"kind": int, "least": 1}, "knob must be a whole number of at least 1, got True"),
-        ("3", {"above": 0}, "knob must be a number above 0, got '3'"),
-        (None, {"least": 0, "most": 1}, "knob must be a number of at least 0 and at most 1, got None"),
-        (0, {"above": 0, "hint": "try 1"}, "knob must be a number above 0, got 0; try 1"),
-        (math.nan, {}, "knob must be a number , got nan"),
-        (math.inf, {"above": 0}, "knob must be a number above 0, got inf"),
-        (2, {"most": 1}, "knob must be a number at most 1, got 2"),
-    ],
-)
-def test_a_number_out_of_range_is_refused(value: object, law: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as error:
-        checked("knob", value, law.get("kind", float), setting_of(law))
-    assert str(error.value) == message.replace(" ,", ",")

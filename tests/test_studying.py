@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import smoke, studying
-from experiments.studying import Study, append_rows, read_rows, sized
+from experiments.studying import Study, sized
 from segue.errors import InputError
 from tests.conftest import ROOT
 
@@ -109,14 +109,6 @@ def test_a_smoke_refuses_a_folder_that_has_files(monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "question" / "results.md").read_text() == "committed"
 
 
-def test_the_last_line_is_the_path_of_the_table(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study = started(monkeypatch, tmp_path)
-    study.run(lambda: study.write_table("results.md", ["| a |"]))
-    assert capsys.readouterr().out == f"results      {tmp_path / 'question' / 'results.md'}\n"
-
-
 def test_a_smoke_leaves_out_data_that_are_not_there_and_a_study_refuses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,15 +121,6 @@ def test_a_smoke_leaves_out_data_that_are_not_there_and_a_study_refuses(
     assert capsys.readouterr().out == f"skipped      {missing}\n"
     (tmp_path / "yes-small").mkdir()
     assert studying.available("simulated", "yes") == ["simulated", "yes"]
-
-
-def test_lines_are_appended_below_one_head(tmp_path: Path) -> None:
-    path = tmp_path / "pieces.csv"
-    assert read_rows(path) == []
-    append_rows(path, [{"piece": 1, "time": "0.5"}])
-    append_rows(path, [{"piece": 2, "time": "0,7"}, {"piece": 3, "time": ""}])
-    assert path.read_text() == 'piece,time\n1,0.5\n2,"0,7"\n3,\n'
-    assert read_rows(path)[1] == {"piece": "2", "time": "0,7"}
 
 
 def test_a_process_that_fails_shows_the_end_of_its_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from experiments.rivals.rank_files import read_ranks, write_ranks
 from experiments.studying import Study, append_rows, available, composed, data_of, read_rows, run_python, sized
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Catalog
+from segue.datamodules.other_model import as_test_of
 from segue.datamodules.pairs.pairs import Pairs
 from segue.histories import Histories
 from segue.models.contracts import Ranker
@@ -179,8 +180,8 @@ def test_file() -> Any:
 
 def the_test(catalog: Catalog, plays: np.ndarray) -> tuple[Pairs, Histories]:
     """The targets of the test, and what was heard before each, for a model of these tracks."""
-    test = test_file().as_test_of(catalog, plays)
-    targets = test.every_target("test")
+    test = as_test_of(test_file(), catalog, plays)
+    targets = test.data.events_of("test", first=False)
     targets = targets if MOST is None else targets.where(ranking.sample_sessions(targets.session, MOST))
     return targets, test.histories(targets)
 

@@ -12,9 +12,9 @@ from segue.atomic import write_record
 from segue.callbacks.lineage import Lineage
 from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
-from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
+from segue.callbacks.ranking_metrics import check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.models.export import OF_EVALUATED, Export, Exported
@@ -38,13 +38,13 @@ class Refitted:
     """
 
     module: LightningModule
-    data: SplitDataModule
+    data: PairDataModule
     num_epochs: int
 
     def record(self) -> dict[str, Any]:
         """What it has learned, for `refit.json`: `epochs`, `sessions`, `pairs`, and `until`, its last play in UTC."""
         num_sessions, num_pairs = len(self.data.sessions), len(self.data.pairs["train"])
-        until = None if (span := self.data.span()) is None else span[1]
+        until = None if (span := self.data.data.span()) is None else span[1]
         return {"epochs": self.num_epochs, "sessions": num_sessions, "pairs": num_pairs, "until": until}
 
 
@@ -56,7 +56,6 @@ class AfterTest(Callback):
 
     Args:
         export: writes the recommendations. This and the following are None where they are left out.
-        ranking: has the ranks of the test queries.
         listening: plays the recommendations to simulated listeners.
 
     What is exported and played is the refitted model, if there is one.
@@ -72,12 +71,11 @@ class AfterTest(Callback):
         context: RunContext,
         *,
         export: Export | None,
-        ranking: RankingMetrics | None,
         listening: Listening | None,
         plots: Pictures | None,
         lineage: Lineage | None,
     ) -> None:
-        self._context, self._export, self._ranking = context, export, ranking
+        self._context, self._export = context, export
         self._listening, self._plots, self._lineage = listening, plots, lineage
         self.refitted: Refitted | None = None
         self.exported: Exported | None = None
@@ -100,7 +98,7 @@ class AfterTest(Callback):
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
         if self._plots is not None:
-            pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs, self._ranking)
+            pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs)
             history.clock.end("pictures")
         if self._lineage is not None:
             given = {EVALUATED: of_evaluated, REFITTED: self.exported if self.refitted is not None else None}
@@ -115,28 +113,27 @@ class AfterTest(Callback):
         Returns:
             What was exported, and the same of the tested model; None where it is not written.
         """
-        data, refitted, record = self._context.datamodule, self.refitted, export.path.with_name(REFIT)
-        others, vocabulary, tested = export.path.with_name(OF_EVALUATED), data.vocabulary, None
-        of_before = (export.path.name, FILE, PROFILES)  # lists come last: a folder without them is no run
-        for path in map(export.path.with_name, of_before):
-            path.unlink(missing_ok=True)
-        if record.exists():  # a run that is resumed may export another model than before
-            shutil.rmtree(others, ignore_errors=True)
-            record.unlink()
+        refitted, path = self.refitted, export.path
+        data, tested = self._context.datamodule if refitted is None else refitted.data, None
+        for name in (path.name, FILE, PROFILES):  # lists come last: a folder without them is no run
+            path.with_name(name).unlink(missing_ok=True)
+        if path.with_name(REFIT).exists():  # a run that is resumed may export another model than before
+            shutil.rmtree(path.with_name(OF_EVALUATED), ignore_errors=True)
+            path.with_name(REFIT).unlink()
         if refitted is not None:
             with progress("exporting the evaluated model", len(data.catalog)) as advance:
-                tested = export.write(evaluated, vocabulary, advance, into=others)
-            vocabulary = refitted.data.vocabulary
-            write_record(refitted.record(), record)
+                known = self._context.datamodule.vocabulary
+                tested = export.write(evaluated, known, advance, into=path.with_name(OF_EVALUATED))
+            write_record(refitted.record(), path.with_name(REFIT))
         ranker = evaluated if refitted is None else ranker_of(refitted.module)
-        if ranker.listener is not None:
-            if (profiles := (data if refitted is None else refitted.data).profiles()) is None:
-                console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
-            else:
-                profiles.write(export.path.with_name(PROFILES))
+        profiles = None if ranker.listener is None else data.profiles()
+        if ranker.listener is not None and profiles is None:
+            console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
+        if profiles is not None:
+            profiles.write(path.with_name(PROFILES))
         with progress("exporting recommendations", len(data.catalog)) as advance:
-            exported = export.write(ranker, vocabulary, advance)
-        self.examples = examples_table(vocabulary, lambda rows: exported.lists.rows(rows))
+            exported = export.write(ranker, data.vocabulary, advance)
+        self.examples = examples_table(data.vocabulary, lambda rows: exported.lists.rows(rows))
         return exported, exported if refitted is None else tested
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
@@ -179,6 +176,6 @@ def build_callbacks(
         context,
         export=None if export is None else export(len(context.datamodule.catalog)),
         plots=chosen.get("plots"),
-        **{name: made.get(name) for name in ("ranking", "listening", "lineage")},
+        **{name: made.get(name) for name in ("listening", "lineage")},
     )
     return [context.history, *made.values(), after_test], after_test

@@ -60,7 +60,7 @@ class Lineage(Callback):
             digest=data.digest(),
             address=data.path if is_address(data.path) else str(Path(data.path).resolve()),
             columns={"previous": kind, "following": kind, "played_ratio": "float"},
-            profile={**json.loads(data.summary().to_json(orient="index")), **self._context.describe(data)},
+            profile={**json.loads(data.summary().to_json(orient="index")), **self._context.describe(data.data)},
         )
         logger.log_file(self._run_dir / "config.yaml")
         if self._system_metrics_s is not None and logger.run_id is not None:

@@ -63,7 +63,7 @@ class Listening(Callback):
         self._num_tracks, self._k, self._path = len(data.catalog), k, Path(path)
         self._is_monitored = monitor == VAL_TIME
         self.test: RunPlayer | None = None
-        if (world := world or world_of(data.prepared_by)) is not None:
+        if (world := world or world_of(data.source.prepared_by)) is not None:
             check_k(k, self._num_tracks)
             if world.model:
                 warn(world.model.caution)

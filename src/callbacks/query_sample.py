@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker, Rated
 from segue.statistics import ranking
@@ -30,7 +30,7 @@ class QuerySample:
         session: number of the session of each query.
     """
 
-    def __init__(self, datamodule: SplitDataModule, split: str = "val") -> None:
+    def __init__(self, datamodule: PairDataModule, split: str = "val") -> None:
         pairs, self._rated = datamodule.pairs[split], partial(rated_pairs, datamodule)
         places = np.flatnonzero(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
         if len(places):
@@ -72,7 +72,7 @@ class QuerySample:
         return paired_difference(mine, others, LEVEL)
 
 
-def rated_pairs(datamodule: SplitDataModule) -> Rated:
+def rated_pairs(datamodule: PairDataModule) -> Rated:
     """Validation pairs whose shares are known, at most 10,000 of them: the same for every model and seed."""
     val = datamodule.pairs["val"]
     [places] = np.nonzero(~np.isnan(val.played_ratio))

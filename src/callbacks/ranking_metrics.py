@@ -1,6 +1,7 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from segue.atomic import write_whole
 from segue.callbacks.query_sample import rated_pairs
 from segue.callbacks.run_context import RunContext, ranker_of
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
-from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.models.first_tracks import ranks_of_first_tracks
@@ -140,15 +141,13 @@ class RankingMetrics(Callback):
                 means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
 
         # every event after the first of a random sample of whole sessions, as large as that of the queries
-        targets = self._sampled(self._context.datamodule.every_target(label))
+        targets = self._sampled(self._context.datamodule.data.events_of(label, first=False))
         every = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
         means |= {str(name): float(mean) for name, mean in every.mean().items()}
         means |= ranking.half_widths(every, targets.session) | {"num_every_target_queries": float(len(targets))}
         for metrics_of, some, is_every in ((ranking.accuracy, queries, False), (ranking.every_target, targets, True)):
-            floors = self._floors(some, every=is_every)
-            floors |= {} if ranker.listener is None else self._floors_of_listeners(some, every=is_every)
-            for floor, floor_ranks in floors.items():
-                means |= {f"{name}_{floor}_floor": float(mean) for name, mean in metrics_of(floor_ranks).mean().items()}
+            for floor, of in self._floors(ranker, some, every=is_every).items():
+                means |= {f"{name}_{floor}_floor": float(mean) for name, mean in metrics_of(of).mean().items()}
         means |= self._of_first_tracks(ranker, label)
         ids = known.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
@@ -156,30 +155,33 @@ class RankingMetrics(Callback):
 
     def _of_first_tracks(self, ranker: Ranker, label: str) -> dict[str, float]:
         """The metrics of the first tracks of sessions, by the listener's own past; none where no past is known."""
-        listener, scorer, datamodule = ranker.listener, ranker.scorer, self._context.datamodule
-        if listener is None or scorer is None:
-            return {}
-        plays, firsts = self._vocabulary.plays, datamodule.first_tracks(label)
+        firsts = self._context.datamodule.data.events_of(label, first=True)
         firsts = self._sampled(firsts.where(ranking.is_liked(firsts.played_ratio)))
-        histories = datamodule.histories(firsts)
-        if histories.timeline is None or not len(firsts):
+        histories = self._context.datamodule.histories(firsts)
+        if ranker.listener is None or ranker.scorer is None or histories.timeline is None or not len(firsts):
             return {}
+        plays = self._vocabulary.plays
         with torch.inference_mode():
-            found = ranks_of_first_tracks(scorer, listener, plays, histories, firsts.following)
-        ranks = {"": found, "_popular_floor": ranks_by_plays(plays, None, firsts.following)}
-        floors = self._floors_of_listeners(firsts, every=True)
-        ranks |= {f"_{floor}_floor": of for floor, of in floors.items()}
+            found = ranks_of_first_tracks(ranker.scorer, ranker.listener, plays, histories, firsts.following)
         means = {"num_first_tracks": float(len(firsts))}
-        for ending, of in ranks.items():
+        for floor, of in {"": found, **self._floors(ranker, firsts, every=True, first=True)}.items():
             by_name = ranking.by_position(ranking.accuracy(of), firsts.length)
-            means |= {f"{name}{ending}": mean for name, mean in by_name.items()}
+            means |= {name + f"_{floor}_floor" * bool(floor): mean for name, mean in by_name.items()}
         return means
 
-    def _floors(self, queries: Pairs, *, every: bool) -> dict[str, Float64[np.ndarray, "Q"]]:
-        known, train = self._vocabulary, self._train
-        previous = None if every else queries.previous
-        floors = {"popular": ranks_by_plays(known.plays, previous, queries.following)}
-        if len(train):
+    def _floors(
+        self, ranker: Ranker, queries: Pairs, *, every: bool, first: bool = False
+    ) -> dict[str, Float64[np.ndarray, "Q"]]:
+        """The ranks of simple rules: by plays, by counts of pairs, by new plays, by the listener's own plays.
+
+        Args:
+            every: whether the previous track is a candidate too.
+            first: whether they are first tracks, of which neither pairs nor the newest days say anything.
+        """
+        known, train, histories = self._vocabulary, self._train, self._context.datamodule.histories(queries)
+        candidates: Any = (None if every else queries.previous, queries.following)
+        floors = {"popular": ranks_by_plays(known.plays, *candidates)}
+        if len(train) and not first:
             floors["counts"] = ranks_by_counts(
                 known.previous_counts,
                 lambda: ((train.previous[part], train.following[part]) for part in slices(len(train))),
@@ -187,28 +189,18 @@ class RankingMetrics(Callback):
                 queries.following,
                 every=every,
             )
-        if known.calendar is not None and known.calendar.newest_days is not None:  # otherwise it is popular
-            floors["recent"] = ranks_by_plays(known.recent, previous, queries.following)
-        return floors
+        if known.calendar is not None and known.calendar.newest_days is not None and not first:  # otherwise popular
+            floors["recent"] = ranks_by_plays(known.recent, *candidates)
+        if ranker.listener is None or histories.timeline is None:
+            return floors
 
-    def _floors_of_listeners(self, queries: Pairs, *, every: bool) -> dict[str, Float64[np.ndarray, "Q"]]:
-        """The ranks by what each listener played in earlier sessions, then by the plays of all."""
-        histories, plays = self._context.datamodule.histories(queries), self._vocabulary.plays
-        if histories.timeline is None:
-            return {}
-        return {
-            name: ranks_of_scores(
-                scores=lambda first, end: own_plays(
-                    histories.part(first, end),
-                    len(plays),
-                    half_life=half_life,  # noqa: B023 - called at once
-                ),
-                plays=plays,
-                previous=None if every else queries.previous,
-                following=queries.following,
-            )
-            for name, half_life in (("own", False), ("own_recent", True))
-        }
+        def own(half_life: bool, begin: int, end: int) -> Any:
+            return own_plays(histories.part(begin, end), len(known.plays), half_life=half_life)
+
+        for name, half_life in (("own", False), ("own_recent", True)):
+            given = {"plays": known.plays, "previous": candidates[0], "following": queries.following}
+            floors[name] = ranks_of_scores(scores=partial(own, half_life), **given)
+        return floors
 
     def _sampled(self, targets: Pairs) -> Pairs:
         if self._max_test_queries is None or not len(targets):
@@ -245,7 +237,7 @@ class RankingMetrics(Callback):
 
 
 def measured(
-    ranker: Ranker, datamodule: SplitDataModule, label: str, settings: Mapping[str, Any]
+    ranker: Ranker, datamodule: PairDataModule, label: str, settings: Mapping[str, Any]
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The metrics that a run reports of a model.
 
@@ -280,14 +272,12 @@ def check_monitor_mode(metric: str, mode: str) -> None:
     if mode not in ("max", "min"):
         raise InputError(f"monitor.mode must be max or min, got {mode}")
     if (better := direction(metric)) and mode != better:
-        best = "highest" if better == "max" else "lowest"
-        raise InputError(
-            f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
-            f"use monitor.mode={better}"
-        )
+        best = {"max": "highest", "min": "lowest"}[better]
+        says = f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best"
+        raise InputError(f"{says}; use monitor.mode={better}")
 
 
-def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool) -> None:
+def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) -> None:
     """Refuse a metric that cannot choose the best epoch, before anything is trained.
 
     Args:
@@ -300,21 +290,16 @@ def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool)
     known = ["val/loss", "val/mse", "val/mae", *by_ranking, VAL_TIME]
     if monitor not in known:
         raise InputError(f"monitor.metric must be one of {', '.join(known)}, got {monitor}")
+    why, other = "", "; use monitor.metric=val/loss monitor.mode=min"
     if monitor in ("val/mse", "val/mae") and datamodule.vocabulary.mean_played_ratio is None:
-        raise InputError(f"monitor.metric={monitor} cannot be computed: the source gives no shares played")
-    if monitor not in by_ranking:
-        return
-    other = "use monitor.metric=val/loss monitor.mode=min"
-    if not is_ranked:
-        raise InputError(
-            f"monitor.metric={monitor} cannot be computed: callbacks.ranking, which does it, is left out; keep it, "
-            f"or, for a model with a loss, {other}"
-        )
-    if not len(_places_of_queries(datamodule.pairs["val"])):
-        raise InputError(
-            f"monitor.metric={monitor} cannot be computed: no validation pair has a share of {ranking.LIKED} or more; "
-            f"{other}"
-        )
+        why, other = "the source gives no shares played", ""
+    elif monitor in by_ranking and not is_ranked:
+        why = "callbacks.ranking, which does it, is left out; keep it, or, for a model with a loss"
+        other = other.replace(";", ",")
+    elif monitor in by_ranking and not len(_places_of_queries(datamodule.pairs["val"])):
+        why = f"no validation pair has a share of {ranking.LIKED} or more"
+    if why:
+        raise InputError(f"monitor.metric={monitor} cannot be computed: {why}{other}")
 
 
 def _places_of_queries(pairs: Pairs) -> Int64[np.ndarray, "Q"]:

@@ -9,7 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.atomic import write_record
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs.split_pairs import SplitPairs
 from segue.models.contracts import Ranker
 from segue.runs.phases import PhaseClock
 
@@ -109,9 +110,9 @@ class RunContext:
         describe: measures the data, for MLflow.
     """
 
-    datamodule: SplitDataModule
+    datamodule: PairDataModule
     history: RunHistory = field(default_factory=RunHistory)
-    describe: Callable[[SplitDataModule], Mapping[str, Any]] = lambda _: {}
+    describe: Callable[[SplitPairs], Mapping[str, Any]] = lambda _: {}
 
 
 def ranker_of(pl_module: LightningModule) -> Ranker:

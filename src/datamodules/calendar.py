@@ -1,15 +1,18 @@
 """How fast plays age: the half-life and the newest days that predict the plays of validation best.
 
-N tracks, S sessions, P pairs, Q validation queries.
+N tracks, Q validation queries.
 """
 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from segue.catalog import Calendar, Vocabulary
 from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.pairs.split_pairs import SplitPairs
+from segue.datamodules.splits import SPLITS
+from segue.errors import InputError
 from segue.models.retrieval.ranks import ranks_by_plays
 from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.statistics.ranking import is_query, ndcg_at, sample_sessions
@@ -20,21 +23,31 @@ _DAY_MS = 86_400_000
 _MOST_QUERIES = 50_000
 
 
-def read_calendar(
-    starts: Int64[np.ndarray, "S"], last: int, vocabulary: Vocabulary, val: Pairs, half_life: int | float | str | None
-) -> Calendar:
+def calendar_of(data: SplitPairs, half_life: int | float | str | None) -> Calendar | None:
     """Say how old sessions are, and choose what validation is to choose.
 
     Args:
-        starts: when each session began, in milliseconds.
-        last: when the last training session began.
-        vocabulary: what training shows.
-        val: the validation pairs, which are later than training.
         half_life: in days; None for no ageing; `auto` for the one with which plays predict validation best.
+
+    Returns:
+        None without a clock, and where the training sessions are not the earliest ones.
+
+    Raises:
+        InputError: plays shall age, and there is none.
     """
+    sessions, vocabulary = data.sessions, data.vocabulary
+    if data.part is None or not sessions.has_clock or not data.comes_in_order:
+        if isinstance(half_life, int | float):
+            raise InputError(
+                f"datamodule.half_life={half_life:g} lets older plays count less, and this source has no clock, or is "
+                "not split by time; leave half_life out, or give datamodule.columns.timestamp and datamodule.split=time"
+            )
+        return None
+    starts = sessions.timestamp[sessions.place == 0]
+    last = int(starts[data.part == SPLITS.index("train")].max(initial=0))
     starts = np.maximum.accumulate(starts)  # the first play of a session may have been left out
     age = (np.maximum(last - starts, 0) / _DAY_MS).astype(np.float32)
-    calendar = Calendar(age=age, half_life=None if isinstance(half_life, str) else half_life)
+    calendar, val = Calendar(age=age, half_life=None if isinstance(half_life, str) else half_life), data.pairs["val"]
     queries = val.where(np.flatnonzero(is_query(val.previous, val.following, val.played_ratio)))
     if not len(queries):
         return calendar

@@ -1,214 +1,201 @@
-"""The `LightningDataModule` of a source: reads its files, cuts sessions, pairs tracks and splits.
+"""The `LightningDataModule`: files → events → sessions → splits → pairs, or the pairs that `prepare.py` has made.
 
-N tracks, S sessions, P pairs.
+S sessions, B pairs in a batch, N tracks.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int8, Int64
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int8
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
 
-from segue.catalog import Catalog, quoted
-from segue.datamodules.describing.facts import MAX_PLAYS, measure_sessions
-from segue.datamodules.describing.warnings import find_warnings
-from segue.datamodules.pairs.pair_rules import PairRules, Policies
-from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
-from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
-from segue.datamodules.pairs.sessions import cut_sessions
-from segue.datamodules.reading.rejected_rows import Rejections
-from segue.datamodules.reading.table import LeftOut, SourceEvents, read_table
-from segue.datamodules.reading.table_settings import Attributes, TableSettings, table_settings
-from segue.datamodules.remarks import remarks_on, remarks_on_columns
-from segue.datamodules.split_datamodule import SplitDataModule
-from segue.datamodules.splits import SPLITS, split
+from segue.catalog import Catalog, Vocabulary
+from segue.datamodules.batches import BatchSampler, PairDataset
+from segue.datamodules.calendar import calendar_of
+from segue.datamodules.log_source import LogSource
+from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.pairs.pairs_in_splits import split_pairs
+from segue.datamodules.pairs.profiles_of_sessions import profiles_of
+from segue.datamodules.pairs.sessions import Sessions, cut_sessions
+from segue.datamodules.pairs.split_pairs import SplitPairs
+from segue.datamodules.remarks import remark_on_calendar
+from segue.datamodules.shard_source import ShardSource
+from segue.datamodules.splits import parts_of
 from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.contracts import PairBatch
 from segue.runs.profiles import Profiles
-from segue.settings import Setting, from_config, settings
+from segue.settings import Setting, settings
 
 
-@settings("datamodule", SplitDataModule, PairRules, TableSettings)
-class PairDataModule(SplitDataModule):
-    """Pairs of tracks from the listening logs or playlists of one source.
+@settings("datamodule")
+class PairDataModule(LightningDataModule):
+    """Pairs of tracks in splits, and their batches.
 
     Args:
-        path: file or folder of the source; also a glob, or an address such as `s3://…`.
-        prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
-            the files must exist.
-        history: see `SplitDataModule` for this and the next three.
+        source: the logs, or the shards that were made of them.
         seed: of the order of the training pairs.
-        batch_size: number of pairs in a batch.
-        max_rejected: the run stops if a larger share of the rows is rejected.
-        rejected_path: file that rejected rows are written to.
-        attributes: what else is known of the tracks; see `AttributeSettings`.
-        groups: the settings of `PairRules`, and those of `TableSettings`, as the config has them.
 
-    `rules` are the `PairRules`. `prepared_by` is `prepare`; `prepare_data` and `setup` set `path`. What else `setup`
-    sets is described in `SplitDataModule`. `read_on` is the last day (UTC) whose plays are read, if the clock of this
-    machine says so.
+    Attributes:
+        data: what was read, whose columns may be mapped from files. `catalog`, `sessions` and `pairs` are parts of it.
+        vocabulary: what training shows of the tracks, with the calendar.
+        new_tracks: True for each track that the log plays but training does not.
+        cut: all sessions before training leaves out any of their events, and their splits; None of shards.
     """
 
-    read_on: str | None = None
+    data: SplitPairs
+    catalog: Catalog
+    vocabulary: Vocabulary
+    sessions: Sessions
+    pairs: Mapping[str, Pairs]
+    new_tracks: Bool[np.ndarray, "N"]
+    cut: tuple[Sessions, Int8[np.ndarray, "_"]] | None = None
 
     def __init__(
         self,
         *,
-        path: str,
-        prepare: Callable[[Path], Path] | None = None,
-        history: int,
-        half_life: int | float | Literal["auto"] | None = None,
-        whole_sessions: bool = False,
-        seed: int,
-        batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
-        max_rejected: Annotated[
-            float, Setting("most rejected rows, as a share", least=0, most=1, hint="such as 0.01")
-        ] = 0.01,
-        rejected_path: Annotated[str, Setting("file that rejected rows are written to")],
-        attributes: Attributes = None,
-        **groups: Any,
+        source: LogSource | ShardSource,
+        history: Annotated[int, Setting("most tracks of a session in a batch", least=0, hint="0: the previous track")],
+        half_life: Annotated[
+            int | float | Literal["auto"] | None,
+            Setting("days after which a play counts half; null: all count alike; auto: validation chooses", above=0),
+        ] = None,
+        whole_sessions: Annotated[
+            bool, Setting("whether the pairs of a session are in one batch, for a context that reads their order")
+        ] = False,
+        batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)] = None,
+        seed: Annotated[int, Setting("of the order of the training pairs", least=0, most=2**32 - 1, key="seed")],
     ) -> None:
-        common: dict[str, Any] = {"history": history, "half_life": half_life, "whole_sessions": whole_sessions}
-        super().__init__(path=path, prepared_by=prepare, seed=seed, **common)
-        rules = {field.name: groups.pop(field.name) for field in fields(PairRules)}
-        policies = from_config(Policies, rules["policies"], key="datamodule.policies")
-        self.rules = PairRules(**{**rules, "policies": policies})
-        self._settings = table_settings(attributes=attributes, **groups)
-        self._prepare, self.batch_size = prepare, batch_size
-        self._rejections = Rejections(path=Path(rejected_path), most=max_rejected)
+        super().__init__()
+        self.source, self.path = source, str(source.path)
+        self.batch_size: int = batch_size or source.batch_size or 0  # 0: shards say it when they are read
+        self._history, self._half_life, self._whole_sessions, self._seed = history, half_life, whole_sessions, seed
 
     def prepare_data(self) -> None:
-        """Create the files of the source if `prepare` was given. Later calls do nothing.
-
-        Raises:
-            InputError: the files cannot be created.
-        """
-        if self._prepare is not None:
-            self.path, self._prepare = str(self._prepare(Path(self.path))), None
+        """Create the files of logs where that is asked for. Later calls do nothing."""
+        self.source.prepare()
+        self.path = str(self.source.path)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Read the source and split it. Later calls do nothing.
 
         Raises:
-            InputError: the files cannot be read (see `read_table`), or a split has no pairs.
+            InputError: the files cannot be read, or a split has no pairs.
         """
-        if self.sizes is not None:
+        if hasattr(self, "data"):
             return
-        with self.source() as source:
-            self.reading, self.catalog = source.reading, source.catalog
-            self._cut = cut_sessions(source, self.rules)
-        rules, sessions = self.rules, self._cut
-        kind = rules.split_of(has_clock=sessions.has_clock)
-        num_pairs = int(rules.num_pairs(sessions.place).sum())
-        parts = split(kind, len(sessions), num_pairs, lambda: sessions.key)
-        self._parts, self.is_by_time = parts, kind in ("time", "order")
-        hidden, num_pairs = self._pair(parts, rules)
-        if empty := [name for name, part in self.pairs.items() if not len(part)]:
+        if isinstance(self.source, ShardSource):
+            self._take(self.source.map())
+            self.batch_size = self.batch_size or self.source.batch_size or 0
+            return
+        rules = self.source.rules
+        with self.source.events() as events:  # files → events
+            sessions = cut_sessions(events, rules)  # events → sessions
+        parts = parts_of(sessions, rules)  # sessions → splits
+        self.cut = sessions, parts
+        self._take(split_pairs(sessions, parts, rules, events.catalog, events.reading))  # splits → pairs
+        if empty := [name for name, pairs in self.pairs.items() if not len(pairs)]:
+            kind, num_pairs = rules.split_of(has_clock=sessions.has_clock), sum(map(len, self.pairs.values()))
             found = f"no pairs left for {' and '.join(empty)}: {len(self.sessions):,} sessions with {num_pairs:,} pairs"
             raise InputError(f"{found} in {self.path} are too few for split={kind}; see describe.py, or add more logs")
-        self.describe_pairs(hidden)
 
-    def _pair(self, parts: Int8[np.ndarray, "_"], rules: PairRules) -> tuple[Bool[np.ndarray, "N"], int]:
-        """Set the sessions and pairs of a division into splits; returns the hidden tracks and the number of pairs."""
-        facts = track_facts(
-            lambda: [training_plays(self._cut, parts, rules, len(self.catalog))],
-            self.catalog,
-            rules,
-            is_longest=self.reading.share == "longest",
-        )
-        found = pairs_in_splits(self._cut, parts, rules, facts)
-        self.sessions, self._part_of_session, self._dropped = found.sessions, found.part, found.dropped
-        self.pairs = {
-            name: found.pairs.where(found.is_kept & (found.part_of_pair == part)) for part, name in enumerate(SPLITS)
-        }
-        return facts.hidden, len(found.pairs)
-
-    def divided(self, parts: Int8[np.ndarray, "_"]) -> "PairDataModule":
-        """Divide the same sessions in another way. Call it after `setup`.
-
-        Args:
-            parts: place in `SPLITS` of each session, in the order of their starts (with `split=pair`, of each pair). No
-                session needs to be in a split.
-
-        Returns:
-            A copy, in which no track is hidden.
-        """
-        other = copy(self)
-        hidden, _ = other._pair(parts, replace(self.rules, cold_share=0.0))
-        other.describe_pairs(hidden)
-        return other
+    def _take(self, data: SplitPairs) -> None:
+        self.data, self.catalog, self.sessions, self.pairs = data, data.catalog, data.sessions, data.pairs
+        self.reading, self.dropped, self.is_by_time = data.reading, data.dropped, data.is_by_time
+        if len(data.pairs["train"]):
+            self.vocabulary = replace(data.vocabulary, calendar=calendar_of(data, self._half_life))
+            self.new_tracks = data.new_to(self.vocabulary)
 
     def as_training(self) -> "PairDataModule":
-        """See `SplitDataModule`."""
-        whole = self.divided(np.zeros_like(self._parts))
-        whole.take_choices(self)
-        return whole
-
-    def as_test_of(self, catalog: Catalog, plays: Int64[np.ndarray, "N"]) -> "PairDataModule":
-        """The same sessions as test data of a model that was trained on others. Call it after `setup`.
-
-        Plays of tracks that the model does not know are left out; `dropped` counts them as `unknown`.
-
-        Args:
-            catalog: of the model.
-            plays: how often each of its tracks was played in training.
+        """The same data, of which all sessions (with `split=pair` all pairs) are for training. Call it after `setup`.
 
         Returns:
-            A copy, with the tracks of the model. Validation has the same pairs as the test, and training has none.
-
-        Raises:
-            InputError: the model knows none of the tracks, or no pair is left.
+            A copy, whose vocabulary, sessions and pairs are made again; no track is hidden in it, and what validation
+                has chosen of the calendar is kept.
         """
-        rows, listens = catalog.rows_of(self.catalog.track_ids), self._cut.listens
-        if (rows < 0).all():
-            of_read, of_known = (quoted(one.track_ids.item(0)) for one in (self.catalog, catalog))
-            raise InputError(
-                f"none of the {len(rows):,} tracks in {self.path}, such as {of_read}, is among the {len(catalog):,} of "
-                f"the run, such as {of_known}; give logs with the ids of the run, or wait for plays of known tracks"
-            )
-        other = copy(self)
-        cut, _ = self._cut.without({"unknown": rows[listens.track] < 0})
-        other.catalog, other._cut = catalog, replace(cut, listens=replace(cut.listens, track=rows[cut.listens.track]))
-        other.rules = replace(self.rules, split="auto")  # whole sessions
-        other = other.divided(np.full(len(cut), SPLITS.index("test"), np.int8))
-        if not len(other.pairs["test"]):
-            raise InputError(f"no pair of {self.path} has two tracks of the model; give longer logs of its tracks")
-        other.vocabulary = replace(other.vocabulary, plays=plays)
-        other.new_tracks &= plays == 0
-        other.pairs["val"] = other.pairs["test"]
+        other, chosen = copy(self), self.vocabulary.calendar
+        if isinstance(self.source, ShardSource):
+            other._take(self.source.map(is_all_training=True))
+        else:
+            assert self.cut is not None
+            sessions, parts = self.cut
+            rules = replace(self.source.rules, cold_share=0.0)
+            other._take(split_pairs(sessions, np.zeros_like(parts), rules, self.catalog, self.data.reading))
+        if chosen is not None and (own := other.vocabulary.calendar) is not None:
+            chosen = replace(own, half_life=chosen.half_life, newest_days=chosen.newest_days)
+        other.vocabulary = replace(other.vocabulary, calendar=chosen)
         return other
 
-    def profiles(self) -> Profiles:
-        """See `SplitDataModule`."""
-        return profiles_of(self.sessions, self.catalog)
+    def adjust(self, given: Mapping[str, Any]) -> None:
+        """Change what its pairs do not depend on. Call it after `setup`.
 
-    def source(self) -> AbstractContextManager[SourceEvents]:
-        """Read the events of the source: a context that has them; see `read_table`."""
-        policies = self.rules.policies
-        self.read_on = str(policies.last_day) if policies.ends_now else None
-        left_out = LeftOut(
-            min_seconds=policies.min_seconds,
-            since=policies.first_day,
-            until=policies.last_day,
-            listeners=ids_in(policies.without),
-        )
-        return read_table(self.path, self._settings, left_out=left_out, rejections=self._rejections)
+        Args:
+            given: `history`, `batch_size`, `half_life` and `whole_sessions`, among others.
+        """
+        self._history, self._whole_sessions = given["history"], given["whole_sessions"]
+        self.batch_size = given["batch_size"] or self.batch_size
+        if given["half_life"] != self._half_life:
+            self._half_life = given["half_life"]
+            self.vocabulary = replace(self.vocabulary, calendar=calendar_of(self.data, self._half_life))
+
+    def histories(self, pairs: Pairs) -> Histories:
+        """What was heard before the next track of each pair. Its events are those of all sessions, not copied."""
+        return self.data.histories(pairs)
+
+    def profiles(self) -> Profiles | None:
+        """What each listener has heard, with keys of ids; None of shards, which have no ids."""
+        return None if isinstance(self.source, ShardSource) else profiles_of(self.sessions, self.catalog)
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits, which change if a pair, its listener, its split or the catalogue changes."""
+        return self.data.digest
+
+    def summary(self) -> pd.DataFrame:
+        """The size of each split; see `SplitPairs.sizes`."""
+        return self.data.sizes
 
     def remarks(self) -> list[str]:
-        """What to print below the summary. Call it after `setup`."""
-        facts = measure_sessions(self.sessions) if len(self.sessions.listens.track) <= MAX_PLAYS else None
-        warnings = find_warnings(self.reading, self.dropped, self.read_on, facts)
-        return [
-            *remarks_on_columns(self.reading),
-            *remarks_on(self, self.rules.policies.interleaved),
-            *(f"warning      {warning.says}; {warning.remedy}" for warning in warnings),
-            *super().remarks(),
-        ]
+        """What to print below the summary."""
+        return [*self.source.remarks(self.data), *remark_on_calendar(self.vocabulary.calendar, self._half_life)]
 
-    @property
-    def last_day(self) -> str | None:
-        """See `SplitDataModule`."""
-        return self.read_on if self.reading.dropped.get("until") else None
+    def train_dataloader(self, seed: int | None = None) -> DataLoader[PairBatch]:
+        """Batches of training pairs, in an order that depends on the seed and the epoch.
+
+        Args:
+            seed: None for that of the run. With `trainer=ddp`, each process has its part of each batch.
+        """
+        return self._loader("train", self._seed if seed is None else seed)
+
+    def val_dataloader(self) -> DataLoader[PairBatch]:
+        """Batches of validation pairs."""
+        return self._loader("val", None)
+
+    def test_dataloader(self) -> DataLoader[PairBatch]:
+        """Batches of test pairs."""
+        return self._loader("test", None)
+
+    def _loader(self, split: str, seed: int | None) -> DataLoader[PairBatch]:
+        pairs, trainer = self.pairs[split], self.trainer if seed is not None else None
+        sampler = BatchSampler(
+            num_pairs=len(pairs),
+            batch_size=self.batch_size,
+            seed=seed,
+            shards=self.data.shards,
+            window=self.source.shuffled_together,
+            sessions=torch.from_numpy(pairs.session) if self._whole_sessions else None,
+            place=(trainer.global_rank, trainer.world_size) if trainer else (0, 1),
+        )
+        dataset = PairDataset(pairs, self.histories(pairs), self._history)
+        return DataLoader(
+            dataset, batch_size=None, collate_fn=_identity, sampler=sampler, pin_memory=torch.cuda.is_available()
+        )
+
+
+def _identity(batch: Any) -> Any:
+    return batch

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from segue.catalog import Calendar
+from segue.datamodules.pairs.split_pairs import SplitPairs
 from segue.datamodules.reading.column_roles import option
 from segue.datamodules.reading.table import Reading
-from segue.datamodules.split_datamodule import SplitDataModule
 
 _MOST_NAMED = 20  # columns that are not used, in a line
 _SOURCE_OF_SHARE = {
@@ -14,11 +15,11 @@ _SOURCE_OF_SHARE = {
 }
 
 
-def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
+def remarks_on(data: SplitPairs, interleaved: str) -> Iterator[str]:
     """Lines of text, in the order in which the data were read.
 
     Args:
-        data: after `setup`.
+        data: what was read.
         interleaved: policy for sessions of one user at the same time.
     """
     reading, catalog, num = data.reading, data.catalog, data.sessions.num_interleaved
@@ -64,3 +65,25 @@ def remarks_on_columns(reading: Reading) -> Iterator[str]:
         holds = f" ({reading.holds[name]})" if name in reading.holds else ""
         what = "times" if role == "timestamp" else "columns"
         yield f"{what:<12} {name}{holds} could be the {role}; {chosen}; {option(role, name)} uses it"
+
+
+def remark_on_calendar(calendar: Calendar | None, asked: int | float | str | None) -> list[str]:
+    """How fast plays age, and which days are the newest; nothing where neither is known.
+
+    Args:
+        asked: `datamodule.half_life`.
+    """
+    if calendar is None:
+        return []
+    parts = []
+    if asked is not None:
+        half_life = calendar.half_life
+        ages = "all plays count alike" if half_life is None else f"plays count half after {_days(half_life)}"
+        parts.append(ages + " (chosen on validation: datamodule.half_life=auto)" * (asked == "auto"))
+    if calendar.newest_days is not None:
+        parts.append(f"the floor recent has the plays of the last {_days(calendar.newest_days)} of training")
+    return [f"calendar     {'; '.join(parts)}"] if parts else []
+
+
+def _days(number: float) -> str:
+    return f"{number:g} day{'s' * (number != 1)}"

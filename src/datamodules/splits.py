@@ -9,10 +9,23 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int8, Shaped
 
+from segue.datamodules.pairs.pair_rules import PairRules
+from segue.datamodules.pairs.sessions import Sessions
+
 SPLITS = ("train", "val", "test")
 """Names of the splits."""
 SHARES = (0.8, 0.1, 0.1)
 """Share of the sessions (of the pairs with `split=pair`) in each of SPLITS."""
+
+
+def parts_of(sessions: Sessions, rules: PairRules) -> Int8[np.ndarray, "_"]:
+    """The split of each session or, with `split=pair`, of each of their pairs: its place in SPLITS.
+
+    Raises:
+        InputError: the rule does not fit the source; see `PairRules.split_of`.
+    """
+    kind = rules.split_of(has_clock=sessions.has_clock)
+    return split(kind, len(sessions), int(rules.num_pairs(sessions.place).sum()), lambda: sessions.key)
 
 
 def split(

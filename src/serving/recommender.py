@@ -191,7 +191,7 @@ class Recommender:
         familiar: float | None = None,
     ) -> list[Next]:
         picker, heard = self._pickers[arm], np.array(rows)[:, None]
-        shares = np.full(heard.shape, np.nan, np.float32)
+        shares = np.empty((len(rows), 0), np.float32)
         if self.remembers(arm):
             heard, shares = self.newest_first(played)
         past, now_ms = (None, None) if picker.search is None else self.past_of(picker.search, heard, pasts)

@@ -28,6 +28,7 @@ def describe(config: DictConfig) -> None:
     from segue.datamodules.describing.picture import draw
     from segue.datamodules.describing.report import next_command, printed
     from segue.datamodules.describing.warnings import DataWarning, find_warnings
+    from segue.datamodules.log_source import LogSource
     from segue.datamodules.remarks import remarks_on
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
@@ -36,18 +37,19 @@ def describe(config: DictConfig) -> None:
     check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     with console.status("reading events"):
         data, refusal = _read(config)
+    assert isinstance(data.source, LogSource), "shards were refused above"
     reading, title = data.reading, str(data.path)
     with console.status("measuring"):
-        facts = measure(data)
+        facts = measure(data.data)
         if refusal is None:
-            facts |= measure_splits(data, max_queries=config.max_test_queries)
+            facts |= measure_splits(data.data, max_queries=config.max_test_queries)
         shown = {"num_sessions": config.shown_sessions, "num_plays": config.shown_plays}
-        facts["first_sessions"] = first_sessions(data, **shown)
-        warnings = find_warnings(reading, data.dropped, data.read_on, facts)
+        facts["first_sessions"] = first_sessions(data.data, **shown)
+        warnings = find_warnings(reading, data.dropped, data.source.read_on, facts)
         if refusal is not None:
             remedy = "correct what is listed below, or add data" if warnings else "add data"
             warnings.insert(0, DataWarning(name="splits", says=refusal, remedy=remedy))
-    remarks = list(remarks_on(data, data.rules.policies.interleaved))
+    remarks = list(remarks_on(data.data, data.source.rules.policies.interleaved))
     record = {
         "warnings": [asdict(warning) for warning in warnings],
         **facts,
@@ -73,7 +75,7 @@ def _read(config: DictConfig) -> "tuple[PairDataModule, str | None]":
     try:
         data.setup()
     except InputError as error:
-        if not hasattr(data, "sessions") or not len(data.sessions):
+        if not hasattr(data, "data") or not len(data.sessions):
             _datamodule(config, max_rejected=config.datamodule.max_rejected).setup()  # names the rejected rows
             raise
         return data, str(error)

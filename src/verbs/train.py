@@ -48,7 +48,7 @@ from segue.verbs.training.next_steps import (
 )
 
 if TYPE_CHECKING:
-    from segue.datamodules.split_datamodule import SplitDataModule
+    from segue.datamodules.pair_datamodule import PairDataModule
     from segue.models.contracts import Ranker
     from segue.runs.resume import PreviousRun
     from segue.verbs.training.choosing import Choice
@@ -67,21 +67,21 @@ def _words(words: list[str]) -> list[str]:
 
 
 @verb("train", option_of=option_of, rewrite=_words, choose=_recipe_of_data, sweepers=[Sweep])
-def read_data(config: DictConfig) -> "tuple[SplitDataModule, dict[str, Any]]":
+def read_data(config: DictConfig) -> "tuple[PairDataModule, dict[str, Any]]":
     """Read and print the data of a training run, and do nothing else.
 
     Returns:
         The data in splits, and the settings of `callbacks.ranking`.
     """
     with console.status("reading events"):
-        datamodule: SplitDataModule = instantiate(config.datamodule, _convert_="all")
+        datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
         datamodule.prepare_data()
         datamodule.setup("fit")
     _show_data(datamodule)
     return datamodule, as_dict(config.callbacks.ranking)
 
 
-def _show_data(datamodule: "SplitDataModule") -> list[str]:
+def _show_data(datamodule: "PairDataModule") -> list[str]:
     console.print(frame_table(datamodule.summary(), title=datamodule.path))
     remarks = datamodule.remarks()
     for line in remarks:
@@ -142,7 +142,8 @@ def check_trainer(
 
 def _train(config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock) -> float:
     datamodule, words = _data(config), list(HydraConfig.get().overrides.task)
-    if (day := datamodule.last_day) is not None:  # written into the run, which then has the same data on any day
+    if (day := datamodule.source.read_on) is not None and datamodule.dropped.get("until"):
+        # written into the run, which then has the same data on any day
         config.datamodule.policies.until = day
         words = [*words, f"datamodule.policies.until={day}"]
     choice = None
@@ -172,7 +173,7 @@ def _is_auto() -> bool:
     return bool(HydraConfig.get().runtime.choices["recipe"] == "auto")
 
 
-def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str]) -> "tuple[Choice | None, list[str]]":
+def _choose(config: DictConfig, datamodule: "PairDataModule", words: list[str]) -> "tuple[Choice | None, list[str]]":
     """The comparison of `recipe=auto`, and the words of the command line with what it chose."""
     from segue.verbs.training.choosing import choose, without_auto
 
@@ -187,7 +188,7 @@ def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str])
 def _better(
     config: DictConfig,
     model: "Ranker",
-    datamodule: "SplitDataModule",
+    datamodule: "PairDataModule",
     choice: "Choice | None",
     words: list[str],
     clock: PhaseClock,
@@ -251,31 +252,45 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 
 def _check_settings(config: DictConfig) -> None:
     from segue.callbacks.ranking_metrics import check_monitor_mode
-    from segue.datamodules.shards.shard_vocabulary import example_of
+    from segue.datamodules.sources import example_of
 
     instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule))
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
-def _data(config: DictConfig) -> "SplitDataModule":
+def _data(config: DictConfig) -> "PairDataModule":
     folder = Path(str(config.datamodule.path))
     already_there = set(folder.glob("*")) if folder.is_dir() else set()
     with console.status("preparing"):
-        datamodule: SplitDataModule = instantiate(config.datamodule, _convert_="all")
+        datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
     datamodule.prepare_data()
-    if config.datamodule.prepare is not None and Path(datamodule.path) != folder:
+    if config.datamodule.get("prepare") is not None and Path(datamodule.path) != folder:
         done = "read from" if Path(datamodule.path) in already_there else "written to"
         console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
     with console.status("reading events"):
         datamodule.setup("fit")
     if config.get("listener") is not None:
-        datamodule.check_pasts()
+        check_pasts(datamodule)
     return datamodule
+
+
+def check_pasts(datamodule: "PairDataModule") -> None:
+    """Refuse data in which no listener has a past.
+
+    Raises:
+        InputError: they have no clock, or no listener has two sessions.
+    """
+    if datamodule.data.timeline is None:
+        lacks = "no listener with two sessions" if datamodule.sessions.has_clock else "no timestamps"
+        raise InputError(
+            f"context=listener looks at what a listener heard in earlier sessions, and {datamodule.path} has {lacks}; "
+            "use context=session, or give datamodule.columns.user and datamodule.columns.timestamp"
+        )
 
 
 def _run(
     config: DictConfig,
-    datamodule: "SplitDataModule",
+    datamodule: "PairDataModule",
     previous: "PreviousRun | None",
     setup: str,
     words: list[str],
@@ -377,7 +392,11 @@ def _run(
         refit=None if after_test.refitted is None or after_test.exported is None else after_test.refitted.record(),
     )
     data = CardData(
-        path=datamodule.path, digest=data_digest, sizes=datamodule.summary(), span=datamodule.span(), remarks=remarks
+        path=datamodule.path,
+        digest=data_digest,
+        sizes=datamodule.summary(),
+        span=datamodule.data.span(),
+        remarks=remarks,
     )
     written = metrics_file, write_model_card(finished, data, provenance())
     if logger:

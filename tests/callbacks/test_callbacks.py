@@ -92,13 +92,6 @@ def test_the_test_takes_the_same_whole_sessions_for_every_seed(ring: PairDataMod
     assert 40 < len(parts[0]) == len(of_sessions) <= 50 < len(whole)
 
 
-def test_null_or_enough_test_queries_takes_all(ring: PairDataModule, tmp_path: Path) -> None:
-    whole = ranking_of(ring, tmp_path, max_test_queries=None).queries["test"]
-    test = ring.pairs["test"]
-    assert len(whole) == ranking.is_query(test.previous, test.following, test.played_ratio).sum()
-    assert len(ranking_of(ring, tmp_path, max_test_queries=len(whole)).queries["test"]) == len(whole)
-
-
 def test_where_sessions_are_torn_apart_the_test_takes_all_that_it_has_of_a_session(
     ring: PairDataModule, datamodule_of: Make, tmp_path: Path
 ) -> None:
@@ -152,9 +145,9 @@ def test_every_event_after_the_first_is_a_target_and_every_track_a_candidate(
     if model.scorer is None:
         model.on_train_start()
     found, _ = ranking_of(datamodule, tmp_path, list_length=2).measure(model, "test")
-    assert datamodule._part_of_session is not None
-    in_test = np.flatnonzero(datamodule._part_of_session == 2).tolist()
-    of_train = [sessions[n] for n in np.flatnonzero(datamodule._part_of_session == 0).tolist()]
+    assert datamodule.data.part is not None
+    in_test = np.flatnonzero(datamodule.data.part == 2).tolist()
+    of_train = [sessions[n] for n in np.flatnonzero(datamodule.data.part == 0).tolist()]
     targets = [pair for n in in_test for pair in pairwise(sessions[n])]
     assert any(previous == following for previous, following in targets)
     assert found["num_every_target_queries"] == len(targets)
@@ -289,20 +282,6 @@ def test_lists_longer_than_the_catalogue_are_refused_before_training(ring: PairD
 
 
 @pytest.mark.parametrize(
-    ("wrong", "line"),
-    [
-        ({"index": "flat"}, "callbacks.export.index must be one of auto, exact, approximate, got 'flat'"),
-        ({"recall": 1.5}, "callbacks.export.recall must be a number above 0 and at most 1, got 1.5"),
-    ],
-)
-def test_an_index_that_there_is_not_is_refused(
-    ring: PairDataModule, tmp_path: Path, wrong: dict[str, Any], line: str
-) -> None:
-    with pytest.raises(InputError, match=line):
-        export_of(ring, tmp_path, **wrong)
-
-
-@pytest.mark.parametrize(
     ("index", "num_exact", "approximate"),
     [
         ("auto", NUM_RING_TRACKS, False),
@@ -367,12 +346,6 @@ def test_the_format_names_the_key_of_the_track(ring: PairDataModule, tmp_path: P
     export(ring, tmp_path, FixedVectors(torch.eye(NUM_RING_TRACKS), ring), format=name)
     keys = [list(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert keys == [["artist", "title", key, "recommendations", "scores", "plays"]] * NUM_RING_TRACKS
-
-
-def test_an_unknown_format_is_refused(ring: PairDataModule, tmp_path: Path) -> None:
-    message = "callbacks.export.format must be one of botify, botify_2026, got 'botify_2024'"
-    with pytest.raises(InputError, match=message):
-        export_of(ring, tmp_path, format="botify_2024")
 
 
 def test_the_tracks_that_people_see_are_at_doubling_places_by_plays() -> None:

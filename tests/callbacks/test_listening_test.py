@@ -139,11 +139,6 @@ def test_a_world_without_the_tracks_of_the_logs_is_refused(ring: PairDataModule,
         partial_of(tmp_path, world=world)(RunContext(datamodule=extra))
 
 
-def test_a_number_of_neighbours_is_refused_before_the_training(simulated: PairDataModule, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"callbacks.listening.neighbours must be a whole number .* got 10001"):
-        partial_of(tmp_path, neighbours=10_001)(RunContext(datamodule=simulated))
-
-
 def fitted(datamodule: PairDataModule, run: Path, monitor: str) -> RunContext:
     context = RunContext(datamodule=datamodule)
     chosen = {"listening": partial_of(run, monitor=monitor)}

@@ -19,13 +19,12 @@ from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.models import pair_ranker
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker, mean_of_tracks
 from segue.reports import training_pictures as drawing
-from tests.conftest import event, make_vocabulary, write_lines, write_tracks
+from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK
 
 Make = Callable[..., PairDataModule]
@@ -42,7 +41,7 @@ LOSSES: dict[str, Any] = {
     "bce": BCELoss,
     "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
 }
-ALL = {"learning_curve.png", "calibration.png", "scores.png", "popularity.png", "artists.png"}
+ALL = {"learning_curve.png", "calibration.png", "artists.png"}
 
 
 def ranker(
@@ -69,9 +68,7 @@ def trainer_of(
     datamodule: PairDataModule,
     run: Path,
     *more: Callback,
-    ranked: bool = True,
     max_test_queries: int | None = None,
-    is_reversed: bool = False,
     **settings: Any,
 ) -> tuple[Trainer, RunContext]:
     context = RunContext(datamodule=datamodule)
@@ -86,9 +83,6 @@ def trainer_of(
         ),
         "plots": Pictures(folder=str(run / "plots"), monitor=MONITOR, mode="min", seed=1),
     }
-    if not ranked:
-        chosen["ranking"] = None
-    chosen = dict(reversed(chosen.items())) if is_reversed else chosen
     made, _ = build_callbacks(chosen, context, monitor=MONITOR)
     checkpoint = ModelCheckpoint(
         dirpath=run, filename="best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False
@@ -117,21 +111,6 @@ def drawn(run: Path) -> set[str]:
 def kept(_: object) -> Figure:
     """What a function draws whose arguments were kept."""
     return Figure()
-
-
-@pytest.fixture
-def small(datamodule_of: Make, tmp_path: Path) -> Callable[..., PairDataModule]:
-    """Makes twenty sessions of three tracks that nobody hears half of."""
-
-    def make() -> PairDataModule:
-        write_tracks(tmp_path, (row % 4 for row in range(12)))
-        lines = [event(n, 1000 * n + step, 100 + (n + step) % 12, 0.3) for n in range(20) for step in range(3)]
-        write_lines(tmp_path / "logs" / "data.json", lines)
-        datamodule = datamodule_of(tmp_path)
-        datamodule.setup()
-        return datamodule
-
-    return make
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -164,30 +143,10 @@ def test_fast_dev_run_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
     assert drawn(tmp_path) == ALL
 
 
-def test_without_queries_there_is_no_popularity(small: Callable[..., PairDataModule], tmp_path: Path) -> None:
-    datamodule = small()
-    trainer, _ = trainer_of(datamodule, tmp_path)
-    trainer.test(ranker(datamodule), datamodule, verbose=False)
-    assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
-
-
-def test_the_order_in_conf_has_no_meaning(ring: PairDataModule, tmp_path: Path) -> None:
-    trainer, _ = trainer_of(ring, tmp_path, is_reversed=True)
-    trainer.test(ranker(ring), ring, verbose=False)
-    assert "popularity.png" in drawn(tmp_path), "the pictures, which come first in it, have the ranks of the queries"
-
-
-def test_without_ranks_there_is_no_popularity(ring: PairDataModule, tmp_path: Path) -> None:
-    (tmp_path / "queries.parquet").write_text("of another run")
-    trainer, _ = trainer_of(ring, tmp_path, ranked=False)
-    trainer.test(ranker(ring), ring, verbose=False)
-    assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
-
-
-def test_of_a_baseline_popularity_alone_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
+def test_of_a_baseline_nothing_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
     trainer, _ = trainer_of(ring, tmp_path)
     trainer.test(baseline(ring), ring, verbose=False)
-    assert drawn(tmp_path) == {"popularity.png"}
+    assert drawn(tmp_path) == set()
 
 
 def test_without_shares_there_is_no_calibration(ring: PairDataModule, tmp_path: Path) -> None:
@@ -196,62 +155,30 @@ def test_without_shares_there_is_no_calibration(ring: PairDataModule, tmp_path: 
     ring.vocabulary = replace(ring.vocabulary, mean_played_ratio=None)
     trainer, _ = trainer_of(ring, tmp_path)
     trainer.test(ranker(ring, loss="softmax"), ring, verbose=False)
-    assert drawn(tmp_path) == {"scores.png", "popularity.png", "artists.png"}
+    assert drawn(tmp_path) == {"artists.png"}
 
 
-def test_of_very_many_pairs_a_seeded_part_is_scored(
+def test_the_calibration_is_that_of_the_pairs_or_of_a_seeded_part_of_very_many(
     ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scored: list[dict[str, np.ndarray]] = []
+    told: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def keep(**scores: np.ndarray) -> Figure:
-        scored.append(scores)
-        return Figure()
+    def drawn_of(*given: np.ndarray) -> Figure:
+        told.append((given[0], given[1]))
+        return kept(given)
 
-    monkeypatch.setattr(drawing, "draw_scores", keep)
-    monkeypatch.setattr(module, "MAX_PAIRS", 30)
-    monkeypatch.setattr(pair_ranker, "_PAIRS_AT_ONCE", 7)
-    for _ in range(2):
-        trainer, _ = trainer_of(ring, tmp_path)
-        trainer.test(ranker(ring), ring, verbose=False)
-    one, other = scored
-    assert len(one["random"]) == 30
-    assert len(one["liked"]) + len(one["skipped"]) <= 30
-    assert {name: values.tolist() for name, values in one.items()} == {
-        name: values.tolist() for name, values in other.items()
-    }
-
-
-def test_the_scores_are_those_of_the_pairs(
-    ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(drawing, "draw_scores", lambda **given: kept(told.update(given)))
-    monkeypatch.setattr(
-        drawing, "draw_calibration", lambda predicted, real: kept(told.update(predicted=predicted, real=real))
-    )
-    monkeypatch.setattr(drawing, "draw_popularity", lambda **given: kept(told.update(popular=given)))
+    monkeypatch.setattr(drawing, "draw_calibration", drawn_of)
     model = ranker(ring)
-    trainer, _ = trainer_of(ring, tmp_path)
-    trainer.test(model, ring, verbose=False)
-    test = ring.pairs["test"]
-    liked: list[float] = []
-    skipped: list[float] = []
-    shares, plays = [], []
-    for previous, following, share in zip(test.previous, test.following, test.played_ratio, strict=True):
-        score = model.scorer(torch.tensor([previous]), torch.tensor([following])).item()
-        shares.append(share)
-        if previous != following:
-            (liked if share > 0.79 else skipped).append(score)
-        if previous != following and share > 0.79:
-            plays.append(ring.vocabulary.plays[following])
-    assert told["liked"].tolist() == pytest.approx(liked, abs=1e-6)
-    assert told["skipped"].tolist() == pytest.approx(skipped, abs=1e-6)
-    assert told["real"].tolist() == shares
-    assert len(told["random"]) == len(test)
-    assert told["popular"]["plays"].tolist() == plays
-    mse = ((told["predicted"] - told["real"]) ** 2).mean()
+    for most in (module.MAX_PAIRS, 30, 30):
+        monkeypatch.setattr(module, "MAX_PAIRS", most)
+        trainer, _ = trainer_of(ring, tmp_path)
+        trainer.test(model, ring, verbose=False)
+    (predicted, real), one, other = told
+    assert real.tolist() == ring.pairs["test"].played_ratio.tolist()
+    mse = ((predicted - real) ** 2).mean()
     assert mse == pytest.approx(float(trainer.callback_metrics["test/mse"]), rel=1e-5)
+    assert len(one[0]) == 30
+    assert np.array_equal(one, other)
 
 
 def test_the_vector_of_an_artist_is_the_mean_of_its_tracks() -> None:

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
@@ -65,7 +64,7 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
 
 
 @pytest.fixture(scope="module")
-def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> SplitDataModule:
+def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
     folder = tmp_path_factory.mktemp("shards")
     shards_of(ring, folder)
     datamodule = read_shards(folder, batch_size=512, history=4, half_life=HALF_LIFE)

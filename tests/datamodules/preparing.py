@@ -1,14 +1,12 @@
-"""A source with every quirk, settings under which every step is done, and the columns of a shard."""
+"""A source with every quirk, and settings under which every step is done."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from segue.datamodules.shards.engines import check_spark
-from segue.datamodules.shards.manifest import ROW
 from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 
@@ -56,9 +54,3 @@ def write_quirks(folder: Path) -> Path:
     order = rng.permutation(len(lines))
     write_lines(folder / "logs" / "data.json", [lines[n] for n in order])
     return folder
-
-
-def schema() -> pa.Schema:
-    """The columns of a shard."""
-    types = {"float": pa.float32(), "int8": pa.int8(), "int32": pa.int32(), "int64": pa.int64()}
-    return pa.schema({name: types[kind] for name, kind in ROW.items()})

@@ -7,25 +7,26 @@ from typing import Any
 import numpy as np
 
 from segue.catalog import Listens
+from segue.datamodules.log_source import LogSource
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import Manifest
-from segue.datamodules.shards.shard_writer import write_shards
+from segue.datamodules.shards.writer import write_shards
+from segue.datamodules.sources import from_shards
 
 
 def shards_of(datamodule: PairDataModule, folder: Path, engine: DuckDBEngine | None = None, **changes: Any) -> Manifest:
     """Write shards."""
     folder.mkdir(parents=True, exist_ok=True)
-    given: dict[str, Any] = {"recipe": "shares", "context": "last", "batch_size": 64, "source": {}, "shard_rows": 500}
-    return write_shards(datamodule, engine or DuckDBEngine(), folder, **given | changes)
+    assert isinstance(datamodule.source, LogSource)
+    given: dict[str, Any] = {"recipe": "shares", "batch_size": 64, "source": {}, "shard_rows": 500}
+    return write_shards(datamodule.source, engine or DuckDBEngine(), folder, **given | changes)
 
 
-def read_shards(folder: Path, **changes: Any) -> ShardDataModule:
+def read_shards(folder: Path, **changes: Any) -> PairDataModule:
     """A datamodule of shards, not set up."""
     given: dict[str, Any] = {"recipe": "shares", "window": 10**6, "history": 0, "batch_size": None, "seed": 1}
-    given |= {"path": str(folder), "cache": None, "prepare": None}
-    return ShardDataModule(**given | changes)
+    return from_shards(**given | {"path": str(folder)} | changes)
 
 
 def check_same(ours: Any, theirs: Any) -> None:
@@ -38,7 +39,7 @@ def check_same(ours: Any, theirs: Any) -> None:
             check_same(left, right)
 
 
-def check_shards(source: PairDataModule, folder: Path, engine: DuckDBEngine) -> ShardDataModule:
+def check_shards(source: PairDataModule, folder: Path, engine: DuckDBEngine) -> PairDataModule:
     """What an engine writes and the shards give back is what the source has; returns the shards."""
     source.setup()
     shards_of(source, folder, engine, shard_rows=300)

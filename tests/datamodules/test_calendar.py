@@ -14,13 +14,15 @@ from omegaconf import OmegaConf
 
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Calendar
-from segue.datamodules.calendar import read_calendar
+from segue.datamodules.calendar import calendar_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.models.retrieval.ranks import ranks_by_plays
 from tests.conftest import build_datamodule, make_listens, make_vocabulary
 from tests.contracts.building import composed, fit
+from tests.datamodules.describing.building import DAY, START, Play, data_of
 from tests.radio_logs import write_radio_log
 
 SMALL = {"sessions_a_day": 20, "num_back": 300}
@@ -40,7 +42,7 @@ def radio(tmp_path: Path) -> Read:
     return read
 
 
-def calendar_of(datamodule: PairDataModule) -> Calendar:
+def its_calendar(datamodule: PairDataModule) -> Calendar:
     calendar = datamodule.vocabulary.calendar
     assert calendar is not None
     return calendar
@@ -66,7 +68,7 @@ def test_the_trend_compares_the_plays_of_now_with_all_and_few_plays_say_little()
 
 def test_where_the_rotation_changes_validation_chooses_the_days_of_this_one(radio: Read) -> None:
     datamodule = radio({}, half_life="auto")
-    calendar, val, plays = calendar_of(datamodule), datamodule.pairs["val"], datamodule.vocabulary.plays
+    calendar, val, plays = its_calendar(datamodule), datamodule.pairs["val"], datamodule.vocabulary.plays
     assert calendar.half_life in (1, 2, 3)
     assert calendar.newest_days in (3, 4, 5)
     known = partial(ranks_by_plays, previous=val.previous, following=val.following)
@@ -79,12 +81,12 @@ def test_where_the_rotation_changes_validation_chooses_the_days_of_this_one(radi
 
 def test_where_nothing_changes_all_plays_count_alike(radio: Read) -> None:
     datamodule = radio({"days_of_rotation": 1000}, half_life="auto")
-    assert calendar_of(datamodule).half_life is None
+    assert its_calendar(datamodule).half_life is None
     assert any("all plays count alike (chosen" in line for line in datamodule.remarks())
 
 
 def test_no_half_life_is_chosen_that_nobody_asked_for(radio: Read) -> None:
-    assert calendar_of(radio({})).half_life is None
+    assert its_calendar(radio({})).half_life is None
 
 
 def test_a_half_life_needs_a_clock_and_earlier_sessions_in_training(radio: Read) -> None:
@@ -110,7 +112,15 @@ def test_a_head_knows_the_rotation_of_today(radio: Read) -> None:
 
 
 def test_a_session_whose_first_play_was_left_out_is_not_older_than_those_before() -> None:
-    starts = np.array([0, 3, 1, 5]) * 86_400_000
+    data = data_of([Play(listener, START + listener, 0, 1.0) for listener in range(4)])
+    sessions = replace(data.sessions, timestamp=np.array([0, 3, 1, 5]) * DAY)
     kinds = {"played_ratio": np.float32}
     nothing = Pairs(**{one.name: np.empty(0, kinds.get(one.name, np.int64)) for one in fields(Pairs)})
-    assert read_calendar(starts, int(starts[-1]), make_vocabulary([0]), nothing, None).age.tolist() == [5, 2, 2, 0]
+    given: dict[str, Any] = {
+        "sessions": sessions,
+        "part": np.zeros(4, np.int8),
+        "pairs": dict.fromkeys(SPLITS, nothing),
+    }
+    calendar = calendar_of(replace(data, **given), None)
+    assert calendar is not None
+    assert calendar.age.tolist() == [5, 2, 2, 0]

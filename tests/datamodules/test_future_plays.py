@@ -72,12 +72,12 @@ def test_plays_of_the_future_are_never_in_the_test_unless_this_is_wanted(tmp_pat
 def test_with_the_day_that_is_printed_another_day_reads_the_same(tmp_path: Path) -> None:
     path = write(tmp_path, [*usual(), *later(0)])
     first = read(path)
-    assert first.last_day == "2026-05-20"
-    again = read(path, until=first.last_day)
+    assert first.source.read_on == "2026-05-20"
+    again = read(path, until=first.source.read_on)
     assert again.digest() == first.digest()
-    assert again.last_day is None  # the user knows
+    assert again.source.read_on is None  # the user knows
     assert not [line for line in again.remarks() if line.startswith("warning")]
-    assert read(write(tmp_path, usual())).last_day is None
+    assert not read(write(tmp_path, usual())).dropped.get("until")
 
 
 def test_rows_that_are_invalid_are_rejected_and_not_left_out(tmp_path: Path) -> None:

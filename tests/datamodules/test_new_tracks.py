@@ -23,7 +23,7 @@ def built(make: Make, path: Path, **changes: object) -> PairDataModule:
 
 
 def test_plays_are_counted_only_if_a_rule_needs_them() -> None:
-    facts = track_facts(lambda: pytest.fail("counted"), make_catalog([0, 1]), rules_of(), is_longest=False)
+    facts = track_facts((pytest.fail("counted") for _ in range(1)), make_catalog([0, 1]), rules_of(), is_longest=False)
     assert not (facts.rare | facts.hidden).any()
 
 
@@ -136,11 +136,5 @@ def test_rare_tracks_are_left_out_by_their_plays_before_hiding(datamodule_of: Ma
 
 
 def test_settings_that_cannot_hide_tracks_are_refused(datamodule_of: Make, ring_logs: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"datamodule.cold_share must be a number of at least 0 and at most 0.9, got 1"
-    ):
-        datamodule_of(ring_logs, cold_share=1)
-    with pytest.raises(InputError, match=r"datamodule.cold_seed must be a whole number of at least 0"):
-        datamodule_of(ring_logs, cold_seed=-1)
     with pytest.raises(InputError, match=r"cold_share=0.1 leaves tracks out .* split=pair .*use datamodule.split=sess"):
         datamodule_of(ring_logs, cold_share=0.1, split="pair")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from segue.datamodules.pairs.pair_rules import PAIRINGS
 from segue.datamodules.pairs.pairs import Pairs, make_pairs
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
-from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 from tests.datamodules.reading import opened, rules_of
 
@@ -156,15 +155,3 @@ def test_chosen_pairs_keep_their_columns_together() -> None:
     rows = zip(*columns, chosen.last, chosen.length, strict=True)
     expected = [[1, 4, 2, 3, 1, 5, 6], [3, 12, 6, 9, 3, 15, 18], [5, 20, 10, 15, 5, 25, 30]]
     assert list(map(list, rows)) == expected
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"pairing": "skip"}, "pairing must be one of consecutive, first, window, got 'skip'"),
-        ({"window": 0}, "window must be a whole number of at least 1, got 0"),
-    ],
-)
-def test_impossible_pairings_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        rules_of(**change)

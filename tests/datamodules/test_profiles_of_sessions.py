@@ -60,7 +60,9 @@ def test_listeners_of_a_file_are_left_out_and_counted(tmp_path: Path, users: lis
     assert data.dropped["without"] == 30
     assert data.reading.num_events == 60
     assert any("30 by without" in line for line in data.remarks())
-    assert data.profiles().listeners.tolist() == sorted(key_of(user) for user in (users[0], users[2]))
+    profiles = data.profiles()
+    assert profiles is not None
+    assert profiles.listeners.tolist() == sorted(key_of(user) for user in (users[0], users[2]))
 
 
 def test_a_file_of_ids_that_is_not_there_is_refused(tmp_path: Path) -> None:

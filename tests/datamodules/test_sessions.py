@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
-from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 from tests.datamodules.reading import opened, rules_of
 
@@ -69,9 +67,3 @@ def test_sessions_of_a_source_stay_together_although_their_events_alternate(tmp_
     sessions = sessions_of_table(tmp_path, text)
     assert sessions.listens.session.tolist() == [0, 0, 0, 1, 1]
     assert sessions.timestamp.tolist() == [1_000_000, 1_002_000, 1_004_000, 1_001_000, 1_003_000]
-
-
-def test_a_gap_out_of_range_is_refused(tmp_path: Path) -> None:
-    message = "session_gap_minutes must be a number above 0 and at most 1000000000, got 0"
-    with pytest.raises(InputError, match=message):
-        sessions_of(tmp_path, [event(1, 0, 100)], gap_minutes=0.0)

@@ -42,11 +42,3 @@ def test_the_next_command_trains_on_the_same_data(described: tuple[Path, str], t
     assert record["test"]["mean_mse"] == pytest.approx(floors["test/mse_mean_floor"], rel=1e-5)
     assert record["test"]["popular_ndcg_at_10"] == pytest.approx(floors["test/ndcg_at_10_popular_floor"], rel=1e-5)
     assert record["test"]["popular_recall_at_10"] == pytest.approx(floors["test/recall_at_10_popular_floor"], rel=1e-5)
-
-
-def test_a_used_folder_and_a_path_without_its_source_are_refused_in_one_line(described: tuple[Path, str]) -> None:
-    folder, _ = described
-    words = "datamodule=botify", "datamodule.path=x", f"hydra.run.dir={folder}"
-    assert "holds a run already" in run_verb("describe.py", folder.parent, *words, code=2).stderr
-    done = run_verb("describe.py", folder.parent, "datamodule.path=x", code=2)
-    assert "does not say what the files are" in done.stderr

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ FILES = {
 }
 REFITTED = {"refit.json", "evaluated"}
 """What a run leaves besides where it is refitted."""
-PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
+PLOTS = {"artists.png", "calibration.png", "learning_curve.png"}
 DIRTY = {"uncommitted.diff"}
 """What a run leaves besides where the checkout has changes that are not committed."""
 
@@ -269,13 +268,11 @@ BAD_INPUT = [
         ["model=rules", "monitor.metric=val/loss"],
         "val/loss cannot be computed: this model only ranks; use monitor=ndcg",
     ),
-    (["optimizer.lr=-1"], "optimizer.lr must be a number of at least 0, got -1"),
     (
         ["model.alpha=7.5", "datamodule.path=/nowhere"],
         "model.alpha must be a number of at least 0 and at most 1 or learned, got 7.5",
     ),  # before data are read
     (["datamodule.path=/nowhere"], "cannot read /nowhere: no such file or folder; give datamodule.path="),
-    (["monitor.metric=val/foo"], "monitor.metric must be one of val/loss, .*got val/foo"),
     (["logger=null"], "logger=null: a config group needs a value; name one of its choices: mlflow, none"),
     (["~seed"], "~seed: a config needs seed; without this word it has its usual value"),
     (["counted=none", "counted.max_length=5"], "counted.max_length=5: counted=none has no settings here; leave it out"),
@@ -326,24 +323,6 @@ def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs
     done = quick(run.parent, ring_logs, "hydra.run.dir=run", "model.alpha=7", code=2)
     assert "holds a run already" in done.stderr
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-
-
-def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
-    done = train(tmp_path, "--help")
-    for word in (
-        "datamodule.path=<folder>",
-        "model: als, artist, artist_popular, attribute_neighbours, bpr, contextual, convex, ease",
-        "experiment=published",
-    ):
-        assert word in done.stdout
-    slow = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    ).stderr
-    assert not [line for line in slow.splitlines() if line.rsplit("|")[-1].strip() in ("torch", "mlflow", "pandas")]
 
 
 def test_playlists_without_shares_run_and_have_no_regression_metrics(real_data: Path, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_a_run_with_listeners_reports_them_beside_popular_and_own_plays(tmp_path
     given: dict[str, Any] = {"max_val_queries": 10, "max_test_queries": None, "list_length": 5, "seed": 1}
     given["queries_path"] = str(tmp_path / "queries.parquet")
     means, _ = measured(model, data, "test", given)
-    assert data._part_of_session is not None
-    assert means["num_first_tracks"] == (data._part_of_session == 2).sum() > 20
+    assert data.data.part is not None
+    assert means["num_first_tracks"] == (data.data.part == 2).sum() > 20
     popular = means["recall_at_10_position_0_popular_floor"]
     for name in ("", "_own_floor", "_own_recent_floor"):
         assert means[f"recall_at_10_position_0{name}"] > 1.5 * popular

@@ -27,6 +27,7 @@ from segue.picking.session_search import SessionSearch
 from segue.runs.folder import check_choices
 from segue.runs.profiles import DAY_MS, ENTRY, MOST_TRACKS, add_play, entries_of_events
 from segue.runs.session_vectors import FILE, SessionVectors
+from segue.verbs.train import check_pasts
 from tests.conftest import build_datamodule, event, make_vocabulary, write_lines, write_tracks
 from tests.contracts.building import composed, fit
 
@@ -439,7 +440,7 @@ def test_data_without_a_past_are_refused(tmp_path: Path) -> None:
     datamodule = build_datamodule(tmp_path, tmp_path)
     datamodule.setup()
     with pytest.raises(InputError, match=r"context=listener looks at .* has no listener with two sessions; use"):
-        datamodule.check_pasts()
+        check_pasts(datamodule)
     datamodule.sessions = replace(datamodule.sessions, has_clock=False)
     with pytest.raises(InputError, match="has no timestamps; use context=session"):
-        datamodule.check_pasts()
+        check_pasts(datamodule)

@@ -26,7 +26,7 @@ BROUGHT = {"joblib", "lightning_fabric", "onnx", "requests", "spox", "sqlalchemy
 """Libraries that come with one of the table, which is imported before."""
 OPTIONAL = {"setuptools_scm"}
 """Libraries that a clone does without."""
-WHERE = {"serve": "serving/", "room": "room/", "sweep": "sweeps/pruning.py"}
+WHERE = {"serve": "serving/", "room": "serving/room/", "sweep": "verbs/sweeps/pruning.py"}
 """Where the libraries of an extra are imported with the module; elsewhere they are imported in functions."""
 
 

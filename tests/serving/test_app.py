@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -211,18 +210,13 @@ def test_a_track_is_not_repeated_in_a_session(ring: Release, tmp_path: Path) -> 
 INVALID: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/next/1", b"", 400, "the body: Invalid JSON"),
     ("POST", "/next/1", b"{", 400, "Invalid JSON"),
-    ("POST", "/next/1", b"[]", 400, "the body: Input should be an object"),
-    ("POST", "/next/1", b"null", 400, "the body: "),
     ("POST", "/next/1", b"\xff\xfe", 400, "Invalid JSON"),
     ("POST", "/next/1", b'{"track": 100, "time": 0.5, "\xff": 1}', 400, "Invalid JSON"),
     ("POST", "/next/1", b'"\\ud800"', 400, "the body: "),
     ("POST", "/next/1", b"[" * 4000, 400, "Invalid JSON"),
-    ("POST", "/next/1", b'{"track":' * 400, 400, "Invalid JSON"),
-    ("POST", "/next/1", b'{"time": 0.5}', 400, "track: Field required"),
     ("POST", "/next/1", b'{"track": 100}', 400, 'time: Field required; expected {"track": id, "time": share'),
     ("POST", "/next/1", b'{"track": "abc", "time": 0.5}', 404, 'track "abc" is not in the catalogue of 6 tracks'),
     ("POST", "/next/1", b'{"track": "", "time": 0.5}', 400, "track must have 1 to 256 bytes, and has 0; "),
-    ("POST", "/next/1", b'{"track": "10.0", "time": 0.5}', 404, 'track "10.0" is not in'),
     ("POST", "/next/1", b'{"track": "0100", "time": 0.5}', 404, 'track "0100" is not in'),
     ("POST", "/next/1", b'{"track": " +100 ", "time": 0.5}', 404, 'track " +100 " is not in'),
     ("POST", "/next/1", '{"track": "١٠٠", "time": 0.5}'.encode(), 404, 'track "١٠٠" is not in'),
@@ -233,20 +227,12 @@ INVALID: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/next/1", b'{"track": "<script>", "time": 0.5}', 404, 'track "<script>" is not in the catalogue'),
     ("POST", "/next/1", b'{"track": 1e30, "time": 0.5}', 400, "track must be a whole number from 0 to 2⁶³-1"),
     ("POST", "/next/1", b'{"track": NaN, "time": 0.5}', 400, "track must be a whole number"),
-    ("POST", "/next/1", b'{"track": Infinity, "time": 0.5}', 400, "track must be a whole number"),
     ("POST", "/next/1", b'{"track": null, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
-    ("POST", "/next/1", b'{"track": "99", "time": 0.5}', 404, 'track "99" is not in the catalogue of 6 tracks'),
-    ("POST", "/last/1", b'{"track": "100", "time": 1.5}', 400, "time: Input should be less than or equal to 1"),
     ("POST", "/next/1", b'{"track": true, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
-    ("POST", "/next/1", b'{"track": 100.5, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
     ("POST", "/next/1", b'{"track": 9223372036854775808, "time": 0.5}', 400, "track must be a whole number from 0"),
     ("POST", "/next/1", b'{"track": 1' + b"0" * 3900 + b', "time": 0.5}', 400, "track must be a whole number"),
     ("POST", "/next/1", b'{"track": 100, "time": "0.5"}', 400, "time: Input should be a valid number"),
-    ("POST", "/next/1", b'{"track": 100, "time": null}', 400, "time: Input should be a valid number"),
-    ("POST", "/next/1", b'{"track": 100, "time": true}', 400, "time: Input should be a valid number"),
     ("POST", "/next/1", b'{"track": 100, "time": NaN}', 400, "time: "),
-    ("POST", "/next/1", b'{"track": 100, "time": Infinity}', 400, "time: "),
-    ("POST", "/next/1", b'{"track": 100, "time": 1e999}', 400, "time: "),
     ("POST", "/next/1", b'{"track": 100, "time": 1.01}', 400, "time: Input should be less than or equal to 1"),
     ("POST", "/next/1", b'{"track": 100, "time": -0.01}', 400, "time: Input should be greater than or equal to 0"),
     ("POST", "/next/1", b'{"track": 99, "time": 0.5}', 404, "track 99 is not in the catalogue of 6 tracks"),
@@ -566,30 +552,6 @@ def test_requests_get_503_while_the_log_cannot_be_written(
     assert len(drive(ring, tmp_path, work).lines()) == 1
 
 
-def test_an_arm_with_a_gap_remembers_the_session_until_last(tmp_path: Path) -> None:
-    """Artists 0, 0, 1, 2; after 100 comes any other, after the others 100 or one of another artist."""
-    release = make_release(
-        tmp_path / "release",
-        catalog=make_catalog([0, 0, 1, 2]),
-        arms={"C": arm(artist_gap=2)},
-        lists={"C": lists_of([[1, 2, 3], [0, 2], [0, 1, 3], [0, 2]])},
-    )
-
-    async def work(service: Running) -> None:
-        async def following(track: int, call: str = "next") -> Any:
-            return (await service.ask("POST", f"/{call}/7", b'{"track": %d, "time": 0.5}' % track)).json().get("track")
-
-        for _ in range(20):
-            assert await following(100) in (102, 103)
-            assert await following(102) == 103, "because 100 was heard before"
-            assert await following(103) == 100, "which was heard three tracks ago"
-            await following(100, "last")
-            assert await following(103) in (100, 102)
-            await following(100, "last")
-
-    drive(release, tmp_path, work)
-
-
 def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         async def page(path: str) -> Any:
@@ -733,81 +695,6 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCap
     assert not caplog.messages
 
 
-def test_lists_have_scores_if_the_file_has_them(tmp_path: Path) -> None:
-    release = make_release(
-        tmp_path / "release",
-        catalog=make_catalog([0, 0, 0]),
-        arms={"C": arm(), "T1": arm("random")},
-        lists={"C": lists_of([[1, 2], [2], []], [[0.5, 0.25], [np.nan] * 2, [np.nan] * 2])},
-    )
-
-    async def work(service: Running) -> None:
-        lists = [
-            (await service.ask("GET", f"/recommendations/{track}")).json()["recommendations"] for track in (100, 102)
-        ]
-        assert [[(entry["track"], entry["score"]) for entry in given["C"]] for given in lists] == [
-            [(101, 0.5), (102, 0.25)],
-            [],
-        ]
-        assert lists[0]["T1"] == []
-        answer = await service.ask("GET", "/recommendations/101")
-        assert answer.status == 200
-        assert [entry["track"] for entry in answer.json()["recommendations"]["C"]] == [102]
-
-    drive(release, tmp_path, work)
-
-
-def test_a_degraded_service_reports_the_problem_and_answers(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        service.service.state.store_problem = "the store is gone"
-        answer = await service.ask("GET", "/health")
-        assert (answer.status, answer.json()["status"]) == (200, "degraded")
-        assert answer.json()["problems"] == ["the store is gone"]
-        assert (await service.ask("POST", "/next/1", BODY)).status == 200
-
-    drive(ring, tmp_path, work)
-
-
-@pytest.mark.parametrize("path", ["/", "/track/100", "/health", "/experiments", "/metrics", "/docs", "/track/99"])
-def test_head_answers_as_get(ring: Release, tmp_path: Path, path: str) -> None:
-    """The server leaves the body out."""
-
-    async def work(service: Running) -> None:
-        head, get = await service.ask("HEAD", path), await service.ask("GET", path)
-        assert (head.status, head.headers["content-type"]) == (get.status, get.headers["content-type"])
-        assert get.status == (404 if path == "/track/99" else 200)
-
-    drive(ring, tmp_path, work)
-
-
-def test_a_worker_that_is_down_is_a_problem_of_every_worker(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        async def samples() -> str:
-            return (await service.ask("GET", "/metrics")).body.decode()
-
-        workers = service.service.state.workers
-        workers.set_ready(0, time.monotonic())
-        workers.set_ready(1, time.monotonic())
-        assert (await service.ask("GET", "/health")).json()["status"] == "ok"
-        assert "segue_workers_alive 2.0" in await samples()
-        workers.add_death(1, -9, time.monotonic())
-        workers.rows[1].restart_at_s = time.monotonic() + 60
-        health = await service.ask("GET", "/health")
-        assert (health.status, health.json()["status"]) == (200, "degraded")
-        (problem,) = health.json()["problems"]
-        assert re.fullmatch(r"worker-2 is down: it died by SIGKILL; it restarts in \d\d\.\d s", problem)
-        text = await samples()
-        assert "segue_workers_configured 2.0" in text
-        assert "segue_workers_alive 1.0" in text
-        assert 'segue_worker_restarts_total{worker="worker-2"} 0.0' in text
-        workers.rows[1].num_restarts += 1
-        workers.set_ready(1, time.monotonic())
-        assert (await service.ask("GET", "/health")).json()["status"] == "ok"
-        assert 'segue_worker_restarts_total{worker="worker-2"} 1.0' in await samples()
-
-    drive(ring, tmp_path, work)
-
-
 def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         async def samples() -> dict[str, float]:
@@ -849,35 +736,6 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
         assert grown['segue_request_seconds_count{endpoint="next"}'] == 4
         assert 0 < grown['segue_request_seconds_sum{endpoint="next"}'] < 4
         assert "nowhere" not in str(after), "no label is made from a request"
-
-    drive(ring, tmp_path, work)
-
-
-def test_openapi_lists_every_endpoint(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        for _ in range(2):
-            described = (await service.ask("GET", "/openapi.json")).json()
-            assert set(described["paths"]) == {
-                "/next/{user}",
-                "/last/{user}",
-                "/",
-                "/track/{track}",
-                "/recommendations/{track}",
-                "/experiments",
-                "/explain/{user}",
-                "/profile/{user}",
-                "/health",
-                "/health/live",
-                "/metrics",
-            }
-        following = described["paths"]["/next/{user}"]["post"]
-        body = following["requestBody"]["content"]["application/json"]["schema"]
-        assert (body["required"], sorted(body["properties"])) == (["track", "time"], ["remember", "time", "track"])
-        assert (body["properties"]["time"]["minimum"], body["properties"]["time"]["maximum"]) == (0, 1)
-        answer = following["responses"]["200"]["content"]["application/json"]["schema"]
-        assert sorted(answer["properties"]) == ["track", "user"]
-        assert set(following["responses"]) >= {"200", "400", "404", "408", "413", "503"}
-        assert sorted(described["paths"]["/last/{user}"]) == ["post"]
 
     drive(ring, tmp_path, work)
 
@@ -1030,30 +888,6 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
 
 
 @pytest.mark.timing
-def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
-    fetched: list[str] = []
-
-    class Shared(FolderStore):
-        def fetch(self) -> str:
-            fetched.append(self.load(writer("elsewhere")))
-            return fetched[-1]
-
-    store = Shared(tmp_path / "store", keep=3)
-    first = store.load(writer("one"))
-
-    async def run() -> None:
-        async with running(Release(store.path(first)), tmp_path) as service:
-            state = service.service.state
-            following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
-            await until(lambda: state.recommender.release.experiment == "elsewhere")
-            following.cancel()
-            await asyncio.wait([following])
-            assert state.recommender.release.version == fetched[0]
-
-    asyncio.run(run())
-
-
-@pytest.mark.timing
 def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path) -> None:
     """For example, a disk without room for the new version."""
     num_calls = 0
@@ -1189,7 +1023,10 @@ def test_every_answer_is_one_that_openapi_describes(ring: Release, tmp_path: Pat
         assert all(found[path] == {200} for path in PAGES | HEALTH)
         assert all(found[path] == {200, 404} for path in OF_TRACKS)
         assert all(found[path] == {200, 400, 404, 413} for path in EVENTS)
-        assert found["/explain/{user}"] == {404}
+        assert found["/explain/{user}"] == found["/profile/{user}"] == {404}
+        following = (await service.ask("GET", "/openapi.json")).json()["paths"]["/next/{user}"]["post"]
+        body = following["requestBody"]["content"]["application/json"]["schema"]
+        assert (body["required"], body["properties"]["time"]["maximum"]) == (["track", "time"], 1)
         assert (await walk(service, headers={"origin": "https://other.example"}))["/next/{user}"] == {403}
         service.service.state.log.problem = "the disk is full"
         found = await walk(service)

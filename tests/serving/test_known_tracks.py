@@ -14,7 +14,7 @@ from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
 from segue.picking.arm import Arm
 from segue.picking.session_search import SessionSearch
-from segue.serving.known_tracks import change_of, refuse_changes, with_kept
+from segue.serving.known_tracks import change_of, with_kept
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
@@ -88,20 +88,6 @@ def test_ids_are_compared_and_kept_as_a_loop_does(before: Any, after: Any) -> No
         assert [*map(str, ids_at(release, release.top_tracks))] == [*map(str, ids_at(new, new.top_tracks))]
         again = kept_in(release, new, Path(name, "again"))
         assert again.version == release.version, "the next start of the same release changes nothing"
-
-
-def test_an_id_with_another_song_is_refused_with_both_songs_and_their_number(tmp_path: Path) -> None:
-    old = released(tmp_path / "old", {"a": ("One", "Ann"), "b": ("Two", "Bob"), "c": ("Three", None)})
-    new = released(tmp_path / "new", {"a": ("One", "Ann"), "b": ("2", "Bob"), "c": ("3", "Cy"), "d": ("Four", None)})
-    change = change_of(old, new)
-    assert str(change) == "1 new, 0 kept without lists, 2 changed"
-    with pytest.raises(
-        InputError,
-        match=rf"^track (b is '2' by 'Bob' in the new release and 'Two'|c is '3' by 'Cy' .* 'Three' by 'nobody'.*).*"
-        rf"release {old.version}, which is current, and 1 more ids have another title or artist; .*accept_changes=true",
-    ):
-        refuse_changes(change, old, new)
-    refuse_changes(change_of(old, old), old, old)
 
 
 def test_numbers_and_texts_are_the_same_ids(tmp_path: Path) -> None:

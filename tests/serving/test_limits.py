@@ -1,15 +1,11 @@
 """A token bucket never admits more than burst and rate allow; its memory is bounded."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.errors import InputError
 from segue.serving import limits
 from segue.serving.limits import RateLimit
-from segue.serving.settings import LimitSettings, LogSettings, SessionSettings, StoreSettings
 
 RATE = st.floats(0.01, 1000)
 WAITS = st.lists(st.floats(0, 20), min_size=1, max_size=60)
@@ -40,11 +36,6 @@ def test_a_client_that_waits_for_retry_after_is_admitted(per_second: float, burs
             assert limit.take("a", now_s) == 0
 
 
-def test_clients_have_buckets_of_their_own() -> None:
-    limit = RateLimit(per_second=1, burst=1)
-    assert [limit.take(client, 0.0) for client in "abab"] == [0, 0, 1, 1]
-
-
 def test_clients_that_were_silent_longest_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_MOST_CLIENTS", 3)
     limit = RateLimit(per_second=0.001, burst=1)
@@ -55,25 +46,3 @@ def test_clients_that_were_silent_longest_are_forgotten_first(monkeypatch: pytes
     assert limit.take("c", 1.0) > 0
     assert limit.take("a", 1.0) > 0
     assert limit.take("b", 1.0) == 0
-
-
-def test_any_number_of_clients_takes_bounded_memory() -> None:
-    limit = RateLimit(per_second=1, burst=1)
-    for number in range(12_000):
-        limit.take(f"10.{number >> 8}.{number & 255}", float(number))
-    assert len(limit._buckets) == 10_000
-
-
-@pytest.mark.parametrize(
-    ("kind", "change", "message"),
-    [
-        (LogSettings, {"fsync": "sometimes"}, "log.fsync must be one of"),
-        (LimitSettings, {"header_bytes": 1}, "limits.header_bytes must be"),
-        (LimitSettings, {"requests_per_second": 0}, "limits.requests_per_second must be"),
-        (SessionSettings, {"capacity": 0}, "sessions.capacity must be"),
-        (StoreSettings, {"keep": 0}, "store.keep must be"),
-    ],
-)
-def test_a_setting_of_the_service_out_of_range_is_refused(kind: Any, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        kind(**change)

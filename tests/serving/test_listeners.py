@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 from segue.picking.listener_scores import FEATURES
-from segue.runs.profiles import DAY_MS, ENTRY, add_play
+from segue.runs.profiles import DAY_MS
 from segue.serving.log_writer import now_ms
 from segue.serving.profile_memory import FILE, MappedProfiles
-from segue.serving.recommender import Past, Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
-from segue.serving.session_memory import Played
 from segue.serving.settings import ProfileSettings
 from segue.serving.state import follow_store
 from tests.conftest import make_catalog, make_vectors
@@ -120,15 +118,6 @@ def test_without_consent_nothing_is_kept_and_nothing_is_known(
     drive(listener_release(tmp_path, heard=100.0, share=1.0), tmp_path, work, profiles=memory(tmp_path, **settings))
 
 
-def test_consent_is_true_or_false(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        answer = await service.ask("POST", "/next/7", b'{"track": 100, "time": 1, "remember": "no"}')
-        assert answer.status == 400
-        assert answer.json()["reason"].startswith("remember: Input should be a valid boolean; expected")
-
-    drive(ring, tmp_path, work)
-
-
 def test_no_profile_is_kept_where_no_arm_needs_it_or_it_is_switched_off(tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         await session(service, 7, [100, 101, 102])
@@ -180,30 +169,6 @@ def test_a_known_track_is_explained(tmp_path: Path) -> None:
     drive(listener_release(tmp_path, **weights), tmp_path, work, profiles=profiles)
 
 
-@pytest.mark.parametrize(
-    ("plays", "days", "sentence"),
-    [
-        (12, 8.0, "heard 12 times, last 8 days ago, +1.00"),  # in the score 10 of them are left
-        (1, 300.0, "heard once, last 300 days ago, +1.00"),
-        (1, 0.01, "heard once, last less than an hour ago, +1.00"),
-        (2, 0.1, "heard 2 times, last 2 hours ago, +1.00"),
-        (1, 1.2, "heard once, last 1 day ago, +1.00"),
-        (0, 0, "never heard, +0.00"),
-    ],
-)
-def test_why_a_known_track_was_chosen_is_a_sentence(tmp_path: Path, plays: int, days: float, sentence: str) -> None:
-    profiles = memory(tmp_path)
-    for _ in range(plays):
-        asyncio.run(profiles.play(7, 101, 1.0, int(now_ms() - days * DAY_MS)))
-
-    async def work(service: Running) -> None:
-        await service.ask("POST", "/next/7", BODY)
-        await service.service.state.sessions.note(7, _noted(service, 101))
-        assert (await service.ask("GET", "/explain/7")).json()["listener"]["sentence"] == sentence
-
-    drive(listener_release(tmp_path, heard=1.0), tmp_path, work, profiles=profiles)
-
-
 def test_a_track_of_a_known_artist_is_explained_by_the_artist(tmp_path: Path) -> None:
     profiles = memory(tmp_path)
     asyncio.run(profiles.play(7, 103, 1.0, now_ms() - 2 * DAY_MS))
@@ -222,57 +187,6 @@ def _noted(service: Running, track: int) -> Any:
     from segue.serving.session_memory import Noted
 
     return Noted(track, 1.0, False, service.service.state.recommender.release.version, with_past=True)
-
-
-def test_the_propensity_in_the_log_is_exact_with_a_past(tmp_path: Path) -> None:
-    """Of many draws with one profile, each track comes as often as its propensity says, and they add up to 1."""
-    release = listener_release(tmp_path, pick="weighted", heard=2.0, same_hour=1.0)
-    recommender, profile = Recommender(release, np.random.default_rng(0)), np.zeros(6, ENTRY)
-    for track in (103, 107, 109):
-        add_play(profile, track, 1.0, now_ms() - DAY_MS)
-    past, num = Past(profile, now_ms()), 1000
-    drawn = [recommender.follow("C", 7, 0, Played([100], [1.0]), past) for _ in range(num)]
-    chances = {one.row: one.propensity for one in drawn}
-    assert len(chances) == 2
-    assert sum(chances.values()) == pytest.approx(1)
-    for row, chance in chances.items():
-        share = sum(one.row == row for one in drawn) / num
-        assert share == pytest.approx(chance, abs=5 * (chance * (1 - chance) / num) ** 0.5)
-
-
-def test_requests_together_are_answered_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of new listeners too, whose lists are whole: those of others are cut to one track."""
-    monkeypatch.setattr("segue.picking.session_search.OF_SESSION", 2)
-    release, rng = listener_release(tmp_path, heard=1.0, last_day=0.5, artist_share=0.3), np.random.default_rng(0)
-    recommender = Recommender(release, rng)
-    pasts = list[Past | None]([None] * 10)
-    for _ in range(20):
-        profile = np.zeros(int(rng.integers(1, 9)), ENTRY)
-        for track in rng.integers(95, 112, 7).tolist():
-            add_play(profile, track, float(rng.random()), now_ms() - int(rng.integers(3 * DAY_MS)))
-        pasts.append(Past(profile, now_ms()))
-    played = [Played([*rng.permutation(np.arange(100, 112))[:3].tolist()], [1.0] * 3) for _ in pasts]
-    rows = [release.row_of(one.tracks[-1]) for one in played]
-
-    async def together() -> list[int]:
-        asked = zip(rows, played, pasts, strict=True)
-        return [one.row for one in await asyncio.gather(*(recommender.ask("C", 7, *each) for each in asked))]
-
-    alone = [recommender.follow("C", 7, *each).row for each in zip(rows, played, pasts, strict=True)]
-    assert asyncio.run(together()) == alone
-    assert len(set(alone)) > 4
-
-
-def test_tracks_of_the_session_are_no_past(tmp_path: Path) -> None:
-    recommender = Recommender(listener_release(tmp_path), np.random.default_rng(0))
-    profile = np.zeros(3, ENTRY)
-    for track in (100, 105, 999):
-        add_play(profile, track, 1.0, now_ms())
-    heard = np.array([[0, -1]])
-    past, _ = recommender.past_of(recommender.searches["C"], heard, [Past(profile, now_ms())])
-    assert past is not None
-    assert past.rows[0][past.rows[0] >= 0].tolist() == [5]
-    assert past.entries["track"][past.rows >= 0].tolist() == [105]
 
 
 def test_a_release_that_needs_profiles_gets_their_file_when_it_is_loaded(tmp_path: Path) -> None:

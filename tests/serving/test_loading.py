@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
-from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
+from segue.runs.profiles import Profiles, entries_of_events
 from segue.serving import loading
 from segue.serving.loading import Request, check_last_plays, load, load_to_serve, requested, store_of
 from segue.serving.log_writer import now_ms
@@ -154,18 +154,6 @@ def test_a_replica_that_names_something_else_is_warned(given: dict[str, Any], sh
     assert serve(request(), on_redis(given)) == []
 
 
-def test_an_unreachable_shared_store_stops_the_start_unless_on_failure_is_embedded(
-    given: dict[str, Any], share: Callable[..., Shared]
-) -> None:
-    store = folder_of(given)
-    share(store, is_away=True)
-    with pytest.raises(InputError, match=r"it does not answer; start it, or serve without it: store.on_failure=embedd"):
-        serve(request(recommendations="random"), on_redis(given))
-    assert serve(request(), on_redis(given, "embedded")) == [
-        f"it does not answer; serving from {store.folder} until it does"
-    ]
-
-
 def test_without_a_shared_store_and_without_a_release_there_is_nothing_to_serve(
     given: dict[str, Any], share: Callable[..., Shared]
 ) -> None:
@@ -174,16 +162,6 @@ def test_without_a_shared_store_and_without_a_release_there_is_nothing_to_serve(
         InputError, match="it does not answer; there is nothing to serve without it: name a recommender"
     ):
         serve(request(), on_redis(given, "embedded"))
-
-
-def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None:
-    store = folder_of(given)
-    first = store.load(writer(artists=[0, 0, 1, 2]))
-    (second, change, _), where = load(request(recommendations="random"), given)
-    assert not change
-    assert where == str(store.folder)
-    of_given = store_of(given, given["run_dir"])
-    assert (of_given.index(), of_given.where) == (Index(second, [first, second]), where)
 
 
 @pytest.mark.parametrize(
@@ -292,21 +270,6 @@ def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_n
     assert len(warnings) == 1, "there is more room before the profiles are added"
     load_to_serve(None, ServiceSettings.of(small), warnings.append)
     assert warnings[1:] == ["12 profiles of listeners found no place with profiles.capacity=8 and are forgotten"]
-
-
-def test_a_line_says_how_many_profiles_of_a_run_are_too_old(given: dict[str, Any]) -> None:
-    folder_of(given)
-    users = np.array([7, 7, 8, 9, 10])
-    days = np.array([400, 3, 400, 0, 366])
-    of_run = Profiles.of(*entries_of_events(users, users, np.ones(5, np.float32), now_ms() - days * DAY_MS))
-    warnings = list[str]()
-    load_to_serve(
-        lambda store: store.load_next(writer())._replace(profiles=[of_run]), ServiceSettings.of(given), warnings.append
-    )
-    assert warnings == [
-        "2 profiles of the run were left out, because their listeners played nothing in the last 365 days; set "
-        "profiles.days of the service higher"
-    ]
 
 
 def test_profiles_that_cannot_be_added_leave_the_release_current(

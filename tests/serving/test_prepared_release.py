@@ -72,26 +72,15 @@ def test_the_catalogue_comes_from_the_file(file: str) -> None:
     assert prepared.top_tracks.tolist() == []
 
 
-def test_an_arm_can_have_its_own_pick(file: str) -> None:
-    arms = OmegaConf.create({"T1": {"recommender": file, "pick": "ranked"}, "C": {"recommender": file}, "T2": "random"})
-    prepared = ready(arms, pick="weighted")
-    assert [(name, arm.policy, arm.pick) for name, arm in prepared.arms.items()] == [
-        ("C", "lists", "weighted"),
-        ("T1", "lists", "ranked"),
-        ("T2", "random", "uniform"),
+def test_an_arm_can_have_its_own_pick_and_gap(file: str) -> None:
+    arms = OmegaConf.create({"T1": {"recommender": file, "pick": "ranked", "artist_gap": 3}, "C": file})
+    prepared = ready(arms, pick="weighted", artist_gap=1)
+    assert [(name, arm.pick, arm.artist_gap) for name, arm in prepared.arms.items()] == [
+        ("C", "weighted", 1),
+        ("T1", "ranked", 3),
     ]
     assert sorted(prepared.lists) == ["C", "T1"]
     assert prepared.lists["C"].rows.tolist() == prepared.lists["T1"].rows.tolist()
-
-
-def test_an_arm_can_have_its_own_artist_gap(file: str) -> None:
-    arms = {"C": file, "T1": {"recommender": file, "pick": "ranked", "artist_gap": 3}, "T2": "random"}
-    prepared = ready(OmegaConf.create(arms), artist_gap=1)
-    assert [(name, arm.pick, arm.artist_gap) for name, arm in prepared.arms.items()] == [
-        ("C", "uniform", 1),
-        ("T1", "ranked", 3),
-        ("T2", "uniform", 0),
-    ]
 
 
 def test_an_artist_gap_larger_than_max_tracks_is_refused(file: str) -> None:
@@ -146,8 +135,6 @@ def test_a_release_has_the_gap_of_what_the_listeners_of_its_run_know(file: str) 
 @pytest.mark.parametrize(
     ("arm", "changes", "message"),
     [
-        ({"context": "all"}, {}, "recommendations: context must be one of last, session, listener"),
-        ({"num_lists": 0}, {}, "num_lists: Input should be greater than or equal to 1, got 0"),
         (
             {},
             {"max_tracks": 3},
@@ -207,15 +194,6 @@ def test_tracks_sets_the_catalogue(file: str, tmp_path: Path) -> None:
     assert len(ready({"C": "random"}, tracks=tracks).catalog) == 5
 
 
-def test_a_prepared_release_is_written(file: str, tmp_path: Path) -> None:
-    (tmp_path / "release").mkdir()
-    version = ready({"C": "random", "T1": file}).write(tmp_path / "release", provenance={"C": "random"})
-    release = Release(tmp_path / "release")
-    assert (release.version, release.experiment, list(release.arms)) == (version, "TEST", ["C", "T1"])
-    assert [entry["track"] for entry in release.recommended("T1", 0)] == [101, 102]
-    assert release.recommended("C", 0) == []
-
-
 @pytest.fixture
 def of_users(tmp_path: Path) -> str:
     path = tmp_path / "users.json"
@@ -257,33 +235,22 @@ def test_lists_of_users_alone_need_a_catalogue(of_users: str) -> None:
     ("arms", "message"),
     [
         ("random", r"arms must give each arm a recommender, such as arms=\{C: random, T1: popular\}, got 'random'"),
-        (None, "arms must give each arm a recommender"),
-        (["random"], "arms must give each arm a recommender"),
         ({}, "arms is empty"),
-        ({"T1": "random"}, "arms T1 lack C"),
-        ({"C": "random", "B": "popular"}, "arms has an arm named 'B'"),
         (
             {"C": "rnadom"},
             "recommendations: 'rnadom' is not a recommender; choose one of popular, random, sticky_artist, the",
         ),
-        ({"C": "random", "T1": "rnadom"}, "arms.T1: 'rnadom' is not a recommender"),
         ({"C": "lists"}, "recommendations: 'lists' is not a recommender"),
-        ({"C": "user_lists"}, "recommendations: 'user_lists' is not a recommender"),
         ({"C": 5}, "recommendations must name a recommender, got 5; such as run:<id>"),
-        ({"C": None, "T1": "random"}, "arms.C must name a recommender, got None"),
-        ({"C": ""}, "must name a recommender, got ''"),
-        ({"C": {"pick": "ranked"}}, "must name a recommender, got {'pick': 'ranked'}"),
         ({"C": {"recommender": ["random"]}}, "must name a recommender"),
         (
             {"C": {"recommender": "popular", "num_tracks": 7}},
             "recommendations has no key 'num_tracks'; the keys are",
         ),
-        ({"C": {"recommender": "random", 7: 7}}, "recommendations has no key '7'"),
         (
             {"C": "random", "T1": "http://localhost:5001"},
             "arms.T1: 'http://localhost:5001' is another service; choose one of popular, random, sticky_artist",
         ),
-        ({"C": "https://example.org"}, "is another service"),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl: No such file"),
         ({"C": "model:segue@champion"}, "cannot read recommendations from /nowhere/model:segue@champion"),
     ],
@@ -356,28 +323,3 @@ def test_an_arm_can_explore_and_its_release_has_the_new_tracks(file: str, tmp_pa
     release = Release(tmp_path / "release")
     assert {arm: rows.tolist() for arm, rows in release.new.items()} == {"C": [1, 2], "T1": [1]}
     assert release.arms == prepared.arms
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"exploration": 0.1},
-            r"recommendations: .*exploration needs to know which tracks are new, and its lines have",
-        ),
-        ({"exploration": 0.7}, "recommendations: exploration: Input should be less than or equal to 0.5, got 0.7"),
-        ({"exploration": 0.1, "exploration_plays": 0}, "exploration_plays: Input should be greater than or equal to 1"),
-        ({"pick": "best"}, "pick: must be one of uniform, ranked, weighted, got 'best'"),
-        ({"artist_gap": -1}, "artist_gap: Input should be greater than or equal to 0, got -1"),
-        ({"fallback": "none"}, "fallback: Input should be 'artist' or 'random', got 'none'"),
-        (
-            {"familiar": 0.5},
-            "familiar=0.5 needs context=listener, which knows the listener, and the arm has",
-        ),
-    ],
-)
-def test_a_setting_that_cannot_be_is_one_line(file: str, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        ready({"C": file}, **settings)
-    for same in ("learned", 1):
-        assert ready({"C": {"recommender": file, "familiar": same}}).arms["C"].familiar == 1.0

@@ -16,7 +16,7 @@ import pytest
 from segue.errors import InputError
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events
 from segue.serving import profile_memory
-from segue.serving.profile_memory import FILE, REMOVED, MappedProfiles, merged
+from segue.serving.profile_memory import FILE, REMOVED, MappedProfiles
 from segue.serving.settings import ProfileSettings
 from tests.conftest import ROOT
 from tests.serving.conftest import START_MS
@@ -269,22 +269,6 @@ def test_a_run_takes_no_place_of_a_later_visitor(tmp_path: Path) -> None:
     assert [user for user in users if not tracks(profiles, user)] == users[:1]
 
 
-def test_a_merge_removes_listeners_without_a_visit_for_long(tmp_path: Path) -> None:
-    profiles = make(tmp_path)
-    play(profiles, 7, 987654321)
-    merge(profiles, [(8, 1, START_MS + 40 * DAY_MS), (9, 1, START_MS)], START_MS + 40 * DAY_MS)
-    assert tracks(profiles, 8, START_MS + 40 * DAY_MS) == {1: 1}
-    assert (987654321).to_bytes(8, "little") not in (tmp_path / FILE).read_bytes()
-
-
-def test_the_newest_entries_of_two_profiles_are_kept() -> None:
-    own, others = np.zeros(3, ENTRY), np.zeros(2, ENTRY)
-    own["track"], own["last_ms"], own["plays"] = [1, 2, 3], [10, 20, 30], [5, 5, 0]
-    others["track"], others["last_ms"], others["plays"] = [1, 3], [10, 5], 1
-    found = merged(own, others, 2)
-    assert (found["track"].tolist(), found["plays"].tolist()) == ([2, 1], [5, 5])
-
-
 def test_other_sizes_keep_the_profiles(tmp_path: Path) -> None:
     profiles = make(tmp_path)
     for user in range(20):
@@ -299,11 +283,6 @@ def test_other_sizes_keep_the_profiles(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     assert make(tmp_path, capacity=8).resize() == 12
     assert make(tmp_path, capacity=8).resize() == 0
-
-
-def test_more_than_a_century_is_refused() -> None:
-    with pytest.raises(InputError, match=r"profiles\.days must be .*, got 40000"):
-        ProfileSettings(days=40_000.0)
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
@@ -329,12 +308,3 @@ def test_a_full_disk_is_a_problem_and_no_end(tmp_path: Path, monkeypatch: pytest
         )
     assert len(play(profiles, 7, 3))
     assert profiles.problem is None
-
-
-@pytest.mark.parametrize(
-    ("remember", "kept"),
-    [("all", [None, True]), ("consenting", [True]), ("none", [])],
-)
-def test_consent_decides_what_is_kept(remember: str, kept: list[bool | None]) -> None:
-    given = ProfileSettings(remember=remember)
-    assert [consent for consent in (None, True, False) if given.remembers(consent)] == kept

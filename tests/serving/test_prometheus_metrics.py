@@ -63,22 +63,6 @@ def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> Non
     assert set(folder.iterdir()) == files, "a restart leaves no more files"
 
 
-def test_plays_add_up_for_each_arm_of_an_experiment(ring: Release) -> None:
-    labels = '{arm="T1",experiment="TEST",message="next"}'
-    before = value(f"segue_plays_total{labels}", ring), value(f"segue_listened_tracks_total{labels}", ring)
-
-    def work(metrics: Metrics) -> None:
-        for share in (0.5, 0.25):
-            metrics.played("TEST", "T1", "next", share)
-        metrics.played("TEST", "T1", "last", 1.0)
-        for _ in range(2):  # each play counts once
-            metrics.observe(0, 0, 0)
-
-    run_as("worker-9", work)
-    after = value(f"segue_plays_total{labels}", ring), value(f"segue_listened_tracks_total{labels}", ring)
-    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 0.75]
-
-
 def test_each_arm_of_the_running_experiment_is_named_with_its_settings(ring: Release) -> None:
     text = exposition(WorkerTable(1, reset_after_s=1), ring).decode()
     given = 'artist_gap="0",context="last",experiment="TEST"'

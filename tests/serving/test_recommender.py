@@ -1,16 +1,13 @@
 """The next track of a user: arms, sessions, fallbacks. `tests/picking` has the rules of picking."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from segue.assignment import treatments
 from segue.picking.arm import FALLBACKS
 from segue.picking.session_query import SessionQuery
 from segue.serving.recommender import Next, Recommender
@@ -18,9 +15,6 @@ from segue.serving.release import Release
 from segue.serving.session_memory import Played
 from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
-
-SURE = 1e-4
-"""Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
 
 
 class Chosen(NamedTuple):
@@ -44,38 +38,6 @@ class Chooser(Recommender):
 
 def recommender(release: Release, seed: int = 0) -> Chooser:
     return Chooser(release, np.random.default_rng(seed))
-
-
-def many(release: Release, row: int, num: int, played: Sequence[int] = (), name: str = "C") -> Counter[Chosen]:
-    ours = recommender(release)
-    return Counter(ours.choose(name, 7, row, played) for _ in range(num))
-
-
-def one_list(folder: Path, candidates: list[int], pick: str, num_tracks: int = 8) -> Release:
-    """A release with a list of row 0 only, and a different artist for every track."""
-    lists = lists_of([candidates] + [[]] * (num_tracks - 1))
-    return make_release(folder, catalog=make_catalog(range(num_tracks)), arms={"C": arm(pick=pick)}, lists={"C": lists})
-
-
-@pytest.mark.parametrize("pick", ["ranked", "weighted"])
-def test_played_tracks_are_not_repeated_while_there_are_others(ring: Release, pick: str, tmp_path: Path) -> None:
-    release = make_release(
-        tmp_path / "again",
-        catalog=make_catalog([0, 0, 0, 1, 1, 2]),
-        arms={"C": arm(pick=pick)},
-        lists={"C": lists_of(ring.lists["C"].tolist())},
-        top_tracks=[3, 0],
-    )
-    for seed in range(40):
-        ours, row, played = recommender(release, seed), 0, [100]
-        while len(played) < len(release):
-            row, fallback = ours.choose("C", 7, row, played)
-            track = int(release.keys[row])
-            if fallback != "random":  # which tries for a while, as the simulation does
-                assert track not in played
-            played = sorted({*played, track})
-            if fallback == "random" and len(played) < len(release):
-                break
 
 
 @pytest.mark.parametrize(("policy", "pick"), [("lists", "uniform"), ("random", "ranked"), ("popular", "weighted")])
@@ -129,13 +91,6 @@ def test_an_arm_with_lists_of_users_ignores_the_last_track_and_a_user_without_on
         assert ours.choose("C", 7, 0, [102, 104, 100]) == Chosen(1, "artist")
 
 
-def test_popular_is_among_the_hundred_most_played(tmp_path: Path) -> None:
-    release = make_release(
-        tmp_path, catalog=make_catalog(range(150)), arms={"C": arm("popular")}, top_tracks=range(149, 19, -1)
-    )
-    assert {answer.row for answer in many(release, 0, 2000)} == set(range(149, 49, -1))
-
-
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
 def test_requests_of_one_turn_are_answered_as_one_by_one(tmp_path: Path, pick: str) -> None:
     """Sessions of different lengths, with tracks that are gone, of two arms; from the same draws the same answers."""
@@ -177,22 +132,6 @@ def test_requests_of_one_turn_are_answered_as_one_by_one(tmp_path: Path, pick: s
     assert found == one_by_one, "T1 is ranked, whatever the random numbers"
 
 
-def test_an_arm_explores_the_new_tracks_of_its_release(tmp_path: Path) -> None:
-    """Of the list 1, 2 track 2 is new; of the list 3 none is."""
-    lists = replace(lists_of([[1, 2], [3], [], [], []]), plays=np.array([9, 9, 1, 9, 1]))
-    release = make_release(
-        tmp_path,
-        catalog=make_catalog(range(5)),
-        arms={"C": arm(exploration=0.5, exploration_plays=2)},
-        lists={"C": lists},
-    )
-    ours = recommender(release)
-    assert not ours.remembers("C")
-    for row, expected in ((0, {1: 0.25, 2: 0.75}), (1, {3: 1.0})):
-        answers = {ours.follow("C", 7, row) for _ in range(60)}
-        assert {answer.row: answer.propensity for answer in answers} == pytest.approx(expected)
-
-
 def test_a_request_that_is_cancelled_or_fails_leaves_no_other_one_waiting(tmp_path: Path) -> None:
     release = make_release(
         tmp_path,
@@ -231,26 +170,3 @@ def test_a_session_of_an_older_release_goes_on_without_the_tracks_that_are_gone(
     assert answer == (best, None, 1.0)
     assert recommender(release).choose("C", 7, 3, [103]) == Chosen(2, "artist"), "no list: a fallback as ever"
     assert recommender(release).follow("C", 7, 0, Played([100], [])).row in (1, 2), "the list of the first track"
-
-
-@pytest.mark.parametrize("num_arms", [1, 2, 5])
-def test_users_belong_to_the_arm_of_the_assignment(tmp_path: Path, num_arms: int) -> None:
-    names = ["C", *(f"T{number}" for number in range(1, num_arms))]
-    release = make_release(
-        tmp_path,
-        catalog=make_catalog([0]),
-        arms=dict.fromkeys(names, arm("random")),
-        experiment="MY_RECOMMENDER",
-    )
-    users = np.array([0, 1, 9, 10, 4711, 10**18 - 1, *range(200, 260)])
-    expected = treatments(users, experiment="MY_RECOMMENDER", num_arms=num_arms).tolist()
-    ours = recommender(release)
-    assert [ours.arm_of(user) for user in users.tolist()] == [names[number] for number in expected]
-
-
-def test_the_same_seed_answers_alike(ring: Release) -> None:
-    walks = []
-    for _ in range(2):
-        ours = recommender(ring, seed=7)
-        walks.append([ours.choose("C", 7, row % 6, ()) for row in range(60)])
-    assert walks[0] == walks[1]

@@ -34,15 +34,6 @@ def is_consistent(store: FolderStore) -> bool:
     return folders(store) == sorted(versions) and all(map(store.is_whole, versions))
 
 
-def test_what_is_loaded_is_current(store: FolderStore) -> None:
-    first = store.load(writer("one"))
-    assert (store.open().version, store.open().experiment) == (first, "one")
-    second = store.load(writer("two"))
-    assert (store.open().version, store.open().experiment) == (second, "two")
-    assert store.index() == Index(second, [first, second])
-    assert is_consistent(store)
-
-
 def test_equal_contents_have_the_same_version(store: FolderStore) -> None:
     first = store.load(writer("one"))
     inode = store.path(first).stat().st_ino
@@ -61,33 +52,12 @@ def test_loading_replaces_a_damaged_version(store: FolderStore) -> None:
     assert store.open().version == version
 
 
-def test_a_rollback_returns_to_the_previous_version(store: FolderStore) -> None:
-    first, second, third = (store.load(writer(name)) for name in ("one", "two", "three"))
-    assert [store.rollback(), store.rollback()] == [second, first]
-    assert store.open().version == first
-    assert store.index().versions == [first, second, third]
-    with pytest.raises(InputError, match=f"has no version before {first} to roll back to"):
-        store.rollback()
-    assert store.open().version == first
-
-
 def test_a_damaged_version_is_not_rolled_back_to(store: FolderStore) -> None:
     first, second = store.load(writer("one")), store.load(writer("two"))
     (store.path(first) / "track_ids.npy").write_bytes(b"")
     with pytest.raises(InputError, match=f"version {first} in .* is damaged; nothing was changed"):
         store.rollback()
     assert store.index().current == second
-
-
-def test_a_rollback_after_rollback_and_load_returns_to_the_version_between(store: FolderStore) -> None:
-    first, _ = store.load(writer("one")), store.load(writer("two"))
-    assert store.rollback() == first
-    third = store.load(writer("three"))
-    assert store.open().version == third
-    assert store.rollback() == first
-    again = store.load(writer("two"))
-    assert store.open().version == again
-    assert store.rollback() == first
 
 
 def test_an_empty_store_has_nothing_to_serve_or_to_roll_back_to(store: FolderStore) -> None:
@@ -100,15 +70,6 @@ def test_an_empty_store_has_nothing_to_serve_or_to_roll_back_to(store: FolderSto
 def test_only_the_latest_are_kept(store: FolderStore) -> None:
     versions = [store.load(writer(str(number))) for number in range(6)]
     assert store.index() == Index(versions[-1], versions[-3:])
-    assert is_consistent(store)
-
-
-def test_the_previous_version_is_kept(store: FolderStore) -> None:
-    first, _, third = (store.load(writer(name)) for name in ("one", "two", "three"))
-    store.rollback(), store.rollback()
-    fourth = store.load(writer("four"))
-    assert store.index() == Index(fourth, [third, first, fourth])
-    assert store.rollback() == first
     assert is_consistent(store)
 
 

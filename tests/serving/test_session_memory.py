@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,34 +36,10 @@ def test_a_session_holds_what_its_user_played_in_that_order(tmp_path: Path) -> N
     assert play(sessions, 2, 2**63 - 1, START_MS + 3) == [900, 2**63 - 1]
 
 
-def test_a_new_session_starts_empty(tmp_path: Path) -> None:
-    sessions = make(tmp_path)
-    play(sessions, 1, 500), play(sessions, 2, 900)
-    asyncio.run(sessions.end(1))
-    asyncio.run(sessions.end(77))
-    assert play(sessions, 1, 400, START_MS + 1) == [400]
-    assert play(sessions, 2, 901, START_MS + 1) == [900, 901]
-
-
-def test_an_idle_session_ends(tmp_path: Path) -> None:
-    sessions = make(tmp_path)
-    play(sessions, 1, 500)
-    assert play(sessions, 1, 501, START_MS + 9_999) == [500, 501]
-    assert play(sessions, 1, 502, START_MS + 19_998) == [500, 501, 502], "silence counts from the last track"
-    assert play(sessions, 1, 503, START_MS + 29_998) == [503]
-    assert play(sessions, 1, 504, START_MS + 29_999) == [503, 504]
-
-
 def test_a_clock_that_is_set_back_ends_no_session(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500)
     assert play(sessions, 1, 501, START_MS - 5_000) == [500, 501]
-
-
-def test_only_the_latest_tracks_are_remembered(tmp_path: Path) -> None:
-    sessions = make(tmp_path, max_tracks=3)
-    for track in range(20):
-        assert play(sessions, 1, track) == list(range(max(track - 2, 0), track + 1)), "the oldest first"
 
 
 def crowded(num: int, capacity: int) -> list[int]:
@@ -261,10 +236,3 @@ def test_a_worker_that_dies_blocks_no_other_one(tmp_path: Path) -> None:
     process.join()
     assert process.exitcode == 9
     assert play(sessions, 1, 501) == [500, 501]
-
-
-def test_a_file_of_zeros_is_an_empty_memory(tmp_path: Path) -> None:
-    """A new file reads as user 0 without any tracks."""
-    sessions = make(tmp_path)
-    assert not np.fromfile(tmp_path / "sessions.bin", np.int64, offset=4096).any()
-    assert play(sessions, 0, 500) == [500]

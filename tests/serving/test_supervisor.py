@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,33 +67,6 @@ class Service:
         thread.join()
         if failed:
             raise failed[0]
-
-
-@contextlib.contextmanager
-def handlers_are_kept() -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    assert [signal.getsignal(number) for number in numbers] == before
-
-
-def test_a_worker_that_keeps_dying_is_restarted_and_the_other_one_is_left_alone(tmp_path: Path) -> None:
-    service = Service(tmp_path, 2)
-
-    def wait_for_process(number: int) -> None:
-        wait_until(lambda: len(service.pids(1)) == number and service.table.rows[1].is_ready, f"process {number}")
-
-    def kill_often() -> None:
-        for number in range(1, 6):
-            os.kill(service.pids(1)[-1], signal.SIGKILL)
-            wait_for_process(number + 1)
-
-    with handlers_are_kept():
-        service.run(kill_often)
-    assert len(service.pids(0)) == 1
-    assert service.table.restarts() == {"worker-1": 0, "worker-2": 5}
-    assert service.dead == [1] * 5
-    assert all(not Path(f"/proc/{pid}").exists() for worker in (0, 1) for pid in service.pids(worker))
 
 
 def test_the_service_ends_where_no_worker_can_start(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
     from segue.callbacks.run_context import RunContext
     from segue.catalog import Catalog, Vocabulary
     from segue.datamodules.pairs.pairs import Pairs
+    from segue.histories import Histories
     from segue.reports.console import console
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -112,9 +113,14 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
     if replace is not None:
         replace(ranker)
+
+    def histories(some: Pairs) -> Histories:
+        places = {name: getattr(some, name) for name in ("last", "length", "previous")}
+        return Histories(tracks=vocabulary.listens.track, played_ratio=vocabulary.listens.played_ratio, **places)
+
     datamodule = instantiate(config.datamodule, _convert_="all")
     datamodule.pairs = {"train": pairs}  # set here, therefore no source is read
-    datamodule.sessions = SimpleNamespace(listens=vocabulary.listens, has_clock=False)
+    datamodule.data = SimpleNamespace(shards=(), histories=histories)
 
     def work() -> float:
         progress = TrainingProgress(RunContext(datamodule=datamodule), monitor="val/loss", mode="min", max_epochs=1)

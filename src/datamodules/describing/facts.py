@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int64
 from segue.attributes import Attribute, Vectors
 from segue.catalog import Catalog, changes
 from segue.datamodules.pairs.sessions import DAY_MS, Sessions
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pairs.split_pairs import SplitPairs
 from segue.models.retrieval.ranks import ranks_by_plays
 from segue.reports.numbers import utc
 from segue.statistics import ranking
@@ -28,22 +28,22 @@ MAX_PLAYS = 30_000_000
 """A training does not measure data with more plays, which takes much memory."""
 
 
-def profile_of(data: SplitDataModule) -> Facts:
+def profile_of(data: SplitPairs) -> Facts:
     """What MLflow gets of the data of a run: the facts, under the name `description`, without a play of anybody.
 
     Args:
-        data: after `setup`. Very large data have no description.
+        data: what was read. Very large data have no description.
     """
     if len(data.sessions.listens.track) > MAX_PLAYS:
         return {}
     return {"description": {**measure(data), **measure_splits(data, max_queries=_MAX_QUERIES)}}
 
 
-def measure(data: SplitDataModule) -> Facts:
+def measure(data: SplitPairs) -> Facts:
     """Measure what was read: at least one play.
 
     Args:
-        data: after `setup`, even if that ended with a refusal to split so few sessions.
+        data: what was read, even if `setup` ended with a refusal to split so few sessions.
     """
     sessions, catalog, listens = data.sessions, data.catalog, data.sessions.listens
     plays, lengths = np.bincount(listens.track, minlength=len(catalog)), np.bincount(listens.session)
@@ -213,7 +213,7 @@ def _attribute(attribute: Attribute) -> dict[str, Any]:
     return facts | {"num_values": int((tracks > 0).sum()), **most}
 
 
-def first_sessions(data: SplitDataModule, *, num_sessions: int, num_plays: int) -> list[dict[str, Any]]:
+def first_sessions(data: SplitPairs, *, num_sessions: int, num_plays: int) -> list[dict[str, Any]]:
     """The first sessions of a source as they were read, in the order in which they started.
 
     Returns:
@@ -241,11 +241,11 @@ def _title_of(row: int, catalog: Catalog) -> str:
     return str(catalog.titles[row]) or f"track {catalog.track_ids[row]}"
 
 
-def measure_splits(data: SplitDataModule, *, max_queries: int | None) -> Facts:
+def measure_splits(data: SplitPairs, *, max_queries: int | None) -> Facts:
     """Measure the splits, what is new in the test set, and the scores of rules without learning.
 
     Args:
-        data: after `setup`.
+        data: what was read.
         max_queries: rank a sample of sessions with at most this many queries, as a run does; None for all.
 
     Returns:
@@ -256,7 +256,7 @@ def measure_splits(data: SplitDataModule, *, max_queries: int | None) -> Facts:
             `popular_recall_at_10` and `popular_ndcg_at_10` of the most played tracks, None without queries;
             `num_queries`, number of pairs that were ranked for this.
     """
-    test, words, sizes = data.pairs["test"], data.vocabulary, data.summary().drop(index="all", columns="rejected")
+    test, words, sizes = data.pairs["test"], data.vocabulary, data.sizes.drop(index="all", columns="rejected")
     is_cold, mean, pairs = words.plays == 0, words.mean_played_ratio, words.previous_counts + words.next_counts
     known = test.played_ratio[~np.isnan(test.played_ratio)]
     queries = test.where(ranking.is_query(test.previous, test.following, test.played_ratio))

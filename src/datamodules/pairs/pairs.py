@@ -39,11 +39,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.previous)
 
-    def where(self, chosen: Bool[np.ndarray, "P"] | Int64[np.ndarray, "kept"]) -> "Pairs":
+    def where(self, chosen: Bool[np.ndarray, "P"] | Int64[np.ndarray, "kept"] | slice) -> "Pairs":
         """Select pairs.
 
         Args:
-            chosen: True for each pair to keep, or their places in ascending order.
+            chosen: True for each pair to keep, or their places in ascending order; neighbours are not copied.
         """
         return Pairs(**{name: column[chosen] for name, column in vars(self).items()})
 

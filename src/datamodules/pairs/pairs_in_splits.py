@@ -5,8 +5,9 @@ S sessions, E events, P pairs, N tracks. *Parts* are places in `SPLITS`: one for
 each pair.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.pairs.pairs import Pairs, make_pairs
 from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.pairs.split_pairs import SplitPairs
+from segue.datamodules.reading.table import Reading
+from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 
 Plays = tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N"]]
@@ -67,13 +71,11 @@ def training_plays(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: Pair
     return np.bincount(track, minlength=num_tracks), longest
 
 
-def track_facts(
-    plays: Callable[[], Iterable[Plays]], catalog: Catalog, rules: PairRules, *, is_longest: bool
-) -> TrackFacts:
+def track_facts(plays: Iterable[Plays], catalog: Catalog, rules: PairRules, *, is_longest: bool) -> TrackFacts:
     """Learn of the tracks from all training events.
 
     Args:
-        plays: gives counts of some of them at a time, in any order; it is called if a rule needs them.
+        plays: counts of some of them at a time, in any order; they are asked for if a rule needs them.
         rules: `min_count` and `cold_share`.
         is_longest: whether shares are those of the longest play.
 
@@ -84,7 +86,7 @@ def track_facts(
     if not (is_longest or rules.cold_share or rules.policies.min_count > 1):
         return TrackFacts(longest=None, rare=rare, hidden=hidden)
     counts, longest = np.zeros(len(catalog), np.int64), np.zeros(len(catalog), np.float32)
-    for num, most in plays():
+    for num, most in plays:
         counts += num
         np.maximum(longest, most, out=longest)
     if rules.policies.min_count > 1:
@@ -127,38 +129,27 @@ def hidden_tracks(
     return hidden
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SplitPairs:
-    """Sessions without the events that are left out, and their pairs.
+class Paired(NamedTuple):
+    """Sessions without the events that are left out, and their pairs; see `SplitPairs`, which has the same and more.
 
-    Args:
-        sessions: the sessions that are left.
-        remaining: the numbers that they had before.
-        part: the part of each; None where single pairs are split.
-        pairs: all pairs of these sessions.
-        is_kept: False for each pair that is left out.
-        dropped: number of pairs that each rule left out; `sessions.dropped` counts events.
+    Attributes:
+        dropped: number of events (with `split=pair`, of pairs) that each rule of pairs left out.
     """
 
     sessions: Sessions
-    remaining: Int64[np.ndarray, "S"]
     part: Int8[np.ndarray, "S"] | None
-    pairs: Pairs
-    part_of_pair: Int8[np.ndarray, "P"]
-    is_kept: Bool[np.ndarray, "P"]
+    pairs: Mapping[str, Pairs]
     dropped: Mapping[str, int]
 
 
-def pairs_in_splits(
-    sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, facts: TrackFacts
-) -> SplitPairs:
+def pairs_in_splits(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, facts: TrackFacts) -> Paired:
     """Leave out what training says to leave out, and pair the rest.
 
     Args:
         parts: of them, or of their pairs.
         rules: which pairs they make.
     """
-    listens, is_by_pair, dropped = sessions.listens, rules.split == "pair", {}
+    listens, is_by_pair = sessions.listens, rules.split == "pair"
     listens = replace(listens, played_ratio=facts.shares(listens.track, listens.played_ratio))
     sessions, remaining = replace(sessions, listens=listens), np.arange(len(sessions))
     left_out: dict[str, Bool[np.ndarray, E]] = {}
@@ -168,17 +159,35 @@ def pairs_in_splits(
         left_out["cold_share"] = facts.hidden[listens.track] & (parts[listens.session] == 0)
     if left_out:
         sessions, remaining = sessions.without(left_out)
-    pairs = make_pairs(sessions, rules)
-    is_kept = np.ones(len(pairs), bool)
+    pairs, dropped = make_pairs(sessions, rules), dict(sessions.dropped)
+    part_of_pair = parts if is_by_pair else parts[remaining][pairs.session]
     if is_by_pair:
-        is_kept = ~(facts.rare[pairs.previous] | facts.rare[pairs.following])
-        dropped["min_count"] = int((~is_kept).sum())
-    return SplitPairs(
+        is_rare = facts.rare[pairs.previous] | facts.rare[pairs.following]
+        part_of_pair, dropped["min_count"] = np.where(is_rare, -1, part_of_pair), int(is_rare.sum())
+    return Paired(
         sessions=sessions,
-        remaining=remaining,
         part=None if is_by_pair else parts[remaining],
-        pairs=pairs,
-        part_of_pair=parts if is_by_pair else parts[remaining][pairs.session],
-        is_kept=is_kept,
+        pairs={name: pairs.where(part_of_pair == part) for part, name in enumerate(SPLITS)},
         dropped=dropped,
+    )
+
+
+def split_pairs(
+    sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, catalog: Catalog, reading: Reading
+) -> SplitPairs:
+    """The pairs of all sessions of a source.
+
+    Args:
+        parts: place in `SPLITS` of each session or, with `split=pair`, of each pair.
+
+    Raises:
+        InputError: `cold_share` is so small that it hides no track.
+    """
+    plays = (training_plays(sessions, of, rules, len(catalog)) for of in [parts])  # only if it is needed
+    facts = track_facts(plays, catalog, rules, is_longest=reading.share == "longest")
+    paired = pairs_in_splits(sessions, parts, rules, facts)
+    kind = rules.split_of(has_clock=sessions.has_clock)
+    found = {**paired._asdict(), "dropped": {**reading.dropped, **paired.dropped}}
+    return SplitPairs(
+        catalog=catalog, reading=reading, hidden=facts.hidden, is_by_time=kind in ("time", "order"), **found
     )

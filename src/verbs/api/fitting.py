@@ -371,6 +371,7 @@ class Recommender:
     ) -> tuple[dict[str, float], pd.DataFrame, list[str]]:
         """Means, queries and notes; see `Evaluation`."""
         from segue.callbacks.ranking_metrics import measured
+        from segue.datamodules.other_model import as_test_of
 
         (data, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)], names=plays.names)
         if self._was_fitted_to(data):
@@ -379,9 +380,9 @@ class Recommender:
         if split != "test" or has_rivals:
             what = "rivals are fitted to" if has_rivals else "split='val' is of"
             raise InputError(f"{what} the plays of the fit, and {data.path} has others")
-        if not hasattr(data, "as_test_of"):
+        if data.cut is None:
             raise InputError(f"{data.path} has other pairs than those of the fit; evaluate the files, not their shards")
-        test = data.as_test_of(self._model.catalog, self._model.plays)
+        test = as_test_of(data, self._model.catalog, self._model.plays)
         return *measured(self._model.ranker, test, split, settings), self._notes_on(data, test.dropped["unknown"])
 
     def _was_fitted_to(self, data: Any) -> bool:

@@ -16,7 +16,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 
 from segue.callbacks.query_sample import QuerySample, half_width
 from segue.callbacks.run_context import ranker_of
-from segue.datamodules.split_datamodule import ADJUSTED, SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.sources import ADJUSTED
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.reports.console import console
@@ -123,7 +124,7 @@ class Choice:
 
 
 def _short_run(
-    datamodule: SplitDataModule, queries: QuerySample, config: DictConfig, words: str, *, num_steps: int
+    datamodule: PairDataModule, queries: QuerySample, config: DictConfig, words: str, *, num_steps: int
 ) -> Candidate:
     """Train a candidate for a short time, or count.
 
@@ -183,7 +184,7 @@ class _Checks(Callback):
             self._check(trainer, pl_module)
 
 
-def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
+def choose(datamodule: PairDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
     """Compare the candidates of `recipe=auto`.
 
     Args:
@@ -216,7 +217,7 @@ _OF_A_JOB = ("seed=", "parent_run_id=", "swept=", "run_name=")
 _OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted", "context=listener")
 
 
-def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
+def rivals_of(datamodule: PairDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
     """Count what the counting models among the candidates of `recipe=auto` reach, for a run that names its model.
 
     Returns:
@@ -227,7 +228,7 @@ def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[s
     return _compared(datamodule, config, counting, words_of_data(words), compose)
 
 
-def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> BetterModel | None:
+def better_than(model: Ranker, choice: Choice, datamodule: PairDataModule) -> BetterModel | None:
     """The best counting model of a comparison, if it ranks the queries better than a trained model.
 
     Returns:
@@ -260,7 +261,7 @@ def words_beside(candidate: str, words: Sequence[str]) -> str:
 
 
 def _compared(
-    datamodule: SplitDataModule, config: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
+    datamodule: PairDataModule, config: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
 ) -> Choice | None:
     queries = QuerySample(datamodule)
     if len(np.unique(queries.session)) < _LEAST_SESSIONS:
@@ -289,7 +290,7 @@ def _is_of_a_head(candidate: str) -> bool:
 
 
 def _fitting(
-    datamodule: SplitDataModule, config: DictConfig, candidate: str, words: Sequence[str], compose: Compose
+    datamodule: PairDataModule, config: DictConfig, candidate: str, words: Sequence[str], compose: Compose
 ) -> DictConfig:
     """The config of a candidate.
 

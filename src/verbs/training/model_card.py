@@ -36,7 +36,7 @@ class CardData:
 
     Args:
         digest: changes whenever they do.
-        sizes: a line for each split and a line `all`, as `SplitDataModule.summary` returns them.
+        sizes: a line for each split and a line `all`, as `PairDataModule.summary` returns them.
         span: times of the first and the last play; None where the source has no clock.
         remarks: what a run prints below these sizes.
     """

@@ -153,7 +153,7 @@ def share_learned(sizes: "pd.DataFrame", *, is_by_time: bool) -> str:
     """What training has seen of the data, in words.
 
     Args:
-        sizes: a line for each split and a line `all`, as `SplitDataModule.summary` returns them.
+        sizes: a line for each split and a line `all`, as `PairDataModule.summary` returns them.
         is_by_time: whether the newest sessions test.
     """
     unit = "pairs" if sizes["events"].isna()["train"] else "sessions"  # single pairs were split

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.assembly import Refitted
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.models.retrieval.ranks import refuse_non_finite
@@ -24,7 +24,7 @@ from segue.settings import Setting, settings
 
 @settings()
 def is_refitted(
-    data: SplitDataModule,
+    data: PairDataModule,
     *,
     refit: Annotated[
         str,
@@ -53,14 +53,14 @@ def is_refitted(
         )
     if refit == "all" and not is_exported:
         raise InputError("refit=all trains the model that is exported, and callbacks.export=null exports none")
-    if refit == "all" and data.not_as_training is not None:
-        raise InputError(f"refit=all: {data.not_as_training}; use refit=none")
-    by_default = data.is_by_time and is_exported and data.not_as_training is None and not is_job
+    if refit == "all" and data.source.not_as_training is not None:
+        raise InputError(f"refit=all: {data.source.not_as_training}; use refit=none")
+    by_default = data.is_by_time and is_exported and data.source.not_as_training is None and not is_job
     return refit == "all" or (refit == "auto" and by_default)
 
 
 def epochs_of_refit(
-    num_epochs: int, evaluated: SplitDataModule, data: SplitDataModule, *, limit: int | float | None
+    num_epochs: int, evaluated: PairDataModule, data: PairDataModule, *, limit: int | float | None
 ) -> int:
     """How many epochs of all sessions have as many steps as those that validation chose; at least one.
 
@@ -76,7 +76,7 @@ def epochs_of_refit(
 
 def refit(
     config: DictConfig,
-    data: SplitDataModule,
+    data: PairDataModule,
     decided: Mapping[str, Any],
     epochs: Sequence[Mapping[str, float]],
     *,
@@ -148,7 +148,7 @@ def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": num_epochs, "decided": dict(decided)}
 
 
-def _callbacks(config: DictConfig, data: SplitDataModule, num_epochs: int) -> list[Callback]:
+def _callbacks(config: DictConfig, data: PairDataModule, num_epochs: int) -> list[Callback]:
     """Those of the run that belong to any training: the bar, and the random numbers of each epoch."""
     bar = {"context": RunContext(datamodule=data), "max_epochs": num_epochs, "label": "refit"}
     return [

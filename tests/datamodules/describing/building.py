@@ -9,8 +9,8 @@ from segue.catalog import Catalog
 from segue.datamodules.describing.facts import Facts, first_sessions, measure
 from segue.datamodules.describing.warnings import DataWarning, find_warnings
 from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.pairs.split_pairs import SplitPairs
 from segue.datamodules.reading.table import Reading
-from segue.datamodules.split_datamodule import SplitDataModule
 from tests.conftest import make_catalog, make_listens
 
 START = 1_700_000_000_000
@@ -50,29 +50,20 @@ def sessions_of(plays: Sequence[Play], *, has_clock: bool = True) -> Sessions:
     )
 
 
-class _Read(SplitDataModule):
-    """A datamodule after `setup`."""
-
-    dropped: Any = None
-    summary: Any = None
-
-    def __init__(self, **given: Any) -> None:
-        vars(self).update(given)
-
-    def as_training(self) -> SplitDataModule:
-        raise NotImplementedError
-
-
-def data_of(plays: Sequence[Play], *, has_clock: bool = True, **changes: Any) -> Any:
+def data_of(plays: Sequence[Play], *, has_clock: bool = True, **changes: Any) -> SplitPairs:
     """What a datamodule has read, without splits; its tracks are 0, 1, …, two to an artist."""
     num_tracks = max(play.track for play in plays) + 1
     given: dict[str, Any] = {
         "catalog": make_catalog(row // 2 for row in range(num_tracks)),
         "sessions": sessions_of(plays, has_clock=has_clock),
         "reading": reading_of(len(plays)),
+        "part": None,
+        "pairs": {},
+        "hidden": np.zeros(num_tracks, bool),
         "dropped": {},
+        "is_by_time": has_clock,
     }
-    return _Read(**{**given, **changes})
+    return SplitPairs(**{**given, **changes})
 
 
 def reading_of(num_rows: int, **changes: Any) -> Reading:

@@ -157,7 +157,7 @@ def datamodule_of(path: Path, *words: str) -> PairDataModule:
 def test_the_profile_for_mlflow_has_the_numbers_and_no_play_of_anybody(ring_logs: Path) -> None:
     datamodule = datamodule_of(ring_logs)
     datamodule.setup()
-    facts = profile_of(datamodule)["description"]
+    facts = profile_of(datamodule.data)["description"]
     assert (facts["num_events"], facts["num_sessions"], facts["num_users"]) == (3200, 400, 50)
     pairs = {name: len(pairs) for name, pairs in datamodule.pairs.items()}
     assert {name: counts["pairs"] for name, counts in facts["splits"].items()} == pairs
@@ -177,4 +177,4 @@ def test_data_that_are_too_few_for_a_split_are_measured_nevertheless(ring_logs: 
     datamodule = datamodule_of(few)
     with pytest.raises(InputError, match="no pairs left for val and test: 1 sessions"):
         datamodule.setup()
-    assert measure(datamodule)["num_events"] == 8
+    assert measure(datamodule.data)["num_events"] == 8

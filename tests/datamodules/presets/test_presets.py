@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
+from segue.datamodules.log_source import LogSource
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import SourceEvents, read_table
 from segue.errors import InputError
@@ -38,7 +39,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, E
 def read(name: str, folder: Path) -> Any:
     """The events of a source, before policies."""
     module = datamodule(name, folder)
-    return read_table(str(module.path), module._settings, rejections=module._rejections)
+    assert isinstance(module.source, LogSource)
+    return read_table(str(module.path), module.source._settings, rejections=module.source._rejections)
 
 
 def keys_of(source: SourceEvents) -> list[object]:
@@ -88,7 +90,7 @@ def test_plays_that_a_service_shall_not_remember_are_not_learned(
     lines = [event(user, 10**12 + user, 100, 1.0, "last") | (more if user else {}) for user in (0, 1)]
     write_lines(tmp_path / "logs" / "data.json", lines)
     module = instantiate(composed("datamodule=botify", *words).datamodule, path=str(tmp_path), _convert_="all")
-    with read_table(str(module.path), module._settings, rejections=module._rejections) as source:
+    with read_table(str(module.path), module.source._settings, rejections=module.source._rejections) as source:
         assert sum(events_of(source).values()) == 2 - num_left_out
         assert source.reading.dropped == ({} if words else {"unremembered": num_left_out})
 

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.e2e.running import PATIENCE_S
 from tests.serving.test_app import Running, drive
 
-STATIC = ROOT / "src" / "room" / "static"
+STATIC = ROOT / "src/serving/room/static"
 
 
 def proxy(folder: Path, **changes: Any) -> RoomProxy:

@@ -11,7 +11,7 @@ from segue.errors import InputError
 from segue.models.export import session_vectors
 from segue.models.heads import Biases, CosineMix
 from segue.serving.release import Release
-from segue.serving.room.release_view import ReleaseView, alphas_of, without_common_words
+from segue.serving.room.release_view import ReleaseView, alphas_of
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, LAST_TRACK
 from tests.serving.room.conftest import ALPHA, ARTIST_OF, PLAYS, cosine_vectors, locate
@@ -96,16 +96,6 @@ def test_plays_and_labels_come_from_the_run(view: ReleaseView) -> None:
     assert view.by_plays.tolist()[:3] == [1, 3, 4]
     assert view.players["C"].label == "convex α=learned seed=2"
     assert view.players["T2"].label == "popular"
-
-
-def test_labels_lack_the_words_that_they_all_have() -> None:
-    assert without_common_words(["convex context=session", "artist context=session", "popular"]) == [
-        "convex",
-        "artist",
-        "popular",
-    ]
-    assert without_common_words(["convex seed=2", "popular"]) == ["convex seed=2", "popular"]
-    assert without_common_words(["convex seed=2", "convex seed=2"]) == ["convex seed=2"] * 2
 
 
 def test_an_alpha_that_is_no_share_is_refused() -> None:

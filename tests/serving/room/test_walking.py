@@ -8,14 +8,11 @@ import pytest
 from segue.assignment import GUESTS
 from segue.errors import InputError
 from segue.picking.listener_scores import FEATURES
-from segue.picking.session_query import SessionQuery
-from segue.runs.counted_part import CountedPart
 from segue.runs.profiles import DAY_MS, ENTRY, add_play
 from segue.serving.log_writer import now_ms
 from segue.serving.recommender import Past, Recommender
 from segue.serving.room import walking
 from segue.serving.room.release_view import ReleaseView
-from tests.conftest import make_order
 
 
 @pytest.fixture
@@ -44,46 +41,6 @@ def test_an_explanation_of_a_session_names_the_tracks_that_count_most(
     assert {one["track"] for one in found["session"]} == {103, 107}  # its context has two tracks
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
     assert sum(one["pull"] for one in found["session"]) == pytest.approx(found["score"], abs=1e-3)
-
-
-def test_what_the_order_adds_is_a_part_of_the_score(view: ReleaseView) -> None:
-    vectors = view.release.vectors
-    vectors["T1"] = replace(vectors["T1"], orders=(make_order(7),))
-    own = Recommender(view.release, np.random.default_rng(0))
-    found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
-    assert list(found["parts"]) == ["track", "artist", "order"]
-    assert abs(found["parts"]["order"]) > 1e-4
-    assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
-
-
-def test_what_was_counted_is_a_part_of_the_score(view: ReleaseView) -> None:
-    vectors, num = view.release.vectors, len(view.release)
-    part = CountedPart(
-        rows=np.tile(np.arange(num, dtype=np.int32), (num, 1)),
-        shares=np.full((num, num), 1 / num, np.float32),
-        age_weights=np.ones(2, np.float32),
-        strength=0.2,
-    )
-    vectors["T1"] = replace(vectors["T1"], counted=part)
-    own = Recommender(view.release, np.random.default_rng(0))
-    found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
-    assert list(found["parts"]) == ["track", "artist", "counted"]
-    assert found["counted"].startswith(f"{1 / num:.2%} of what followed the tracks of the session in training, +")
-    assert found["parts"]["counted"] > 1e-4
-    assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
-    vectors["T1"] = replace(vectors["T1"], counted=replace(part, shares=np.zeros_like(part.shares)))
-    found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
-    of_nothing = "not among what most often followed the tracks of the session in training, +0.00"
-    assert found["counted"] == of_nothing, "a track that followed may have no place among those that are kept"
-    rows = np.where(np.arange(num)[:, None] == 0, -1, np.arange(num, dtype=np.int32)[:, None] % 2 + 1)
-    new = replace(part, rows=rows.astype(np.int32), shares=np.full((num, 1), 0.5, np.float32), uncounted=0.1)
-    new_rows = np.flatnonzero(new.is_uncounted)
-    assert new_rows.tolist() == [0]
-    query = SessionQuery(replace(vectors["T1"], counted=new))
-    share, added, is_new = query.counted(np.array([3]), np.array([np.nan], np.float32), 0)
-    assert share == pytest.approx(0.05)
-    assert added == pytest.approx(0.2 * np.log(6), rel=1e-5)
-    assert is_new
 
 
 def test_what_a_track_gets_for_its_artist_and_by_itself_are_parts_of_the_score(view: ReleaseView) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue import InputError
-from segue.verbs.api.calling import Folder, _in_python, refuse_used, value_of, words_of
+from segue.verbs.api.calling import Folder, refuse_used, value_of, words_of
 from tests.conftest import ROOT
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
@@ -115,21 +115,6 @@ def test_a_folder_is_found_where_the_group_is_inherited_and_where_nothing_locks(
 
         monkeypatch.setattr(locks, None if locks.endswith("fcntl") else unsupported)
     assert Folder(content="x").path.name == "segue-x"
-
-
-@pytest.mark.parametrize(
-    ("line", "in_python"),
-    [
-        ("use context.max_length=20", "use context__max_length=20"),
-        ("a reference such as resume=run:<id> or resume=run:0af3", 'a reference such as resume="run:<id>" or '
-         'resume="run:0af3"'),
-        ("cannot read folder, model.ckpt: no file", "cannot read folder, model.ckpt: no file"),
-        ("model.alpha=null, optimizer.lr=1e-3.", "model__alpha=None, optimizer__lr=1e-3."),
-        ("use model=convex: it learns", 'use model="convex": it learns'),
-    ],
-)  # fmt: skip
-def test_a_message_has_the_options_of_python(line: str, in_python: str) -> None:
-    assert _in_python(line, []) == in_python
 
 
 KILLED = """

@@ -1,6 +1,5 @@
 """Many runs from one command, without training: jobs in another process, and how a sweep reports failures."""
 
-import io
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from segue.errors import InputError, JobFailed, JobsFailed
 from segue.reports.console import console, errors
 from segue.runs.provenance import command
 from segue.verbs import train
-from segue.verbs.sweeps.jobs import Job, Sweep, _Prefixed, environment_of, outcome
+from segue.verbs.sweeps.jobs import Job, Sweep, environment_of, outcome
 from tests.e2e.running import run_verb
 
 
@@ -59,14 +58,6 @@ def test_a_job_in_another_process_records_the_command_that_started_it(
         monkeypatch.setattr(stream, "_file", None)  # as it is before, so that it is so afterwards
     assert Job(lambda _: command(), False, ["simulate.py", "seed=1"])(DictConfig({})) == "python simulate.py seed=1"
     assert command() == "python worker"
-
-
-def test_lines_of_parallel_jobs_begin_with_their_number() -> None:
-    stream = io.StringIO()
-    prefixed = _Prefixed(stream, "[3] ")
-    prefixed.write("one\ntwo\n")
-    prefixed.write("\nthree\n")
-    assert stream.getvalue() == "[3] one\n[3] two\n[3] \n[3] three\n"
 
 
 class LocalLauncher:
@@ -126,14 +117,6 @@ def test_every_combination_is_run_with_the_fixed_overrides(tmp_path: Path, capsy
     assert printed == f"4 jobs in {tmp_path}\n"  # nothing is logged, so there is nothing to compare
 
 
-def test_failed_jobs_are_listed_with_their_swept_values(tmp_path: Path) -> None:
-    sweep, launcher = make_sweep(tmp_path, batch=1, fails=["seed=2"])
-    with pytest.raises(JobsFailed) as failed:
-        sweep.sweep(["seed=1,2,3", "days=3"])
-    assert str(failed.value).splitlines() == ["1 of 3 jobs failed:", "  1 seed=2: no such seed"]
-    assert len(launcher.launched) == 3
-
-
 def test_a_comparison_is_proposed_only_where_a_job_succeeded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,13 +127,6 @@ def test_a_comparison_is_proposed_only_where_a_job_succeeded(
         with pytest.raises(JobsFailed):
             sweep.sweep(["seed=1,2"])
         assert ("python compare.py parent=run:01234567" in capsys.readouterr().out) is is_proposed
-
-
-def test_reading_the_error_of_a_job_prints_nothing_of_hydra(capsys: pytest.CaptureFixture[str]) -> None:
-    failed = JobReturn(overrides=["seed=1"], status=JobStatus.FAILED)
-    failed.return_value = JobFailed("no such seed")
-    assert outcome(failed) == (None, "no such seed")
-    assert capsys.readouterr().err == ""
 
 
 def test_an_interval_cannot_be_swept(tmp_path: Path) -> None:

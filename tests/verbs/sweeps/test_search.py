@@ -84,26 +84,8 @@ def test_an_override_takes_its_key_out_of_the_space() -> None:
     assert space.fixed == ["model.dim=64", "trainer.max_epochs=3"]
 
 
-@pytest.mark.parametrize(
-    ("chosen", "gone"),
-    [
-        ({"model": "track"}, {"model.alpha", "model.track_dropout"}),
-        ({"model": "contextual"}, {"model.alpha", "model.track_dropout"}),
-        ({"loss": "bce"}, set()),
-    ],
-)
-def test_a_choice_of_model_removes_keys_from_the_space(chosen: dict[str, str], gone: set[str]) -> None:
-    space = make_space(*(f"{key}={value}" for key, value in chosen.items()), **chosen)
-    assert names(space) == ALL - gone
-
-
 def test_an_encoder_is_searched_if_the_model_reads_the_order() -> None:
     assert names(make_space("model=gru4rec", model="gru4rec")) == ALL | OF_ORDER
-
-
-def test_the_temperature_is_searched_if_the_loss_has_one() -> None:
-    assert names(make_space("loss=softmax", loss="softmax")) == ALL | {TEMPERATURE}
-    assert names(make_space("loss=mse", loss="mse")) == ALL
 
 
 def test_a_sweep_replaces_or_adds_a_dimension() -> None:
@@ -159,11 +141,6 @@ BAD = [
 def test_a_key_that_cannot_be_searched_is_refused(given: list[str], line: str) -> None:
     with pytest.raises(InputError, match=line):
         make_space(*given)
-
-
-def test_a_space_that_is_all_fixed_is_refused() -> None:
-    with pytest.raises(InputError, match="nothing is left to search"):
-        make_space(*(f"{key}=1" for key in ALL))
 
 
 # The loop
@@ -339,28 +316,6 @@ def test_losses_are_not_searched_with_val_loss(search: Any) -> None:
     assert launcher.jobs == []
 
 
-def test_a_misspelt_key_is_refused_before_any_trial(search: Any, tmp_path: Path) -> None:
-    from hydra.errors import ConfigCompositionException
-
-    sweeper, launcher = search(bowl)
-    with pytest.raises(ConfigCompositionException, match=r"optimizer\.learning_rate"):
-        sweeper.sweep(["optimizer.learning_rate=interval(0,1)"])
-    assert launcher.jobs == []
-    assert not (tmp_path / "optuna.db").exists()
-
-
-@pytest.mark.parametrize(
-    ("word", "line"),
-    [
-        ("hydra.sweeper.num_trials=0", "search.num_trials must be a whole number of at least 1, got 0"),
-        ("monitor.mode=most", "monitor.mode must be max or min, got 'most'"),
-    ],
-)
-def test_settings_of_a_search_are_checked(search: Any, word: str, line: str) -> None:
-    with pytest.raises(InputError, match=line):
-        search(bowl, word)[0].sweep([])
-
-
 def test_an_unknown_launcher_needs_a_batch_size(search: Any) -> None:
     sweeper, _ = search(bowl, "hydra.sweeper.batch=null", "hydra.launcher._target_=elsewhere.Other")
     with pytest.raises(InputError, match=r"search\.batch=null: Other does not report .*; set .*search\.batch=4"):
@@ -381,15 +336,6 @@ def test_two_processes_do_not_search_one_study(tmp_path: Path) -> None:
         open_study(url=url, resume=True, **SETTINGS),
     ):
         pass
-
-
-def test_a_storage_that_cannot_be_opened_is_refused_in_one_line() -> None:
-    for url in ("sqlite:////dev/null/optuna.db", "nonsense"):
-        with (
-            pytest.raises(InputError, match=r"cannot open search.storage=.*the default is sqlite:///optuna.db"),
-            open_study(url=url, resume=False, **SETTINGS),
-        ):
-            pass
 
 
 def test_a_trial_worse_than_the_others_is_pruned_and_recorded_in_the_study(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from segue.verbs.compare import compare
 from segue.verbs.sweeps.jobs import Sweep
 from segue.verbs.sweeps.search import Search
 from segue.verbs.terminal import hydra_parts
-from tests.conftest import ROOT
 from tests.verbs.terminal.test_entry import run
 
 
@@ -34,20 +33,6 @@ def _no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sweep, "full_errors", False)
     monkeypatch.setattr(Search, "full_errors", False)
     monkeypatch.setattr(ConfigStore.instance(), "__dict__", dict(vars(ConfigStore.instance())))
-
-
-@pytest.mark.usefixtures("_no_trace")
-@pytest.mark.parametrize(("choice", "sweeper"), [("jobs", Sweep), ("optuna", Search)])
-def test_a_sweeper_of_ours_is_made_from_its_yaml(choice: str, sweeper: type[Any]) -> None:
-    try:
-        hydra_parts.register([Sweep, Search], full_errors=True)
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = compose("train", [f"hydra/sweeper={choice}"], return_hydra_config=True)
-        made = Plugins.instance()._instantiate(config.hydra.sweeper)
-    except Exception as error:
-        pytest.fail(f"{gone('sweepers registered by Plugins.class_name_to_class')} ({error})")
-    assert isinstance(made, sweeper), gone("sweepers registered by Plugins.class_name_to_class")
-    assert made.full_errors
 
 
 @pytest.mark.usefixtures("_no_trace")
@@ -75,12 +60,6 @@ def test_choices_are_copied_only_for_a_file_that_interpolates_them(
     assert copy_choices.call_count == 1, gone("choices that are prepared by defaults_list._create_interpolation_map")
 
 
-def test_an_error_is_handed_over_and_not_printed() -> None:
-    done = run("compare.py", "nonsense=1", code=2)
-    assert done.stderr.startswith("error: "), gone("its errors to who sets HYDRA_FULL_ERROR=1")
-    assert len(done.stderr.splitlines()) == 1, gone("its errors to who sets HYDRA_FULL_ERROR=1")
-
-
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -99,11 +78,6 @@ def test_a_config_file_that_chooses_many_runs_is_one_line(tmp_path: Path) -> Non
     file.write_text("# @package _global_\nhydra:\n  mode: MULTIRUN\n")
     done = run("train.py", "--config-dir", str(tmp_path), "experiment=mine", code=2)
     assert done.stderr == f"error: {file}: {hydra_parts._NO_MODE}\n"
-
-
-def test_the_command_line_may_be_rewritten() -> None:
-    done = run("compare.py", "experiment=A", "filter=params.seed = '1'", "--cfg", "job")
-    assert "experiment_name: A" in done.stdout, gone("an entry for words that are not those of the process")
 
 
 @pytest.mark.usefixtures("_no_trace")

@@ -114,16 +114,13 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
             "published, radio, shares",
         ),
         (["modle=track"], "modle=track: the config has no modle; did you mean model?"),
-        (["monitor="], "there is no monitor=; choose one of loss, ndcg, online"),
         (["+model.alpha=1"], "model.alpha=1: the config has model.alpha already; leave out the +"),
         (
             ["datamodule=yes", "datamodule.attributes={year: number}"],
             "datamodule.attributes={year: number}: datamodule.attributes has tags, and no year; write "
             "++datamodule.attributes=… to add it",
         ),
-        (["zzz=1"], "zzz=1: the config has no zzz; --help lists all"),
         (["epochs=2"], "epochs=2: the config has no epochs; did you mean trainer.max_epochs=2?"),
-        (["k=5"], "k=5: the config has no k; did you mean callbacks.export.k=5?"),
         (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha?"),
         (
             ["model=popular", "model.alpha=0.9"],

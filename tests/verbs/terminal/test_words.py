@@ -67,13 +67,11 @@ TABLE = "did you mean datamodule=table datamodule.path="
     ("words", "message"),
     [
         (["file.csv"], f"file.csv: an option is name=value; {TABLE}file.csv?"),
-        (["-m", "file.csv"], f"file.csv: an option is name=value; {TABLE}file.csv?"),
         (["model=track", "old/plays.csv.gz"], f"old/plays.csv.gz: an option is name=value; {TABLE}old/plays.csv.gz?"),
         (["data=plays.csv"], f"data=plays.csv: there is no option data; {TABLE}plays.csv?"),
         (["file=my plays.csv"], f"file=my plays.csv: there is no option file; {TABLE}'\"my plays.csv\"'?"),
         (["source=yes"], "source=yes: there is no option source; did you mean datamodule=yes?"),
         (["datamodule=a.csv"], f"datamodule=a.csv: datamodule= takes the name of a source; {TABLE}a.csv?"),
-        (["plays"], f"plays: an option is name=value; {TABLE}plays?"),
         (
             ["service"],
             "service: an option is name=value; did you mean datamodule=botify datamodule.path=service?",

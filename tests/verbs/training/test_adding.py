@@ -226,7 +226,6 @@ def read_catalog_of(run: Path) -> Catalog:
 
 def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) -> None:
     run, catalogue = finished_run(tmp_path / "run", "convex"), new_catalogue(tmp_path / "new.json")
-    (tmp_path / "empty").mkdir()
 
     def message(given: Any, words: list[str] | None = None) -> str:
         with pytest.raises(InputError) as caught:
@@ -234,10 +233,7 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
         assert not (tmp_path / "added").exists()
         return str(caught.value)
 
-    assert "there is no folder" in message(config(tmp_path / "none", catalogue))
-    assert "no run of train.py is there" in message(config(tmp_path / "empty", catalogue))
     assert message(config(None, catalogue)).endswith("goes with add=<run>, the run that gets its new tracks")
-    assert "needs catalogue=<tracks.json>" in message(config(run))
     assert "model=track has no effect with add=" in message(config(run, catalogue), ["add=x", "model=track"])
     lists = run / "recommendations.jsonl"
     text = lists.read_text()
@@ -251,10 +247,6 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
     }
     torch.save({"state_dict": changed}, checkpoint)
     assert "give its tracks other vectors than it has" in message(config(run, catalogue))
-    torch.save({"state_dict": {}}, checkpoint)
-    assert "does not fit its config.yaml" in message(config(run, catalogue))
-    checkpoint.write_bytes(b"no checkpoint")
-    assert "cannot read" in message(config(run, catalogue))
     checkpoint.unlink()
     assert "has no checkpoints/best.ckpt; it has not finished" in message(config(run, catalogue))
     given = OmegaConf.load(run / "config.yaml")
@@ -294,7 +286,7 @@ def test_a_head_of_a_trusted_package_is_built(tmp_path: Path, config: Config) ->
     given.model._target_ = "tests.verbs.training.test_adding.own_head"
     OmegaConf.save(given, run / "config.yaml")
     asked = config(run, new_catalogue(tmp_path / "new.json"))
-    with pytest.raises(InputError, match=r"build tests\.training\.test_adding\.own_head, .*trust=tests"):
+    with pytest.raises(InputError, match=r"build tests\.verbs\.training\.test_adding\.own_head, .*trust=tests"):
         add_tracks(asked, [])
     asked.trust = "tests"
     assert add_tracks(asked, [f"add={run}", "trust=tests"])["num_added"] == 4

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 import segue
-from segue.datamodules.split_datamodule import SplitDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.runs.resume import words_of_run
 from segue.verbs.terminal.hydra_parts import know_defaults
@@ -59,14 +59,14 @@ def words_of(table: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def data(table: Path) -> SplitDataModule:
-    datamodule: SplitDataModule = instantiate(composed(words_of(table)).datamodule, _convert_="all")
+def data(table: Path) -> PairDataModule:
+    datamodule: PairDataModule = instantiate(composed(words_of(table)).datamodule, _convert_="all")
     datamodule.setup("fit")
     return datamodule
 
 
 @pytest.fixture(scope="module")
-def choice(data: SplitDataModule, table: Path) -> Choice:
+def choice(data: PairDataModule, table: Path) -> Choice:
     chosen = choose(data, composed(words_of(table)), words_of(table), composed)
     assert chosen is not None
     return chosen
@@ -86,7 +86,7 @@ def test_a_recipe_of_shares_that_popular_beats_is_not_used(choice: Choice) -> No
 
 
 def test_the_choice_depends_neither_on_the_seed_nor_on_what_was_drawn_before(
-    choice: Choice, data: SplitDataModule, table: Path
+    choice: Choice, data: PairDataModule, table: Path
 ) -> None:
     [before] = [one for one in choice.candidates if one.words == "recipe=playlists context=session"]
     words = [*words_of(table), "seed=2", "datamodule.max_rejected=0.5"]  # the seed alone would not choose again
@@ -99,7 +99,7 @@ def test_the_choice_depends_neither_on_the_seed_nor_on_what_was_drawn_before(
     assert (after.steps, after.gains.tolist()) == (before.steps, before.gains.tolist())
 
 
-def test_jobs_that_differ_in_the_seed_choose_once(choice: Choice, data: SplitDataModule, table: Path) -> None:
+def test_jobs_that_differ_in_the_seed_choose_once(choice: Choice, data: PairDataModule, table: Path) -> None:
     words = [*words_of(table), "seed=3", "parent_run_id='a'", "swept=[seed]"]
     assert choose(data, composed(words), words, composed) is choice
 
@@ -114,7 +114,7 @@ def test_a_counting_model_must_be_ahead_beyond_the_interval(lead: float, used: s
     assert {one.words for one in choice.ranked[:2]} == {"recipe=a", "model=b"}
 
 
-def test_candidates_leave_what_was_typed_as_it_is(data: SplitDataModule, table: Path) -> None:
+def test_candidates_leave_what_was_typed_as_it_is(data: PairDataModule, table: Path) -> None:
     config = composed(words_of(table))
     config.recipe.candidates = ["recipe=published", "model=popular context=session", "model=ease"]
     chosen = choose(data, config, [*words_of(table), "context=last"], composed)
@@ -129,7 +129,7 @@ def test_candidates_leave_what_was_typed_as_it_is(data: SplitDataModule, table: 
 
 
 def test_a_head_that_is_named_is_compared_with_each_recipe_alone(
-    data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
+    data: PairDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [*words_of(table), "model=track"]
     monkeypatch.setattr(
@@ -144,7 +144,7 @@ def test_a_head_that_is_named_is_compared_with_each_recipe_alone(
 
 @pytest.mark.parametrize("model", ["gru4rec", "sasrec"])
 def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
-    model: str, data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, data: PairDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [*words_of(table), f"model={model}", "model.dim=4", "context.encoder.dim=8", "trainer.max_epochs=1"]
     config, seen = composed(words), list[Any]()
@@ -174,13 +174,13 @@ def test_three_validation_sessions_are_enough_to_compare(num_sessions: int, is_c
     words = words_of(write_plays(tmp_path / "plays.csv", num_sessions))
     config = composed(words)
     config.recipe.candidates = ["model=popular"]
-    few: SplitDataModule = instantiate(config.datamodule, _convert_="all")
+    few: PairDataModule = instantiate(config.datamodule, _convert_="all")
     few.setup("fit")
     assert len(np.unique(few.pairs["val"].session)) == 2 + is_compared
     assert (choose(few, config, words, composed) is not None) == is_compared
 
 
-def test_settings_that_pairs_do_not_depend_on_are_adjusted(data: SplitDataModule, table: Path) -> None:
+def test_settings_that_pairs_do_not_depend_on_are_adjusted(data: PairDataModule, table: Path) -> None:
     config = composed(words_of(table)[:2])
     for is_whole in (True, False):
         config.datamodule.whole_sessions = is_whole
@@ -190,7 +190,7 @@ def test_settings_that_pairs_do_not_depend_on_are_adjusted(data: SplitDataModule
 
 
 def test_models_of_whole_sessions_count_fewer_plays(
-    data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
+    data: PairDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segue.verbs.training.choosing._MOST_OF_SESSIONS", 10)
     config = composed(words_of(table))
@@ -201,7 +201,7 @@ def test_models_of_whole_sessions_count_fewer_plays(
     assert "it would count" in chosen.left_out["model=vstan context=session"]
 
 
-def test_a_trained_model_is_compared_with_the_counting_models(data: SplitDataModule, table: Path) -> None:
+def test_a_trained_model_is_compared_with_the_counting_models(data: PairDataModule, table: Path) -> None:
     rivals = rivals_of(data, composed(words_of(table)), words_of(table)[:2], composed)
     assert rivals is not None
     popular = instantiate(composed([*words_of(table)[:2], "model=popular"]).ranker)(vocabulary=data.vocabulary)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from segue.verbs.training.model_card import FILE, CardData, model_card, write_model_card
 from segue.verbs.training.next_steps import FinishedRun
-from tests.reports.test_next_steps import below, finished
+from tests.verbs.training.test_next_steps import below, finished
 
 HEADINGS = ["Model details", "Intended use", "Data", "Metrics", "Limits", "Command and versions"]
 TESTED = {

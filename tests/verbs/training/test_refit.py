@@ -13,7 +13,6 @@ import torch
 from segue.callbacks.assembly import AfterTest, Refitted
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.export import Export
 from segue.models.fitted import FittedModel
@@ -187,11 +186,6 @@ def test_the_default_refits_a_single_run_whose_newest_sessions_test(
         assert not is_refitted(data, refit=refit, is_job=is_job, is_exported=False)
 
 
-def test_an_unknown_value_is_one_line(ring_logs: Path, datamodule_of: Any) -> None:
-    with pytest.raises(InputError, match="refit must be one of auto, all, none, got 'both'"):
-        is_refitted(datamodule_of(ring_logs), refit="both", is_job=False, is_exported=True)
-
-
 @pytest.mark.parametrize(("split", "hidden"), [("time", 0.2), ("session", 0.0), ("pair", 0.0)])
 def test_all_data_become_training_data(split: str, hidden: float, ring_logs: Path, datamodule_of: Any) -> None:
     data: PairDataModule = datamodule_of(ring_logs, split=split, cold_share=hidden)
@@ -225,7 +219,7 @@ def test_a_refit_that_diverges_loses_nothing_and_writes_no_checkpoint_that_nobod
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, 8), (1.0, 8), (0.5, 8), (10, 10)])
 def test_a_refit_takes_as_many_steps_as_validation_chose(limit: float | None, expected: int) -> None:
-    data = [create_autospec(SplitDataModule, instance=True, pairs={"train": range(num)}) for num in (80, 100)]
+    data = [create_autospec(PairDataModule, instance=True, pairs={"train": range(num)}) for num in (80, 100)]
     assert epochs_of_refit(10, *data, limit=limit) == expected
     assert epochs_of_refit(1, *data, limit=limit) == 1
 
@@ -251,8 +245,8 @@ def test_a_kill_between_the_lists_of_both_models_leaves_no_mixture(tmp_path: Pat
 
     export = create_autospec(Export, instance=True, path=tmp_path / "recommendations.jsonl")
     export.write.side_effect = write
-    data = create_autospec(SplitDataModule, instance=True, catalog=range(3), vocabulary=None)
-    steps = dict.fromkeys(("ranking", "listening", "plots", "lineage"))
+    data = create_autospec(PairDataModule, instance=True, catalog=range(3), vocabulary=None)
+    steps = dict.fromkeys(("listening", "plots", "lineage"))
     after_test = AfterTest(RunContext(datamodule=data), export=export, **steps)
     refitted = create_autospec(Refitted, instance=True, data=data)
     refitted.record.return_value = {}
