@@ -244,9 +244,19 @@ class Picker:
         return cls(**given)
 
     @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Where tracks come from, in this order; see `Arm.sources`."""
+        return self.arm.sources
+
+    @cached_property
+    def avoids_heard(self) -> bool:
+        """Whether no track that the session has heard is picked."""
+        return self.arm.avoids_heard
+
+    @cached_property
     def needs_session(self) -> bool:
         """Whether other tracks of the session than the last one matter."""
-        return self.search is not None or self.arm.avoids_heard or (self.arm.has_lists and self.arm.artist_gap > 0)
+        return self.search is not None or self.avoids_heard or (self.arm.has_lists and self.arm.artist_gap > 0)
 
     @cached_property
     def num_kept(self) -> int:
@@ -303,7 +313,7 @@ class Picker:
         """
         num = len(heard)
         found, left = Picked(np.full(num, -1), np.zeros(num), np.zeros(num, np.int64)), np.arange(num)
-        for number, source in enumerate(self.arm.sources):
+        for number, source in enumerate(self.sources):
             rows, chances = self._drawn(source, candidates, heard, shares, rng)
             found.rows[left], found.propensities[left], found.sources[left] = rows, chances, number
             if not (is_left := rows < 0).any():
@@ -324,7 +334,7 @@ class Picker:
         Returns:
             Row, propensity and source.
         """
-        for number, source in enumerate(self.arm.sources):
+        for number, source in enumerate(self.sources):
             if source == "list":
                 tracks = candidates if len(candidates) and candidates[-1] >= 0 else candidates[candidates >= 0]
                 u, num = rng.random(), len(tracks)
@@ -366,7 +376,7 @@ class Picker:
         else:
             rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         is_open = rows >= 0
-        return rows, shares_of((is_open & ~are_in(rows, heard) if self.arm.avoids_heard else is_open).astype(float))
+        return rows, shares_of((is_open & ~are_in(rows, heard) if self.avoids_heard else is_open).astype(float))
 
     def choices(
         self,
@@ -402,7 +412,7 @@ class Picker:
         return is_new
 
     def _avoided(self, heard: Int[np.ndarray, "S T"]) -> Int[np.ndarray, "S t"]:
-        return self.artists.without_kept(heard) if self.arm.avoids_heard else heard[:, :0]
+        return self.artists.without_kept(heard) if self.avoids_heard else heard[:, :0]
 
     def _drawn(
         self,
@@ -423,7 +433,7 @@ class Picker:
                     break
                 rows[again] = self.artists.drawn(rng.integers(num_tracks, size=len(again)))
             return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
-        if source == "list" or self.arm.avoids_heard:
+        if source == "list" or self.avoids_heard:
             tracks, chances = self.row_of(source, candidates, heard, shares)
             rows, found = draw(chances, tracks, rng.random(num))
             if self.own is not None:  # a track may be there several times

@@ -245,4 +245,4 @@ class Recommender:
 
 
 def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
-    return Next(row, picker.arm.sources[source] if source else None, propensity)
+    return Next(row, picker.sources[source] if source else None, propensity)
