@@ -127,7 +127,7 @@ def play(piece: Piece, folder: Path, pick: str) -> Heard:
     """What the listeners of its world hear from the lists of a piece."""
     rule, gap = PICKS[pick]
     world = the_world(piece.world)
-    lists = Lists(path=str(folder / "recommendations.jsonl"), pick=rule, artist_gap=gap, world=world)
+    lists = Lists.of(path=str(folder / "recommendations.jsonl"), pick=rule, artist_gap=gap, context="last", world=world)
     return the_test(piece.world).play(lists.choose, piece.listeners)
 
 

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segue.errors import InputError
-from segue.runs.session_vectors import ARM_CONTEXTS
+from segue.runs.session_vectors import CONTEXTS
 from segue.settings import with_defaults
 from segue.verbs import compare, serve, simulate, train
 from segue.verbs.terminal.words import renamed
@@ -127,7 +127,7 @@ def _faults_of_options(words: list[str], page: str) -> Iterator[str]:
         if key.startswith(("hydra/", "hydra.")) or value == "anything":
             continue
         if is_group(override):
-            of_arms = ARM_CONTEXTS if key == "context" else ()
+            of_arms = CONTEXTS if key == "context" else ()
             if not (ROOT / "conf" / key / f"{value}.yaml").exists() and isinstance(value, str) and value not in of_arms:
                 yield f"there is no {key}={value}"
         elif not _is_in_conf(key):

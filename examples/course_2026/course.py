@@ -6,7 +6,7 @@
 1. log        the log of a service, here of simulated listeners; or your own: --log <folder with logs and tracks.json>
 2. control    lists of ten tracks after each, as SasRec-I2I had them; here the nearest tracks by sessions
 3. treatment  a model of Segue, which answers from the session
-4. episodes   30,000 sessions of both arms: the control answers from the last ten plays of a user (context=last_ten)
+4. episodes   30,000 sessions of both arms: the control is that of 2026, an arm of its own in control_2026.py
 5. verdict    the report of abtest.py, and `ab_result.json` in the form of the course
 
 --folder keeps what is done: the same command goes on with the step that is missing. The page docs/coming_from.md has
@@ -55,7 +55,7 @@ def main() -> None:
         )
     train("control", log, folder, "model=neighbours", "callbacks.export.k=10")  # as long as lists of the course
     train("treatment", log, folder, "context=session")
-    control = {"recommender": str(folder / "control"), "context": "last_ten"}
+    control = {"recommender": str(folder / "control"), "policy": "control_2026:Control"}
     treatment = {"recommender": str(folder / "treatment"), **PICK}
     arms_of = [f"{name}={braces(arm)}" for name, arm in (("control", control), ("treatment", treatment))]
     ab = folder / "ab"
@@ -117,7 +117,8 @@ def call(written_last: Path, run: Path, *words: str) -> None:
         return
     shutil.rmtree(run, ignore_errors=True)
     print(f"\n$ segue {shlex.join(words)}", flush=True)
-    done = subprocess.run([*SEGUE, *words], check=False)
+    path = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([*SEGUE, *words], check=False, env={**os.environ, "PYTHONPATH": path})
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from experiments.studying import sized
-from segue.picking.places import PICKS, at
+from segue.picking.picker import draw
+from segue.picking.places import PICKS, shares_of
 from segue.simulation.listener import Crowd
 from segue.simulation.policies import Policy, Popular, Random, Recommended, StickyArtist
 from segue.simulation.traffic import Day, Plays, play
@@ -95,8 +96,9 @@ class Learned(Policy):
         if self.how == "weighted":
             for played in crowd.tracks:
                 available &= lists != played[:, None]
-        places = PICKS["weighted" if self.how == "weighted" else "uniform"].pick(available, self.rng.random(len(crowd)))
-        return Recommended(at(lists, places, -1).astype(np.int64), np.full(len(crowd), np.nan))
+        rule = PICKS["weighted" if self.how == "weighted" else "uniform"]
+        rows, _ = draw(shares_of(rule.weights(available)), lists, self.rng.random(len(crowd)))
+        return Recommended(rows, np.full(len(crowd), np.nan))
 
     def _best(self, rows: Any, num: int) -> tuple[Any, Tensor]:
         """The best tracks of each query and their scores; of equal scores the track with more plays comes first."""

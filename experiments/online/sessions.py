@@ -28,7 +28,7 @@ from experiments.studying import Study, sized
 from segue.reports.markdown import table
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listening import Heard
-from segue.simulation.policies import Lists, SessionLists
+from segue.simulation.policies import Lists
 from segue.statistics.intervals import MeanInterval
 
 STUDY = Study(__file__, __doc__)
@@ -138,7 +138,8 @@ def lists_of(way: Way, folder: Path, world: int) -> Lists:
     """The policy of a way."""
     path, (rule, gap) = str(folder / "recommendations.jsonl"), PICKS[way.pick]
     given: dict[str, Any] = {"path": path, "pick": rule, "artist_gap": gap, "world": the_world(world)}
-    return Lists(**given) if way.context == LAST else SessionLists(**given, num_lists=way.num_lists)
+    how = {"context": "last"} if way.context == LAST else {"context": "session", "num_lists": way.num_lists}
+    return Lists.of(**given, **how)
 
 
 def with_query(way: Way, folder: Path, world: int) -> Path:

@@ -31,7 +31,7 @@ from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listener import WHOLE
 from segue.simulation.neighbours import nearest
-from segue.simulation.policies import SessionLists
+from segue.simulation.policies import Lists
 from segue.simulation.traffic import Day, Players, Plays
 from segue.simulation.world import World
 
@@ -80,9 +80,9 @@ def write_model(world: World, folder: Path) -> None:
     lists.write(folder / "recommendations.jsonl", catalog, format="botify")
 
 
-def policy(world: World, folder: Path, pick: str) -> SessionLists:
+def policy(world: World, folder: Path, pick: str) -> Lists:
     path = str(folder / "recommendations.jsonl")
-    return SessionLists(path=path, pick=pick, artist_gap=0, num_lists=NUM_LISTS, world=world)
+    return Lists.of(path=path, pick=pick, context="session", num_lists=NUM_LISTS, world=world)
 
 
 def write_requests(world: World, folder: Path, num_sessions: int) -> Path:
@@ -154,7 +154,7 @@ def drive(
     return dict(zip(("requests per second", "p50, ms", "p99, ms", "CPU per request, µs"), values, strict=True))
 
 
-def simulate(world: World, recommender: SessionLists, *, processes: int, write_logs: bool) -> dict[str, float]:
+def simulate(world: World, recommender: Lists, *, processes: int, write_logs: bool) -> dict[str, float]:
     """Simulate a day, as simulate.py does."""
     sessions = SESSIONS * processes
     record = simulated_day(world, recommender, sessions=sessions, workers=processes, logs=write_logs)

@@ -1,116 +1,93 @@
-"""How the next track of a session is picked: from a list, among new tracks, or as a fallback; and its probability.
+"""How the next track of a session is picked, and with which probability.
 
 The service, the simulator, the listening test and the estimates from logs all call this. S sessions, K candidates of a
-list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, O of them may be picked, A artists, P
-popular tracks.
+list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, P popular tracks, Q lists.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
 
+from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.places import PICKS, are_in, at, uniform_place
-from segue.settings import Setting, settings
+from segue.picking.arm import Arm, OwnRule, own_rule
+from segue.picking.artist_tracks import ArtistTracks
+from segue.picking.listener_scores import Pasts
+from segue.picking.places import PICKS, are_in, shares_of, uniform_place
+from segue.picking.session_search import SessionSearch, search_of
+from segue.runs.profiles import FILE as PROFILES
+from segue.runs.profiles import Profiles
+from segue.runs.recommendations import Recommendations, lists_of
+from segue.runs.session_vectors import FILE, SessionVectors
 
-LISTS = ("lists", "user_lists")
-"""The policies that recommend from lists: from that of the last track, or from that of the user."""
-# The source of each policy.
-_SOURCES = {**dict.fromkeys(LISTS, "list"), "random": "random", "popular": "popular", "sticky_artist": "artist"}
-POLICIES = tuple(_SOURCES)
-FALLBACKS = {"artist": ("artist", "popular", "random"), "random": ("random",)}
-"""Used in this order where a list has no candidate left: another track of the artist, a popular track, any track; or
-any track at once, as in the service of 2026."""
 NUM_POPULAR = 100
 """Most played tracks among which `popular` picks, as in the service of 2023."""
-LEARNED: Literal["learned"] = "learned"
-"""`familiar=` where the scores alone decide how much of what is played is known; the same as 1."""
 TRIES = 20
 """How often any track is drawn at most, until it is one that the session has not heard."""
 
 
-def check_picking(given: Mapping[str, Any], where: str = "") -> None:
-    """Refuse settings of a picking that are out of range.
+def probabilities(
+    arm: Arm,
+    tracks: Int[np.ndarray, "S K"],
+    heard: Int[np.ndarray, "S T"],
+    artist_of: Int[np.ndarray, "N"],
+    is_new: Bool[np.ndarray, "N_1"] | None = None,
+) -> Float64[np.ndarray, "S K"]:
+    """The probability of each track of lists: the draw and the logged propensity are both read from it.
 
     Args:
-        given: some of `pick`, `artist_gap`, `exploration`, `exploration_plays`, `familiar` and `fallback`.
-        where: begins their names in messages.
+        arm: how it picks from lists.
+        tracks: the list of each session, best first; -1 fills up.
+        heard: rows of the tracks that each session has heard, the last one first; -1 for tracks that are not in the
+            catalogue, and after the first one.
+        artist_of: row of the artist of each track.
+        is_new: whether each track is new, with a last False for -1; only if the arm explores.
 
-    Raises:
-        InputError: one is out of range.
+    Returns:
+        Those of a session add up to 1, or are all 0 where no track is left.
     """
-    try:
-        _check(**given)
-    except InputError as error:
-        raise InputError(f"{where}{error}") from None
+    rule, is_open = PICKS[arm.pick], tracks >= 0
+    if not rule.may_repeat:
+        is_open &= ~are_in(tracks, heard)
+    if arm.artist_gap:
+        recent = heard[:, : arm.artist_gap]
+        spaced = is_open & ~are_in(artist_of[tracks], np.where(recent >= 0, artist_of[recent], -1))
+        is_open = np.where(spaced.any(1, keepdims=True), spaced, is_open)
+    chances = shares_of(rule.weights(is_open))
+    if is_new is not None:
+        explored = shares_of(rule.weights(is_open & is_new[tracks]))
+        share = arm.exploration * explored.any(1, keepdims=True)
+        chances = (1 - share) * chances + share * explored
+    return chances
 
 
-def familiar_share(familiar: float | int | str, where: str = "") -> float:
-    """The share of known tracks that `familiar=` says; 1 for `learned`, where the scores alone decide.
+def draw(
+    chances: Float64[np.ndarray, "S K"], tracks: Int[np.ndarray, "S K"], u: Float64[np.ndarray, "S"]
+) -> tuple[Int64[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
+    """Draw a track of each session.
 
     Args:
-        familiar: as it was typed.
-        where: begins its name in messages.
+        chances: the probability of each track; of a session they add up to 1, or are all 0.
+        tracks: their rows.
+        u: one random number for each session, uniform in [0, 1).
 
-    Raises:
-        InputError: it is no share, and not `learned`.
+    Returns:
+        Row and probability of each; -1 and 0 where there is none.
     """
-    check_picking({"familiar": familiar}, where)
-    return 1.0 if familiar == LEARNED else float(familiar)
-
-
-def check_familiar(where: str, familiar: int | float, context: str) -> None:
-    """Refuse a share of known tracks where nobody is known.
-
-    Args:
-        where: begins the message.
-        familiar: see `SessionSearch.best`.
-        context: what the arm answers from.
-
-    Raises:
-        InputError: it is below 1, and the listener is no part of the context.
-    """
-    if familiar < 1 and context != "listener":
-        raise InputError(
-            f"{where}familiar={familiar:g} needs context=listener, which knows the listener, and the arm has "
-            f"context={context}; use a run that was trained with context=listener, or leave familiar= out"
-        )
-
-
-@settings()
-def _check(
-    *,
-    pick: Annotated[str, Setting("how a track of a list is picked; see `places.py`", choices=tuple(PICKS))] = "uniform",
-    artist_gap: Annotated[
-        int, Setting("number of last tracks whose artists are avoided", least=0, most=1000, hint="0 switches it off")
-    ] = 0,
-    exploration: Annotated[
-        float,
-        Setting(
-            "share of the picks that are among new tracks", least=0, most=0.5, hint="0 switches it off, 0.05 is usual"
-        ),
-    ] = 0.0,
-    exploration_plays: Annotated[
-        int, Setting("tracks with fewer plays in training are new", least=1, hint="1 for tracks never played")
-    ] = 1,
-    familiar: Annotated[
-        float | Literal["learned"],
-        Setting(
-            "share of what is played that the listener may know already",
-            least=0,
-            most=1,
-            hint="learned, or 1, leaves it to the scores",
-        ),
-    ] = "learned",
-    fallback: Annotated[
-        str, Setting("what follows where a list has no track left", choices=tuple(FALLBACKS))
-    ] = "random",
-) -> None:
-    """The settings of every picking, which are checked when it is called."""
+    if not chances.shape[1]:
+        return np.full(len(u), -1), np.zeros(len(u))
+    lines = np.arange(len(u))
+    place = chances.argmax(1)
+    found = chances[lines, place]
+    if ((found != 1) & (found != 0)).any():  # the sums take up to forty times as long as the certain ones
+        reached = chances.cumsum(1)
+        place = np.minimum((reached <= (u * reached[:, -1])[:, None]).sum(1), chances.shape[1] - 1)
+        found = chances[lines, place]
+    return np.where(found > 0, tracks[lines, place], -1).astype(np.int64), found
 
 
 def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where: str) -> Int64[np.ndarray, "M"]:
@@ -150,7 +127,7 @@ class Picked(NamedTuple):
     Attributes:
         rows: the tracks.
         propensities: the probability with which each was picked, in (0, 1].
-        sources: number of the source that it came from, in `Picker.sources`; all but the first one are fallbacks.
+        sources: number of the source that it came from, in `Arm.sources`; all but the first one are fallbacks.
     """
 
     rows: Int64[np.ndarray, "S"]
@@ -174,7 +151,7 @@ class Choices:
     probabilities: Float64[np.ndarray, "S C"]
     rest: Float64[np.ndarray, "S"]
     avoided: Int[np.ndarray, "S T"]
-    artists: "ArtistTracks"
+    artists: ArtistTracks
 
     def of(self, asked: Int64[np.ndarray, "S Q"]) -> Float64[np.ndarray, "S Q"]:
         """Compute the probability of given tracks.
@@ -206,177 +183,142 @@ def _of_any(
     return np.asarray(np.where(are_in(rows, avoided), heard[:, None], unheard[:, None]))
 
 
-@dataclass(frozen=True, eq=False)
-class ArtistTracks:
-    """The tracks of each artist, and which of all tracks may be picked.
-
-    A *kept* track is known, and never picked: a session may have heard it before it left the catalogue.
-
-    Args:
-        artist_of: row of the artist of each track.
-        by_artist: rows of all tracks but the kept ones, those of an artist one after another, ascending.
-        ends: place after the last track of each artist in `by_artist`.
-    """
-
-    artist_of: Int[np.ndarray, "N"]
-    by_artist: Int[np.ndarray, "O"]
-    ends: Int64[np.ndarray, "A"]
-
-    @classmethod
-    def of(
-        cls, artist_of: Int[np.ndarray, "N"], num_artists: int = 0, kept: Int[np.ndarray, "kept"] | None = None
-    ) -> "ArtistTracks":
-        """Find the tracks of each artist.
-
-        Args:
-            artist_of: row of the artist of each track.
-            num_artists: number of artists (A), if some of them have no tracks.
-            kept: rows of the kept tracks, if any.
-        """
-        by_artist = np.argsort(artist_of, kind="stable")
-        if kept is not None and len(kept):
-            by_artist = by_artist[~np.isin(by_artist, kept)]
-        num_artists = max(num_artists, int(artist_of.max(initial=-1)) + 1)
-        return cls(artist_of, by_artist, np.bincount(artist_of[by_artist], minlength=num_artists).cumsum())
-
-    @property
-    def num_open(self) -> int:
-        """Number of tracks that may be picked (O)."""
-        return len(self.by_artist)
-
-    @cached_property
-    def is_kept(self) -> Bool[np.ndarray, "N"] | None:
-        """Whether each track is kept; None where none is."""
-        if self.num_open == len(self.artist_of):
-            return None
-        is_kept = np.ones(len(self.artist_of), bool)
-        is_kept[self.by_artist] = False
-        return is_kept
-
-    def without_kept(self, rows: Int[np.ndarray, "*n"]) -> Int[np.ndarray, "*n"]:
-        """Rows of tracks, with -1 for those that are kept.
-
-        Args:
-            rows: of tracks; -1 for none.
-        """
-        return rows if self.is_kept is None else np.where(self.is_kept[rows], -1, rows)
-
-    def drawn(self, draws: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        """The row of each of some tracks that may be picked.
-
-        Args:
-            draws: their numbers, in 0..O-1.
-        """
-        return draws if self.is_kept is None else np.asarray(self.by_artist[draws], np.int64)
-
-    @cached_property
-    def _place(self) -> Int64[np.ndarray, "N"]:
-        """Place of each track in `by_artist`; of a kept one that before the first one of its artist."""
-        if self.is_kept is None:
-            return np.argsort(self.by_artist)
-        place: Int64[np.ndarray, N] = np.append(0, self.ends)[self.artist_of] - 1
-        place[self.by_artist] = np.arange(self.num_open)
-        return place
-
-    def by(self, artist: int) -> Int[np.ndarray, "n"]:
-        """Rows of all tracks by an artist but the kept ones.
-
-        Args:
-            artist: row of the artist.
-        """
-        return self.by_artist[int(self.ends[artist - 1]) if artist else 0 : int(self.ends[artist])]
-
-    def num_others(self, rows: Int[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        """How many other tracks that may be picked the artist of each track has."""
-        artists = self.artist_of[rows]
-        itself = 1 if self.is_kept is None else ~self.is_kept[rows]
-        return np.asarray(self.ends[artists] - np.where(artists > 0, self.ends[artists - 1], 0) - itself)
-
-    def after(self, rows: Int[np.ndarray, "S"], steps: Int64[np.ndarray, "#S K"]) -> Int64[np.ndarray, "S K"]:
-        """The other tracks of an artist, in the order of the catalogue; the first one follows the last one.
-
-        Args:
-            rows: a track of the artist.
-            steps: how many tracks each is after it, at least 1.
-
-        Returns:
-            Their rows; -1 where the artist has no more.
-        """
-        num_others = self.num_others(rows)[:, None]
-        size = num_others + (1 if self.is_kept is None else ~self.is_kept[rows][:, None])
-        first = self.ends[self.artist_of[rows]][:, None] - size
-        places = first + (self._place[rows][:, None] - first + steps) % np.maximum(size, 1)
-        return np.where(steps <= num_others, self.by_artist.take(places, mode="clip"), -1).astype(np.int64)
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Picker:
-    """Picks the next track of sessions.
+    """Picks the next track of sessions of an arm.
 
     Args:
-        policy: one of `POLICIES`.
+        arm: how it recommends.
         artists: the tracks of each artist.
-        pick: one of `PICKS`, for lists. All but `uniform` pick no track that the session has heard.
-        artist_gap: number of last tracks whose artists are avoided as long as the list has others.
-        exploration: share of the picks from lists that are among new tracks: those of the list, or, where it has none
-            that may be picked, all new tracks, uniformly.
-        new: rows of the new tracks, ascending.
         popular: distinct rows of the tracks of `popular`, also as a fallback.
-        fallback: one of `FALLBACKS`: what follows where a list has no track left.
+        lists: rows of the list of each track, or of each of `users`; -1 fills up.
+        users: keys of the users of the lists (`catalog.key_of`), ascending; None for lists of tracks.
+        new: rows of the new tracks, if the arm explores.
+        search: finds the best tracks, if the session is a part of the query.
+        before: what the run knew of listeners, with the keys of tracks; None where there is nothing.
+        own: the rule of an arm of one's own.
     """
 
-    policy: str
+    arm: Arm
     artists: ArtistTracks
-    pick: str = "uniform"
-    artist_gap: int = 0
-    exploration: float = 0.0
-    new: Int64[np.ndarray, "M"] = field(default_factory=lambda: np.empty(0, np.int64))
     popular: Int[np.ndarray, "P"] = field(default_factory=lambda: np.empty(0, np.int64))
-    fallback: str = "random"
+    lists: Int32[np.ndarray, "Q K"] = field(default_factory=lambda: np.empty((0, 0), np.int32))
+    users: Int64[np.ndarray, "Q"] | None = None
+    new: Int64[np.ndarray, "M"] = field(default_factory=lambda: np.empty(0, np.int64))
+    search: SessionSearch | None = None
+    before: Profiles | None = None
+    own: OwnRule | None = None
+
+    @classmethod
+    def read(cls, arm: Arm, file: Path | None, catalog: Catalog, popular: Int[np.ndarray, "P"]) -> "Picker":
+        """Read what an arm recommends from.
+
+        Args:
+            arm: the arm.
+            file: its `recommendations.jsonl`, with `vectors.npz` and `profiles.npz` beside it; None without lists.
+            catalog: of the tracks that are recommended.
+            popular: distinct rows of the most played tracks.
+
+        Raises:
+            InputError: a file cannot be read or is of another catalogue, or the class of the arm cannot be used.
+        """
+        made = cls(arm=arm, artists=ArtistTracks.of(catalog.artist_of), popular=popular[:NUM_POPULAR])
+        lists, users, rows = None, None, np.full((len(catalog), 0), -1, np.int32)
+        if file is not None:
+            lists = Recommendations.read(file, catalog)
+            rows, users = lists.rows.astype(np.int32), lists.users
+        given = {**vars(made), "lists": rows, "users": users}
+        if arm.is_own:
+            if users is not None:
+                raise InputError(f"policy={arm.policy} needs lists of tracks, and {file} has lists of users")
+            of_tracks = {"artist_of": catalog.artist_of, "track_ids": catalog.track_ids}
+            given["own"] = own_rule(arm.policy, lists=rows, **of_tracks)
+        if arm.exploration and lists is not None:
+            given["new"] = new_rows(lists.plays, arm.exploration_plays, str(file))
+        if arm.is_of_session and file is not None:
+            vectors, before = SessionVectors.read(file.with_name(FILE), catalog), None
+            if arm.context == "listener" and (path := file.with_name(PROFILES)).is_file():
+                given["before"] = before = Profiles.read(path)
+            known = before.in_rows(catalog) if before and arm.familiar < 1 else None
+            given["search"] = search_of(arm, vectors, rows, catalog.artist_of, known)
+        return cls(**given)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """Where tracks come from, in this order: the source of the policy, and its fallbacks."""
-        fallbacks = FALLBACKS[self.fallback if self.has_lists else "random"]
-        return tuple(dict.fromkeys((_SOURCES[self.policy], *fallbacks)))
-
-    @property
-    def has_lists(self) -> bool:
-        """Whether it picks from lists."""
-        return self.policy in LISTS
+        """Where tracks come from, in this order; see `Arm.sources`."""
+        return self.arm.sources
 
     @cached_property
     def avoids_heard(self) -> bool:
         """Whether no track that the session has heard is picked."""
-        return self.has_lists and not PICKS[self.pick].may_repeat
+        return self.arm.avoids_heard
 
     @cached_property
     def needs_session(self) -> bool:
         """Whether other tracks of the session than the last one matter."""
-        return self.avoids_heard or (self.has_lists and self.artist_gap > 0)
+        return self.search is not None or self.avoids_heard or (self.arm.has_lists and self.arm.artist_gap > 0)
+
+    @cached_property
+    def num_kept(self) -> int:
+        """How many candidates of a search are needed.
+
+        Where the best one is always picked it suffices; where artists are kept apart, the best may be any of them.
+        Otherwise they are as many as a list has.
+        """
+        assert self.search is not None
+        if self.arm.pick != "ranked" or self.arm.exploration:
+            return int(self.lists.shape[1])
+        return self.search.most_candidates if self.arm.artist_gap else 1
+
+    def candidates(
+        self,
+        heard: Int64[np.ndarray, "S T"],
+        shares: Float[np.ndarray, "S h"],
+        users: Int64[np.ndarray, "S"],
+        past: Pasts | None = None,
+        now_ms: Int64[np.ndarray, "S"] | None = None,
+        familiar: float | None = None,
+    ) -> Int[np.ndarray, "S K"]:
+        """The list of each session, best first; of no columns where there are none.
+
+        Args:
+            heard: as for `probabilities`.
+            shares: share of each that was played; of an arm without `context=session` anything.
+            users: key of the user of each session; of lists of users only.
+            past: of the listener of each session, if it is known.
+            now_ms: the time, for each session; with `past`.
+            familiar: another one than that of the arm.
+        """
+        if self.search is not None:
+            share = self.arm.familiar if familiar is None else familiar
+            return self.search.best(heard, shares, self.num_kept, past, now_ms, float(share))
+        if self.users is not None:
+            return lists_of(users, self.users, self.lists)
+        return self.lists[heard[:, 0]] if self.arm.has_lists else np.empty((len(heard), 0), np.int32)
 
     def pick_next(
         self,
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
         rng: np.random.Generator,
+        shares: Float[np.ndarray, "S T"] | None = None,
     ) -> Picked:
         """Pick the next track of each session.
 
         Args:
-            candidates: the list of each session, best first; -1 fills up. Of no columns where the policy has no lists.
-            heard: rows of the tracks that each session has heard, the last one first; -1 for tracks that are not in
-                the catalogue, and after the first one.
+            candidates: see `candidates`.
+            heard: as for `probabilities`; of an arm of one's own, the last plays of the listener, over sessions.
             rng: draws the tracks.
+            shares: share of each of these plays, for an arm of one's own.
         """
         num = len(heard)
         found, left = Picked(np.full(num, -1), np.zeros(num), np.zeros(num, np.int64)), np.arange(num)
         for number, source in enumerate(self.sources):
-            rows, chances = self._draw(source, candidates, heard, rng)
+            rows, chances = self._drawn(source, candidates, heard, shares, rng)
             found.rows[left], found.propensities[left], found.sources[left] = rows, chances, number
             if not (is_left := rows < 0).any():
                 break
-            left, candidates, heard = left[is_left], candidates[is_left], heard[is_left]
+            left, candidates, heard, shares = left[is_left], candidates[is_left], heard[is_left], None
         return found
 
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
@@ -395,83 +337,93 @@ class Picker:
         for number, source in enumerate(self.sources):
             if source == "list":
                 tracks = candidates if len(candidates) and candidates[-1] >= 0 else candidates[candidates >= 0]
-                draw, num = rng.random(), len(tracks)
+                u, num = rng.random(), len(tracks)
                 if num:
-                    return int(tracks[int(draw * num)]), 1 / num, number
+                    return int(tracks[int(u * num)]), 1 / num, number
             elif source == "artist":
-                rows = np.array([last])
-                draw, num = rng.random(), int(self.artists.num_others(rows)[0])
-                if num:
-                    return int(self.artists.after(rows, np.array([[1 + int(draw * num)]]))[0, 0]), 1 / num, number
+                rows, chances = self._drawn(source, _NO_LIST, np.array([[last]]), None, rng)
+                if rows[0] >= 0:
+                    return int(rows[0]), float(chances[0]), number
             elif source == "popular" and (num := len(self.popular)):
                 return int(self.popular[rng.integers(num)]), 1 / num, number
         row = rng.integers(num := self.artists.num_open)
         return int(row if self.artists.is_kept is None else self.artists.by_artist[row]), 1 / num, number
 
-    def pick_from_lists(
+    def row_of(
+        self,
+        source: str,
+        candidates: Int[np.ndarray, "S K"],
+        heard: Int[np.ndarray, "S T"],
+        shares: Float[np.ndarray, "S T"] | None = None,
+    ) -> tuple[Int[np.ndarray, "S C"], Float64[np.ndarray, "S C"]]:
+        """The tracks of a source with their probabilities; all 0 where none is left.
+
+        Args:
+            source: one of `Arm.sources` but `random`.
+            candidates: as for `pick_next`.
+            heard: as for `pick_next`.
+            shares: as for `pick_next`.
+        """
+        artist_of = self.artists.artist_of
+        if source == "list":
+            if self.own is not None:
+                assert shares is not None
+                return self.own.probabilities(heard[:, : self.own.num_plays], shares[:, : self.own.num_plays])
+            return candidates, probabilities(self.arm, candidates, heard, artist_of, self._is_new)
+        if source == "artist":
+            most = self.artists.num_others(heard[:, 0]).max(initial=0)
+            rows = self.artists.after(heard[:, 0], np.arange(1, most + 1)[None])
+        else:
+            rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
+        is_open = rows >= 0
+        return rows, shares_of((is_open & ~are_in(rows, heard) if self.avoids_heard else is_open).astype(float))
+
+    def choices(
         self,
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
-        draws: Float64[np.ndarray, "S"],
-    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-        """Pick a track of the list of each session, or a new one.
-
-        Args:
-            candidates: as for `pick_next`.
-            heard: as for `pick_next`.
-            draws: one random number for each session, uniform in [0, 1).
-
-        Returns:
-            Row and probability of each track; -1 and 0 where a list has none left.
-        """
-        is_open, is_new, others, share, of_list = self._open(candidates, heard)
-        if self.exploration:
-            explores, draws = _coin(draws, self.exploration)
-            is_open = np.where((explores & is_new.any(1))[:, None], is_new, is_open)
-        chosen = PICKS[self.pick].pick(is_open, draws)
-        rows, chances = at(candidates, chosen, -1), at(of_list, chosen, 0.0)
-        if self.exploration and len(some := np.flatnonzero(explores & others.any(1))):
-            rows[some] = self.new[PICKS["uniform"].pick(others[some], draws[some])]
-            chances[some] = share[some] / others[some].sum(1)
-        return rows, chances
-
-    def choices(self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Choices:
+        shares: Float[np.ndarray, "S T"] | None = None,
+    ) -> Choices:
         """Compute the probability with which `pick_next` picks each track.
 
         Args:
             candidates: as for `pick_next`.
             heard: as for `pick_next`.
+            shares: as for `pick_next`.
         """
         num, left = len(heard), np.arange(len(heard))
-        tracks, probabilities = [np.empty((num, 0), np.int64)], [np.empty((num, 0))]
-        for source in self.sources[:-1]:
-            rows, chances = self._distribution(source, candidates[left], heard[left])
+        tracks, chances = [np.empty((num, 0), np.int64)], [np.empty((num, 0))]
+        for source in self.arm.sources[:-1]:
+            rows, found = self.row_of(source, candidates[left], heard[left], None if shares is None else shares[left])
             tracks.append(np.full((num, rows.shape[1]), -1))
-            probabilities.append(np.zeros(tracks[-1].shape))
-            tracks[-1][left], probabilities[-1][left] = rows, chances
-            left = left[~chances.any(1)]
-        return Choices(
-            tracks=np.concatenate(tracks, 1),
-            probabilities=np.concatenate(probabilities, 1),
-            rest=np.bincount(left, minlength=num).astype(np.float64),
-            avoided=self._avoided(heard),
-            artists=self.artists,
-        )
+            chances.append(np.zeros(tracks[-1].shape))
+            tracks[-1][left], chances[-1][left] = rows, found
+            left = left[~found.any(1)]
+        rest = np.bincount(left, minlength=num).astype(np.float64)
+        both = {"tracks": np.concatenate(tracks, 1), "probabilities": np.concatenate(chances, 1)}
+        return Choices(**both, rest=rest, avoided=self._avoided(heard), artists=self.artists)
+
+    @cached_property
+    def _is_new(self) -> Bool[np.ndarray, "N_1"] | None:
+        if not self.arm.exploration:
+            return None
+        is_new = np.zeros(len(self.artists.artist_of) + 1, bool)
+        is_new[self.new] = True
+        return is_new
 
     def _avoided(self, heard: Int[np.ndarray, "S T"]) -> Int[np.ndarray, "S t"]:
         return self.artists.without_kept(heard) if self.avoids_heard else heard[:, :0]
 
-    def _draw(
+    def _drawn(
         self,
         source: str,
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
+        shares: Float[np.ndarray, "S T"] | None,
         rng: np.random.Generator,
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
         num = len(heard)
-        if source == "list":
-            return self.pick_from_lists(candidates, heard, rng.random(num))
         if source == "random":  # any track, as far as some draws find one that is not avoided
             avoided, num_tracks = self._avoided(heard), self.artists.num_open
             rows, again = self.artists.drawn(rng.integers(num_tracks, size=num)), np.arange(num)
@@ -481,10 +433,12 @@ class Picker:
                     break
                 rows[again] = self.artists.drawn(rng.integers(num_tracks, size=len(again)))
             return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
-        if self.avoids_heard:
-            rows, chances = self._distribution(source, candidates, heard)
-            places = PICKS["uniform"].pick(chances > 0, rng.random(num))
-            return at(rows, places, -1), at(chances, places, 0.0)
+        if source == "list" or self.avoids_heard:
+            tracks, chances = self.row_of(source, candidates, heard, shares)
+            rows, found = draw(chances, tracks, rng.random(num))
+            if self.own is not None:  # a track may be there several times
+                found = np.where(rows >= 0, (chances * (tracks == rows[:, None])).sum(1), 0.0)
+            return rows, found
         # one draw suffices: sources are long, and all their tracks have the same probability
         if source == "artist":
             num_others = self.artists.num_others(heard[:, 0])
@@ -495,71 +449,5 @@ class Picker:
             return np.full(num, -1), np.zeros(num)
         return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
 
-    def _distribution(
-        self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
-    ) -> tuple[Int[np.ndarray, "S C"], Float64[np.ndarray, "S C"]]:
-        """The tracks of a source with their probabilities; all 0 where none is left."""
-        if source == "list":
-            rows = np.concatenate([candidates, np.broadcast_to(self.new, (len(heard), len(self.new)))], 1)
-            _, _, others, share, of_list = self._open(candidates, heard)
-            return rows, np.concatenate([of_list, share[:, None] * PICKS["uniform"].probabilities(others)], 1)
-        rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
-        if source == "artist":
-            most = self.artists.num_others(heard[:, 0]).max(initial=0)
-            rows = self.artists.after(heard[:, 0], np.arange(1, most + 1)[None])
-        return rows, PICKS["uniform"].probabilities(self._unheard(rows, heard))
 
-    def _unheard(self, rows: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Bool[np.ndarray, "S K"]:
-        is_open = rows >= 0
-        return is_open & ~are_in(rows, heard) if self.avoids_heard else is_open
-
-    def _open(
-        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
-    ) -> tuple[
-        Bool[np.ndarray, "S K"],
-        Bool[np.ndarray, "S K"],
-        Bool[np.ndarray, "S M"],
-        Float64[np.ndarray, "S"],
-        Float64[np.ndarray, "S K"],
-    ]:
-        """The places of lists that may be picked, those of new tracks, and where a list has none, which of all new
-        tracks; the share of the picks that explore; and the probability of each place."""
-        recent = heard[:, : self.artist_gap]
-        artists = np.where(recent >= 0, self.artists.artist_of[recent], -1)
-        is_open = self._spaced(self._unheard(candidates, heard), candidates, artists)
-        is_new, others = np.zeros(is_open.shape, bool), np.zeros((len(heard), len(self.new)), bool)
-        usual = PICKS[self.pick].probabilities(is_open)
-        if not self.exploration:
-            return is_open, is_new, others, np.zeros(len(heard)), usual
-        is_new = is_open & (self._place_of_new[candidates] < len(self.new))
-        without = np.flatnonzero(is_open.any(1) & ~is_new.any(1))
-        closed = heard[without] if self.avoids_heard else heard[without, :1]
-        unheard = np.ones((len(without), len(self.new) + 1), bool)  # the last one is for tracks that are not new
-        np.put_along_axis(unheard, self._place_of_new[closed], False, axis=1)
-        others[without] = self._spaced(unheard[:, :-1], self.new[None], artists[without])
-        share = np.where(is_new.any(1) | others.any(1), self.exploration, 0.0)
-        explored = share[:, None] * PICKS[self.pick].probabilities(is_new)
-        return is_open, is_new, others, share, (1 - share)[:, None] * usual + explored
-
-    def _spaced(
-        self, is_open: Bool[np.ndarray, "S K"], rows: Int[np.ndarray, "R K"], artists: Int[np.ndarray, "S G"]
-    ) -> Bool[np.ndarray, "S K"]:
-        """The open places of other artists; all open ones where there are none."""
-        if not artists.shape[1]:
-            return is_open
-        found = is_open & ~are_in(np.broadcast_to(self.artists.artist_of[rows], is_open.shape), artists)
-        return np.where(found.any(1, keepdims=True), found, is_open)
-
-    @cached_property
-    def _place_of_new(self) -> Int64[np.ndarray, "N_1"]:
-        """Place of each track among the new ones, their number for others; the last one is for -1."""
-        place = np.full(len(self.artists.artist_of) + 1, len(self.new))
-        place[self.new] = np.arange(len(self.new))
-        return place
-
-
-def _coin(draws: Float64[np.ndarray, "S"], share: float) -> tuple[Bool[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-    """Which numbers are below a share, and the rest of each: uniform in [0, 1) too, and independent of it."""
-    is_below = draws < share
-    rest = np.where(is_below, draws / (share or 1), (draws - share) / (1 - share))
-    return is_below, np.minimum(rest, np.nextafter(1.0, 0.0))
+_NO_LIST = np.empty((1, 0), np.int32)

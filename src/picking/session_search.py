@@ -10,6 +10,7 @@ tracks that are kept.
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -17,16 +18,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
+from segue.picking.arm import Arm
 from segue.picking.counted_scores import CountedScores
 from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, Pasts, favourites, is_known, past_of
-from segue.picking.picker import Picker
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
 from segue.runs.profiles import DAY_MS, Profiles
 from segue.runs.session_vectors import SessionVectors
-
-MOST_LISTS = 20
-"""Largest number of last tracks whose lists are searched."""
 
 NUM_FAVOURITES = 3
 """Favourites of a listener whose lists are searched."""
@@ -206,28 +204,41 @@ class SessionSearch:
                 found[some, : of_some.shape[1]] = of_some
         return found
 
-    def num_kept(self, picker: Picker) -> int:
-        """How many of the candidates a picking needs.
 
-        Where the best one is always picked it suffices; where artists are kept apart, the best may be any of them.
-        Otherwise they are as many as a list has.
-        """
-        if picker.pick != "ranked" or picker.exploration:
-            return int(self.lists.shape[1])
-        return self.most_candidates if picker.artist_gap else 1
+def search_of(
+    arm: Arm,
+    vectors: SessionVectors,
+    lists: Int32[np.ndarray, "N L"],
+    artist_of: Int[np.ndarray, "N"],
+    before: Profiles | None = None,
+) -> SessionSearch:
+    """What finds the best tracks for an arm with `context=session` or `listener`.
+
+    Args:
+        arm: the arm.
+        vectors: of its run.
+        lists: of its run.
+        artist_of: row of the artist of each track.
+        before: the profiles of its run, with rows of tracks, from which `known_gap` is computed; None leaves it.
+    """
+    vectors = vectors if arm.context == "listener" else replace(vectors, listener=None)
+    how = {"num_lists": arm.num_lists, "may_repeat": not arm.avoids_heard}
+    search = SessionSearch(vectors, lists, artist_of=artist_of, **how)
+    if before is not None:
+        search.vectors = replace(vectors, known_gap=search.known_gap(before, arm.artist_gap))
+    return search
 
 
-def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:
+def gap_hint(vectors: SessionVectors, arm: Arm) -> str | None:
     """What is wrong with a picking that repeats the artists of the session, and the remedy; None otherwise.
 
     Where shares are known, the sum of a session is mostly about its artists.
 
     Args:
         vectors: of the run.
-        pick: `uniform`, `ranked` or `weighted`.
-        artist_gap: artists of this many last tracks are skipped.
+        arm: how it picks.
     """
-    if pick != "ranked" or artist_gap or vectors.skipped == 1:
+    if arm.pick != "ranked" or arm.artist_gap or vectors.skipped == 1:
         return None
     return "pick=ranked recommends the artists of the session again and again; artist_gap=100 skips them"
 
@@ -277,7 +288,7 @@ def best(
     Returns:
         Rows, best first; -1 fills up.
     """
-    rows, k = candidates, min(k, candidates.shape[1])
+    rows, places, k = candidates, None, min(k, candidates.shape[1])
     if k > 1:  # in the order of rows, in which those that occur again follow one another
         rows, places = _in_order(candidates, len(vectors.items))
     scores = inner_products(vectors.items, queries, rows)
@@ -287,7 +298,7 @@ def best(
         scores += boosts_of(vectors.boosts, rows, heard)
     is_out |= are_in(rows, heard[:, :1] if may_repeat else heard)
     np.putmask(scores, is_out, -np.inf)
-    return _first_of(scores, candidates) if k == 1 else _largest(scores, places, candidates, k)
+    return _best_first(scores, places, candidates, k)
 
 
 def boosts_of(
@@ -349,34 +360,33 @@ def _in_order(rows: Int32[np.ndarray, "S C"], num_tracks: int) -> tuple[Int[np.n
     return ordered, keys
 
 
-def _first_of(scores: Float32[np.ndarray, "S C"], rows: Int32[np.ndarray, "S C"]) -> Int32[np.ndarray, "S 1"]:
-    """The row with the largest score, of equal ones the first one; -1 where all are −∞."""
-    flat = scores.argmax(1) + np.arange(0, scores.size, scores.shape[1])
-    first = rows.ravel().take(flat)
-    np.putmask(first, scores.ravel().take(flat) == -np.inf, -1)
-    return np.asarray(first[:, None])
-
-
-def _largest(
-    scores: Float32[np.ndarray, "S C"], places: Int[np.ndarray, "S C"], rows: Int32[np.ndarray, "S C"], k: int
+def _best_first(
+    scores: Float32[np.ndarray, "S C"],
+    places: Int[np.ndarray, "S C"] | None,
+    rows: Int32[np.ndarray, "S C"],
+    k: int,
 ) -> Int32[np.ndarray, "S K"]:
     """The rows with the largest scores, largest first; of equal ones the first place first; -1 for −∞.
 
     Args:
         scores: in any order.
-        places: place of the row of each score.
+        places: place of the row of each score; None where they are in the order of the places.
         rows: in the order of places.
         k: how many are kept (K).
     """
-    bits, _ = _places(scores.shape[1], np.int32)
+    lines = np.arange(0, rows.size, rows.shape[1])[:, None]
+    if k == 1 and places is None:  # without the sorting, which takes ten times as long
+        flat = scores.argmax(1)[:, None] + lines
+        return np.where(scores.ravel().take(flat) == -np.inf, np.int32(-1), rows.ravel().take(flat))
+    bits, usual = _places(scores.shape[1], np.int32)
     whole = (np.float32(0) - scores).view(np.int32)  # without −0; as integers, positive numbers have the same order
     whole ^= (whole >> 31) & np.int32(0x7FFFFFFF)  # and now negative ones too
     keys = whole.astype(np.int64)
     keys <<= bits
-    keys |= places
+    keys |= usual if places is None else places
     keys.sort(axis=1)
     keys = keys[:, :k]
-    largest = rows.ravel().take((keys & ((1 << bits) - 1)) + np.arange(0, rows.size, rows.shape[1])[:, None])
+    largest = rows.ravel().take((keys & ((1 << bits) - 1)) + lines)
     np.putmask(largest, keys >= _INFINITY << bits, -1)
     return largest
 

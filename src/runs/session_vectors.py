@@ -24,9 +24,6 @@ FILE = "vectors.npz"
 CONTEXTS = ("last", "session", "listener")
 """What a query is made of: the last track, the session so far, or the session and the listener's own past. Vectors of a
 later one can be served as an earlier one."""
-LAST_TEN = "last_ten"
-ARM_CONTEXTS = (*CONTEXTS, LAST_TEN)
-"""What an arm can answer from: also from the last ten plays of the user; see `picking/last_ten.py`."""
 MAX_LENGTH = 1000
 """Largest number of tracks of a session that may count."""
 
@@ -323,19 +320,17 @@ def context_of(where: str, given: object, lists: Path) -> str:
 
     Args:
         where: the setting that names the lists.
-        given: one of `ARM_CONTEXTS`, or None.
+        given: one of `CONTEXTS`, or None.
         lists: a `recommendations.jsonl`; the vectors of its run are beside it.
 
     Returns:
-        One of `ARM_CONTEXTS`.
+        One of `CONTEXTS`.
 
     Raises:
         InputError: `given` is none of them, or the run has no vectors of sessions.
     """
-    if given is not None and given not in ARM_CONTEXTS:
-        raise InputError(f"{where}: context must be one of {', '.join(ARM_CONTEXTS)}, got {given!r}")
-    if given == LAST_TEN:
-        return LAST_TEN
+    if given is not None and given not in CONTEXTS:
+        raise InputError(f"{where}: context must be one of {', '.join(CONTEXTS)}, got {given!r}")
     path = lists.with_name(FILE)
     if given == "last" or (given is None and not path.is_file()):
         return "last"

@@ -161,11 +161,11 @@ class ServiceApp:
         remembers, profiles = state.remember.remembers(played.remember), state.profiles
         if recommender.knows_listeners and profiles is not None and remembers and user_key not in GUESTS:
             past = Past(await profiles.play(user_key, track_key, played.time, now), now)
-        if recommender.last_ten and remembers:  # in any arm, as users change theirs
+        if recommender.own and remembers:  # in any arm, as users change theirs
             last_plays = await state.last_plays.play(user_key, track_key, played.time, now)
         if call == "next":
             if recommender.remembers(arm):
-                session = last_plays if arm in recommender.last_ten else None
+                session = last_plays if arm in recommender.own else None
                 session = session or await state.sessions.play(user_key, track_key, played.time, now)
                 following, fallback, propensity = await recommender.ask(arm, user_key, row, session, past)
             else:

@@ -42,8 +42,7 @@ def explain(
         new tracks, and what it adds, where it or its artist was heard what that adds (`boost`), with a past what that
         adds (`listener`), and the tracks of the session, newest first, with their weights and products. A model of the
         order has `order` too: what the order adds to the score, and how much less it would add without each track. If
-        the arm explores, also whether the track is new; one that is not among the candidates, without a rank, was found
-        by exploration.
+        the arm explores, also whether the track is new.
     """
     release = recommender.release
     given, vectors, row = release.arms[arm], release.vectors[arm], release.row_of(answer.track)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int, Int32, Int64, UInt8
 
 from segue.catalog import quoted
 from segue.errors import InputError
-from segue.picking.picker import ArtistTracks
+from segue.picking.artist_tracks import ArtistTracks
 from segue.runs.catalog_files import packed, texts_at, unpacked
 from segue.serving.release import EXTENDS, Release, write_arrays
 

@@ -1,10 +1,10 @@
-"""The last ten plays of each user, over sessions, days and restarts: for arms with `context=last_ten`."""
+"""The last plays of each user, over sessions, days and restarts: for arms of one's own (`policy=`)."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segue.picking.last_ten import NUM_PLAYS
+from segue.picking.arm import MOST_PLAYS
 from segue.serving.settings import RedisSettings, ServiceSettings, SessionSettings
 from segue.serving.stores import Sessions, make_sessions
 
@@ -23,7 +23,7 @@ def make_last_plays(settings: ServiceSettings) -> Sessions:
     """
     folder = Path(settings.store.folder, _FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
-    own = SessionSettings(capacity=settings.sessions.capacity, max_tracks=NUM_PLAYS, idle_s=_FOREVER_S)
+    own = SessionSettings(capacity=settings.sessions.capacity, max_tracks=MOST_PLAYS, idle_s=_FOREVER_S)
     store: dict[str, Any] = {}
     if isinstance(settings.store, RedisSettings):
         store["store"] = replace(settings.store, name=f"{settings.store.name}lastplays"[-64:])

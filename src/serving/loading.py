@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from segue.errors import InputError
+from segue.picking.arm import Arm
 from segue.runs.profiles import ENTRY, Profiles
 from segue.serving.log_writer import now_ms
 from segue.serving.profile_memory import MappedProfiles
-from segue.serving.release import Arm
 from segue.serving.release_store import FolderStore, Loaded, StoreUnreachableError
 from segue.serving.settings import RedisSettings, ServiceSettings
 from segue.serving.stores import ProfileStore, Store, make_profiles, make_store
 from segue.settings import Setting, checked
 
 ACCEPT_CHANGES = Setting("whether an id may get another title or artist than in the current release")
+
+_OF_ARMS = ("pick", "artist_gap", "exploration", "exploration_plays", "familiar", "fallback", "num_lists")
 
 Request = Callable[[FolderStore], Loaded]
 """Writes the release that the command line names into a folder and makes it current there."""
@@ -54,11 +56,10 @@ def requested(
         return None
     if arms is not None and only is not None:
         raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")
-    alike = ("pick", "artist_gap", "exploration", "exploration_plays", "familiar", "fallback", "num_lists")
     remember = partial(_remember, given)
-    settings = {name: given[name] for name in alike} | {
+    settings = {
+        "defaults": {name: given[name] for name in _OF_ARMS} | {"context": given["arm_context"]},
         "experiment": "" if given["experiment_name"] is None else str(given["experiment_name"]),
-        "context": given["arm_context"],
         "max_tracks": given["sessions"]["max_tracks"],
         "tracks": None if given["tracks"] is None else Path(str(given["tracks"])),
         "world": world,
@@ -84,8 +85,8 @@ def check_last_plays(arms: Mapping[str, Arm], remember: Callable[[], str]) -> No
         InputError: there is such an arm.
     """
     for name, arm in arms.items():
-        if arm.is_of_last_ten and remember() == "none":
-            raise InputError(f"arms.{name}: context=last_ten needs profiles.remember=all or consenting, got none")
+        if arm.is_own and remember() == "none":
+            raise InputError(f"arms.{name}: policy={arm.policy} needs profiles.remember=all or consenting, got none")
 
 
 def _load_into(
@@ -102,7 +103,7 @@ def _load_into(
     check_last_plays(prepared.arms, remember)
     try:
         loaded = store.load_next(partial(prepared.write, provenance=provenance()), accept_changes=accept_changes)
-        return loaded._replace(profiles=prepared.profiles)
+        return loaded._replace(profiles=list(prepared.profiles.values()))
     except OSError as error:
         is_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # numpy gives no number for half an array
         why = "No space left on device" if is_full else error.strerror

@@ -1,7 +1,6 @@
 """Reads what the arms of an experiment need for a release."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +10,26 @@ from jaxtyping import Int64
 from segue.assignment import check_arms
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.last_ten import check_no_other_rules
-from segue.picking.picker import LEARNED, LISTS, POLICIES, check_familiar, check_picking, familiar_share, new_rows
-from segue.picking.session_search import SessionSearch
+from segue.picking.arm import Arm, Locate, own_rule, read_arm
+from segue.picking.picker import new_rows
+from segue.picking.session_search import search_of
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations, key_of_lines
-from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
-from segue.runs.session_vectors import FILE, LAST_TEN, SessionVectors, context_of
-from segue.serving.release import Arm, ReleaseContents
-
-_WORDS = sorted(set(POLICIES) - set(LISTS))
+from segue.runs.session_vectors import FILE, SessionVectors
+from segue.serving.release import ReleaseContents
 
 
 def prepare_release(
     arms: Any,
     *,
     experiment: str,
-    pick: str,
-    artist_gap: int,
-    exploration: float = 0.0,
-    exploration_plays: int = 1,
-    familiar: float | int | str = LEARNED,
-    fallback: str = "artist",
-    context: str | None,
-    num_lists: int,
+    defaults: Mapping[str, Any],
     max_tracks: int,
     tracks: Path | None,
     world: Callable[[], Any],
-    locate: Callable[[str], Path],
+    locate: Locate,
 ) -> ReleaseContents:
     """Read what the arms of an experiment need.
 
@@ -48,18 +37,9 @@ def prepare_release(
     the embedded world. The most played tracks come from the `top_tracks.json` beside that file, or from the world.
 
     Args:
-        arms: for each arm the name of a recommender, or a mapping with `recommender` and optionally `pick`,
-            `artist_gap`, `exploration`, `exploration_plays`, `familiar`, `fallback`, `context` and `num_lists`.
+        arms: each arm as `read_arm` takes it.
         experiment: name of the experiment.
-        pick: how arms without a `pick` of their own pick from their lists.
-        artist_gap: gap of arms without one of their own.
-        exploration: share of the picks among new tracks, for arms without one of their own.
-        exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
-        familiar: aimed share of known tracks, or `learned`, for arms with `listener` and without one of their own.
-        fallback: what follows where a list has no track left, for arms without one of their own.
-        context: what arms without one of their own answer from (`ARM_CONTEXTS`); None for that of their run.
-        num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their
-            own.
+        defaults: settings of arms without their own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
         tracks: a `tracks.json`.
         world: builds the embedded world, which has a `catalog` and `top_tracks`.
@@ -76,99 +56,49 @@ def prepare_release(
     if not experiment:
         raise InputError("experiment must have a name, got an empty one")
     checked, files = dict[str, Arm](), dict[str, Path]()
-    defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
-    defaults |= {"exploration": exploration, "exploration_plays": exploration_plays, "fallback": fallback}
-    defaults["familiar"] = familiar
     names = {arm: f"arms.{arm}" if len(arms) > 1 else "recommendations" for arm in check_arms(arms)}  # as typed
     for arm, where in names.items():
-        checked[arm], file = _arm(where, arms[arm], defaults, locate)
-        if checked[arm].artist_gap > max_tracks:
-            raise InputError(
-                f"artist_gap must be at most the {max_tracks} tracks of a session that are remembered, got "
-                f"{checked[arm].artist_gap}; set sessions.max_tracks of the service at least as high"
-            )
-        if file is not None:
-            files[arm] = file
+        checked[arm], file = read_arm(where, arms[arm], defaults=defaults, locate=locate)
+        files |= {} if file is None else {arm: file}
     catalog, top, lists = _catalogue(files, tracks, world)
     if not len(top) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
-    vectors, profiles = {}, dict[Path, Profiles]()
     for arm, file in files.items():
-        where = names[arm]
-        if arm not in lists:
-            lists[arm] = Recommendations.read(file, catalog)
-        if lists[arm].users is not None:
-            checked[arm] = replace(checked[arm], policy="user_lists", context="last")
-            if (typed := _settings(arms[arm]).get("context", context)) not in (None, "last"):
-                raise InputError(f"{where}: context={typed} needs lists of tracks, and {file} has lists of users")
-        if checked[arm].exploration:
-            new_rows(lists[arm].plays, checked[arm].exploration_plays, f"{where}: {file}")
-        if checked[arm].is_of_session:
-            vectors[arm] = SessionVectors.read(file.with_name(FILE), catalog)
-            if checked[arm].context == "listener" and (beside := file.with_name(PROFILES)).exists():
-                profiles[beside] = Profiles.read(beside)
-                search = SessionSearch(
-                    vectors[arm],
-                    lists[arm].rows.astype(np.int32),
-                    num_lists=checked[arm].num_lists,
-                    may_repeat=False,
-                    artist_of=catalog.artist_of,
-                )
-                gap = search.known_gap(profiles[beside].in_rows(catalog), checked[arm].artist_gap)
-                vectors[arm] = replace(vectors[arm], known_gap=gap)
-            if (needed := max(vectors[arm].num_newest, checked[arm].num_lists)) > max_tracks:
-                raise InputError(
-                    f"{where}: context={checked[arm].context} of this run looks at the last {needed} tracks, and "
-                    f"{max_tracks} are remembered; set sessions.max_tracks of the service at least as high, or use "
-                    "context=last"
-                )
-    return ReleaseContents(
-        experiment=experiment,
-        arms=checked,
-        catalog=catalog,
-        top_tracks=top,
-        lists=lists,
-        vectors=vectors,
-        files=files,
-        profiles=list(profiles.values()),
+        lists[arm] = lists[arm] if arm in lists else Recommendations.read(file, catalog)
+    found = ReleaseContents(
+        experiment=experiment, arms=checked, catalog=catalog, top_tracks=top, lists=lists, vectors={}, files=files
     )
+    for name in checked:
+        _add(found, name, names[name], max_tracks)
+    return found
 
 
-def _settings(given: Any) -> dict[Any, Any]:
-    return {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
-
-
-def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
-    if (name := recommender_name(given)) is None:
+def _add(found: ReleaseContents, name: str, where: str, max_tracks: int) -> None:
+    """Add what an arm needs besides its lists, or refuse it."""
+    arm, file, given = found.arms[name], found.files.get(name), found.lists.get(name)
+    needed = arm.artist_gap
+    if given is not None and arm.exploration:
+        new_rows(given.plays, arm.exploration_plays, f"{where}: {file}")
+    if arm.is_own:
+        if given is not None and given.users is not None:
+            raise InputError(f"{where}: policy={arm.policy} needs lists of tracks, and {file} has lists of users")
+        rows = np.empty((len(found.catalog), 0), np.int32) if given is None else given.rows
+        own_rule(arm.policy, lists=rows, artist_of=found.catalog.artist_of, track_ids=found.catalog.track_ids)
+    if arm.is_of_session and given is not None and file is not None:
+        vectors = SessionVectors.read(file.with_name(FILE), found.catalog)
+        needed = max(needed, vectors.num_newest, arm.num_lists)
+        if arm.context == "listener" and (beside := file.with_name(PROFILES)).exists():
+            profiles = Profiles.read(beside)
+            found.profiles[beside] = profiles
+            before = profiles.in_rows(found.catalog)
+            vectors = search_of(arm, vectors, given.rows.astype(np.int32), found.catalog.artist_of, before).vectors
+        found.vectors[name] = vectors
+    if needed > max_tracks:
         raise InputError(
-            f"{where} must name a recommender, got {given!r}; such as popular, or {{recommender: popular}}"
+            f"{where}: this arm looks at the last {needed} tracks of a session (artist_gap={arm.artist_gap}, "
+            f"context={arm.context}), and {max_tracks} are remembered; set sessions.max_tracks of the service at least "
+            "as high"
         )
-    own = _settings(given)
-    if wrong := sorted(map(str, set(own) - set(defaults))):
-        known = ", ".join(defaults)
-        raise InputError(f"{where}: {wrong[0]!r} is not a setting of an arm; its settings are {known}")
-    settings = {**defaults, **own}
-    how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
-    explores = {key: settings[key] for key in ("exploration", "exploration_plays")}
-    of_lists = {**explores, "familiar": settings["familiar"]}
-    check_picking(of_lists, f"{where}: " if of_lists.keys() & own.keys() else "")
-    if (named := parse_name(name)).kind == "word":
-        if name not in _WORDS:
-            raise InputError(unknown_recommender(where, name, _WORDS, FILES))
-        return Arm(recommender=name, policy=name, **how), None
-    if named.kind == "url":
-        raise InputError(f"{where}: {name!r} is another service; choose one of {', '.join(_WORDS)}, {FILES}")
-    file = locate(named.name) if named.kind == "stored" else Path(named.name)
-    if (found := context_of(where, settings["context"], file)) == LAST_TEN:
-        check_no_other_rules(where, own)
-        return Arm(recommender=name, policy="lists", pick="uniform", context=LAST_TEN, fallback="random"), file
-    how |= {"fallback": settings["fallback"]}
-    how |= {"context": found, "num_lists": settings["num_lists"]} if found != "last" else {}
-    how |= explores if explores["exploration"] else {}
-    if (familiar := familiar_share(settings["familiar"])) < 1:
-        how["familiar"] = familiar
-        check_familiar(f"{where}: ", familiar, found)
-    return Arm(recommender=name, policy="lists", **how), file
 
 
 def _catalogue(

@@ -5,8 +5,7 @@ K candidates of a list, S sessions, T tracks of the longest of them.
 
 import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -15,12 +14,13 @@ from jaxtyping import Float32, Int64
 
 from segue.assignment import salt_of, treatment
 from segue.catalog import Id
-from segue.picking.last_ten import LastPlays, LastTen
+from segue.errors import InputError
+from segue.picking.arm import Arm, own_rule
 from segue.picking.listener_scores import Pasts, past_of
 from segue.picking.picker import NUM_POPULAR, Picker
-from segue.picking.places import PICKS
-from segue.picking.session_search import SessionSearch
+from segue.picking.session_search import SessionSearch, search_of
 from segue.runs.profiles import ENTRY
+from segue.runs.recommendations import lists_of
 from segue.serving.release import Release
 from segue.serving.row_table import RowTable
 from segue.serving.session_memory import Played
@@ -58,42 +58,21 @@ class Recommender:
     Args:
         release: the release to answer from.
         rng: random numbers of the choices.
+        policies: the classes of arms of one's own that may be imported: those that the user of this service has named,
+            and not all that a release names.
+
+    Raises:
+        InputError: an arm has a class that is none of them, or that cannot be used.
     """
 
-    def __init__(self, release: Release, rng: np.random.Generator) -> None:
-        self.release, self._rng = release, rng
+    def __init__(self, release: Release, rng: np.random.Generator, policies: Collection[str] = ()) -> None:
+        self.release, self._rng, self.policies = release, rng, policies
         self._arm_names, self._salt = list(release.arms), salt_of(release.experiment)
-        self._pickers = {
-            arm: Picker(
-                policy=given.policy,
-                artists=release.artists,
-                pick=given.pick,
-                artist_gap=given.artist_gap,
-                exploration=given.exploration,
-                new=release.new.get(arm, np.empty(0, np.int64)),
-                popular=release.top_tracks[:NUM_POPULAR],
-                fallback=given.fallback,
-            )
-            for arm, given in release.arms.items()
-        }
-        self.searches = {
-            arm: SessionSearch(
-                release.vectors[arm] if given.context == "listener" else replace(release.vectors[arm], listener=None),
-                release.lists[arm],
-                num_lists=given.num_lists,
-                may_repeat=PICKS[given.pick].may_repeat,
-                artist_of=release.artist_of,
-            )
-            for arm, given in release.arms.items()
-            if given.is_of_session
-        }
+        self._pickers = {name: self._picker(name, arm) for name, arm in release.arms.items()}
+        self.searches = {name: picker.search for name, picker in self._pickers.items() if picker.search is not None}
         """Of each arm with `context=session` or `listener`: the best tracks of the lists of the last tracks."""
-        self.last_ten = {
-            arm: LastTen(lists=release.lists[arm], artists=release.artists)
-            for arm, given in release.arms.items()
-            if given.is_of_last_ten
-        }
-        """Of each arm with `context=last_ten`: its rule. With one of them, the last plays of all users are kept."""
+        self.own = {name for name, arm in release.arms.items() if arm.is_own}
+        """The arms of one's own. With one of them, the last plays of all users are kept."""
         self.knows_listeners = any(search.knows_listeners for search in self.searches.values())
         """Whether an arm needs the profiles of listeners."""
         self._rows = RowTable(release.keys) if self.knows_listeners else None
@@ -103,13 +82,36 @@ class Recommender:
         self.version = json.dumps(release.version)
         """The value of `release` in the event log."""
 
+    def _picker(self, name: str, arm: Arm) -> Picker:
+        release, own = self.release, None
+        users, lists = release.user_lists.get(name, (None, release.lists.get(name, np.empty((0, 0), np.int32))))
+        if arm.is_own:
+            if arm.policy not in self.policies:
+                raise InputError(
+                    f"arm {name} of release {release.version} has policy={arm.policy}, which this service may not "
+                    f"import; start it with policies=[{arm.policy}] if you know that class"
+                )
+            ids = np.array([*map(release.id_of, range(len(release)))], object if release.has_texts else np.int64)
+            own = own_rule(arm.policy, lists=lists, artist_of=release.artist_of, track_ids=ids)
+        vectors = release.vectors.get(name)
+        return Picker(
+            arm=arm,
+            artists=release.artists,
+            popular=release.top_tracks[:NUM_POPULAR],
+            lists=lists,
+            users=users,
+            new=release.new.get(name, np.empty(0, np.int64)),
+            search=None if vectors is None else search_of(arm, vectors, lists, release.artist_of),
+            own=own,
+        )
+
     def arm_of(self, user: Id) -> str:
         """Name of the arm of a user."""
         return self._arm_names[treatment(user, salt=self._salt, num_arms=len(self._arm_names))]
 
     def remembers(self, arm: str) -> bool:
         """Whether an arm needs the tracks that the session has played."""
-        return arm in self.searches or arm in self.last_ten or self._pickers[arm].needs_session
+        return arm in self.own or self._pickers[arm].needs_session
 
     def follow(
         self,
@@ -126,15 +128,18 @@ class Recommender:
             arm: name of the arm.
             user: key of the user (`catalog.key_of`).
             row: row of the track.
-            played: what the session has played, this track last; only if the arm remembers sessions. With
-                `context=last_ten` the last plays of the user, whatever the session.
+            played: what the session has played, this track last; only if the arm remembers sessions. Of an arm of one's
+                own the last plays of the user, whatever the session.
             past: what the listener has heard in all sessions; None if that is not known.
             familiar: another one than that of the arm; only with `context=listener`.
         """
         picker = self._pickers[arm]
-        if self.remembers(arm) or picker.exploration:
+        if self.remembers(arm) or picker.arm.exploration:
             return self._together(arm, [user], [row], [played], [past], familiar)[0]
-        candidates = self.release.candidates(arm, user, row) if picker.has_lists else _NO_LIST
+        if picker.users is not None:
+            candidates = lists_of(user, picker.users, picker.lists)
+        else:
+            candidates = picker.lists[row] if picker.arm.has_lists else _NO_LIST
         return _next(picker, *picker.pick_one(candidates, row, self._rng))
 
     def ask(self, arm: str, user: int, row: int, played: Played, past: Past | None = None) -> asyncio.Future[Next]:
@@ -185,21 +190,13 @@ class Recommender:
         pasts: Sequence[Past | None],
         familiar: float | None = None,
     ) -> list[Next]:
-        picker, last = self._pickers[arm], np.array(rows)
-        candidates, heard = np.empty((len(last), 0), np.int32), last[:, None]
+        picker, heard = self._pickers[arm], np.array(rows)[:, None]
+        shares = np.empty((len(rows), 0), np.float32)
         if self.remembers(arm):
             heard, shares = self.newest_first(played)
-        if rule := self.last_ten.get(arm):
-            picked = rule.pick_next(LastPlays(heard, shares), self._rng)
-            return [_next(rule, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
-        if search := self.searches.get(arm):
-            k = search.num_kept(picker)
-            past, now_ms = self.past_of(search, heard, pasts)
-            share = float(self.release.arms[arm].familiar if familiar is None else familiar)
-            candidates = search.best(heard, shares, k, past, now_ms, share)
-        elif picker.has_lists:
-            candidates = self.release.candidates(arm, np.array(users), last)
-        picked = picker.pick_next(candidates, heard, self._rng)
+        past, now_ms = (None, None) if picker.search is None else self.past_of(picker.search, heard, pasts)
+        candidates = picker.candidates(heard, shares, np.array(users), past, now_ms, familiar)
+        picked = picker.pick_next(candidates, heard, self._rng, shares)
         return [_next(picker, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
 
     def past_of(
@@ -247,5 +244,5 @@ class Recommender:
         return rows, shares
 
 
-def _next(picker: Picker | LastTen, row: int, propensity: float, source: int) -> Next:
+def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
     return Next(row, picker.sources[source] if source else None, propensity)

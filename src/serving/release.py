@@ -8,136 +8,29 @@ lists, and is never recommended; see `known_tracks.py`.
 import hashlib
 import json
 import mmap
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from segue.catalog import Catalog, Id
 from segue.errors import InputError
-from segue.picking.picker import (
-    LISTS,
-    POLICIES,
-    ArtistTracks,
-    check_familiar,
-    check_picking,
-    distinct,
-    familiar_share,
-    new_rows,
-)
-from segue.picking.places import PICKS
-from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
+from segue.picking.arm import Arm
+from segue.picking.artist_tracks import ArtistTracks
+from segue.picking.picker import distinct, new_rows
+from segue.picking.session_search import gap_hint, import_faiss
 from segue.runs.catalog_files import packed, text_at, texts_at
 from segue.runs.profiles import Profiles
-from segue.runs.recommendations import Recommendations, lists_of
-from segue.runs.session_vectors import ARM_CONTEXTS, LAST_TEN, SessionVectors
-from segue.settings import Setting, settings
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import SessionVectors
 
 HEAD = "release.json"
 EXTENDS = "extends"
 """Key of the provenance with the versions that a release with more kept tracks was made of."""
-_EXPLORATION = ("exploration", "exploration_plays")
 _HEAD_KINDS = {"version": str, "experiment": str, "arms": dict, "arrays": dict, "catalogue": str, "provenance": dict}
-
-
-@settings()
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """How an arm of an experiment recommends.
-
-    Args:
-        recommender: its name on the command line.
-        policy: one of `picking.picker.POLICIES`.
-        pick: one of `PICKS`; it applies to lists only, as does `artist_gap`.
-        artist_gap: number of previous tracks whose artists are avoided as long as the list has others.
-        context: `last`: the list of the last track; `session`: the best for the session, of the lists of the last
-            tracks; `listener`: the same with what the listener heard in earlier sessions; `last_ten`: the rule of
-            2026 (`picking/last_ten.py`), to which no other setting applies. It applies to lists of tracks only.
-        num_lists: number of last tracks whose lists are searched, with `session` and `listener`.
-        exploration: share of the picks that are among new tracks; it applies to lists of tracks only.
-        exploration_plays: tracks with fewer plays in training are new.
-        familiar: share of what is played that the listener may know; below 1 with `listener` only.
-        fallback: what follows where a list has no track left; one of `picking.picker.FALLBACKS`.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
-
-    recommender: str
-    policy: Annotated[str, Setting("what it recommends from", choices=POLICIES)]
-    pick: str
-    artist_gap: int = 0
-    context: Annotated[str, Setting("what the query is", choices=ARM_CONTEXTS)] = "last"
-    num_lists: Annotated[int, Setting("last tracks whose lists are searched", least=1, most=MOST_LISTS)] = 1
-    exploration: float = 0.0
-    exploration_plays: int = 1
-    familiar: Annotated[float, Setting("share of what is played that listeners may know", least=0, most=1)] = 1.0
-    fallback: str = "artist"
-
-    def __post_init__(self) -> None:
-        names = ("pick", "artist_gap", "fallback", *_EXPLORATION)
-        check_picking({name: getattr(self, name) for name in names})
-        check_familiar("", self.familiar, self.context)
-
-    def with_familiar(self, familiar: float | int | str) -> "Arm":
-        """The same arm with another share of known tracks.
-
-        Args:
-            familiar: the share, or `learned`.
-
-        Raises:
-            InputError: it is neither, or the arm does not know its listeners.
-        """
-        return replace(self, familiar=familiar_share(familiar))
-
-    @property
-    def has_lists(self) -> bool:
-        """Whether it recommends from lists; `pick` and `artist_gap` apply then."""
-        return self.policy in LISTS
-
-    @property
-    def is_of_session(self) -> bool:
-        """Whether the session so far is the query, or a part of it."""
-        return self.context not in ("last", LAST_TEN)
-
-    @property
-    def is_of_last_ten(self) -> bool:
-        """Whether the last ten plays of the user decide, over sessions."""
-        return self.context == LAST_TEN
-
-    @property
-    def rule(self) -> str:
-        """How a place of a list is picked, as a sentence."""
-        return str(PICKS[self.pick].__doc__)
-
-    def describe(self) -> str:
-        """How it picks, for people."""
-        if not self.has_lists:
-            return "no lists: pick and artist_gap do not apply"
-        if self.is_of_last_ten:
-            return f"context={LAST_TEN}: of the lists of the last ten plays of the user, as the control of 2026"
-        exploration = f", exploration={self.exploration:g}" if self.exploration else ""
-        context = f", context={self.context} of the last {self.num_lists} lists" * self.is_of_session
-        context += f", familiar={self.familiar:g}" * (self.familiar != 1)
-        users = ", lists of users" * (self.policy == "user_lists")
-        fallback = f", fallback={self.fallback}" * (self.fallback != "artist")
-        return f"pick={self.pick}, artist_gap={self.artist_gap}{exploration}{context}{users}{fallback}"
-
-    def explores(self) -> dict[str, Any]:
-        """How it explores; empty where it does not."""
-        return {name: getattr(self, name) for name in _EXPLORATION} if self.exploration else {}
-
-    def record(self) -> dict[str, Any]:
-        """As JSON. What many arms do not use is there only where it is used."""
-        unused = set() if self.is_of_session else {"context", "num_lists"}
-        unused -= {"context"} if self.is_of_last_ten else set()
-        unused |= {"fallback"} if self.fallback == "artist" else set()
-        unused |= {"familiar"} if self.familiar == 1 else set()
-        unused |= set(_EXPLORATION) - self.explores().keys()
-        return {key: value for key, value in asdict(self).items() if key not in unused}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -152,7 +45,7 @@ class ReleaseContents:
         lists: for each arm that has lists, its recommendations, in rows of `catalog`.
         vectors: for each arm with `context=session` or `listener`, its vectors, in rows of `catalog`.
         files: the file of each arm that has lists; the release records where it was, for the listening room.
-        profiles: of the listeners of the runs of arms with `context=listener`; they are no part of the release.
+        profiles: of the listeners of the runs of arms with `context=listener`, by file; no part of the release.
     """
 
     experiment: str
@@ -160,9 +53,9 @@ class ReleaseContents:
     catalog: Catalog
     top_tracks: Int64[np.ndarray, "P"]
     lists: Mapping[str, Recommendations]
-    vectors: Mapping[str, SessionVectors]
+    vectors: dict[str, SessionVectors]
     files: Mapping[str, Path] = field(default_factory=dict)
-    profiles: Sequence[Profiles] = ()
+    profiles: dict[Path, Profiles] = field(default_factory=dict)
 
     def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
         """Write the release into an empty folder and return its version, a digest of its contents.
@@ -337,7 +230,9 @@ class Release:
             self._titles = arrays["titles_text"], arrays["titles_ends"]
             self._artist_names = arrays["artists_text"], arrays["artists_ends"]
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
-                arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
+                arm: arrays[f"lists_{arm}"]
+                for arm, given in self.arms.items()
+                if given.policy == "lists" or (given.is_own and f"lists_{arm}" in arrays)
             }
             self.user_lists: dict[str, tuple[Int64[np.ndarray, Q], Int32[np.ndarray, "Q K"]]] = {
                 arm: (arrays[f"users_{arm}"], arrays[f"lists_{arm}"])
@@ -388,7 +283,7 @@ class Release:
     def hint(self, arm: str) -> str | None:
         """What is wrong with how an arm picks, and the remedy; None otherwise."""
         how, vectors = self.arms[arm], self.vectors.get(arm)
-        return gap_hint(vectors, pick=how.pick, artist_gap=how.artist_gap) if vectors else None
+        return gap_hint(vectors, how) if vectors else None
 
     def row_of(self, key: int) -> int:
         """Row of the track whose id has this key (`catalog.key_of`); -1 if it is not in the catalogue."""
@@ -407,23 +302,6 @@ class Release:
         """The record of a track: `artist`, `title`, `track`."""
         artist, title = text_at(*self._artist_names, int(self.artist_of[row])), self.title(row)
         return {"artist": artist or None, "title": title, "track": self.id_of(row)}
-
-    def candidates(
-        self, arm: str, users: Int64[np.ndarray, "*S"] | int, rows: Int[np.ndarray, "*S"] | int
-    ) -> Int32[np.ndarray, "*S K"]:
-        """The lists of an arm that has lists, best first: those of the users, or those of the last tracks.
-
-        Args:
-            arm: name of the arm.
-            users: key of each user (`catalog.key_of`).
-            rows: row of the last track of each.
-
-        Returns:
-            Rows of the candidates; -1 in places of the list that are empty.
-        """
-        if arm in self.lists:
-            return np.asarray(self.lists[arm][rows])
-        return lists_of(users, *self.user_lists[arm]).astype(np.int32)
 
     def recommended_ids(self, row: int) -> list[Id]:
         """Ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""

@@ -298,7 +298,7 @@ async def _answer(
     log = EventLogWriter(Path(settings.run_dir, "logs", worker_name(worker)), settings.log, metrics.count_events)
     release, problem = store.local.open_whole()
     state = State(
-        recommender=Recommender(release, rng),
+        recommender=Recommender(release, rng, settings.policies),
         sessions=sessions,
         last_plays=last_plays,
         remember=settings.profiles,

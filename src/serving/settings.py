@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -172,6 +172,9 @@ class ServiceSettings:
     log: LogSettings
     limits: LimitSettings
     room: dict[str, Any]
+    policies: Annotated[
+        list[str], Setting("classes of arms of your own that releases may name, beside those of arms=")
+    ] = field(default_factory=list)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "ServiceSettings":
@@ -195,6 +198,9 @@ class ServiceSettings:
         if is_shared:
             os.environ[REDIS] = str(url)
         alike = {name: given[name] for name in ("host", "port", "workers", "seed")}
+        arms = [*(given.get("arms") or {}).values(), given.get("recommendations")]
+        typed = [arm["policy"] for arm in arms if isinstance(arm, Mapping) and isinstance(arm.get("policy"), str)]
+        made["policies"] = [*(given.get("policies") or []), *typed]
         return cls(run_dir=str(Path(given["run_dir"]).absolute()), room=groups["room"], **alike, **made)
 
     def of_service(self) -> "ServiceSettings":

@@ -94,7 +94,7 @@ async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.ran
         try:
             if await asyncio.to_thread(store.fetch) != state.recommender.release.version:
                 release = await asyncio.to_thread(store.local.open)
-                recommender = Recommender(release, rng)
+                recommender = Recommender(release, rng, state.recommender.policies)
                 if recommender.knows_listeners and state.profiles is not None:
                     await state.profiles.open()
                 state.recommender = recommender

@@ -17,7 +17,8 @@ from jaxtyping import Float64, Int, Int32, Int64
 from segue.assignment import treatments
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.places import PICKS, at, uniform_place
+from segue.picking.picker import draw
+from segue.picking.places import shares_of, uniform_place
 from segue.picking.session_search import SessionSearch
 from segue.runs.profiles import Profiles
 from segue.runs.session_vectors import SessionVectors
@@ -198,7 +199,7 @@ def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommen
 
     def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         rows = candidates(crowd)
-        return at(rows, PICKS["uniform"].pick(rows >= 0, draws), -1).astype(np.int64)
+        return draw(shares_of((rows >= 0).astype(np.float64)), rows, draws)[0]
 
     return recommend
 

@@ -51,6 +51,11 @@ class MixedLogs:
         progress: ProgressBar,
     ) -> None:
         self.world, self._progress = world, progress
+        if own := [name for name, arm in arms.items() if isinstance(arm, Mapping) and "policy" in arm]:
+            raise InputError(
+                f"datamodule.prepare.arms.{own[0]}: policy= names code, which settings of a run may not, as they may "
+                "be a stranger's; use simulate.py, and datamodule=botify for its logs"
+            )
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
         self._traffic = Traffic(sessions=sessions, seed=seed, first_day=first_day, track_seconds=track_seconds)
         self._inputs: dict[str, Any] = {

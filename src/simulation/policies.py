@@ -6,39 +6,29 @@ S sessions, T tracks played so far, N tracks in the catalogue, K tracks of a lis
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping
+from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 from urllib.parse import quote
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float64, Int, Int32, Int64
 from scipy.special import expit
 
 from segue.assignment import check_arms
 from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
-from segue.picking.last_ten import NUM_PLAYS, LastPlays, LastTen, check_no_other_rules
-from segue.picking.picker import (
-    LEARNED,
-    LISTS,
-    NUM_POPULAR,
-    ArtistTracks,
-    Picker,
-    check_familiar,
-    check_picking,
-    familiar_share,
-    new_rows,
-)
-from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
+from segue.picking.arm import Arm, Locate, read_arm
+from segue.picking.artist_tracks import ArtistTracks
+from segue.picking.picker import Picker, draw
+from segue.picking.session_search import SessionSearch, gap_hint
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
-from segue.runs.recommendations import Recommendations, file_digest, lists_of
+from segue.runs.recommendations import file_digest
 from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
-from segue.runs.session_vectors import FILE, LAST_TEN, SessionVectors, context_of
+from segue.runs.session_vectors import FILE
 from segue.settings import Setting, settings
 from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import WHOLE, Crowd
@@ -53,15 +43,9 @@ _CANDIDATES = 1024
 
 _BLOCK = 256  # sessions whose candidates are searched together: enough for fast arrays, few enough for the cache
 
-
-# Policies that are named by the file or service they read, and the setting that takes that name.
-_BY_ADDRESS = {"recommendations": "path", "service": "url"}
-
-# The template of a name that is not itself one, by its kind.
-_TEMPLATES = {"url": "service", "stored": "recommendations", "path": "recommendations"}
-
-Locate = Callable[[str], Path]
-"""Finds the `recommendations.jsonl` of the name of a run or a registered model."""
+USUAL = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 4, "fallback": "random"}
+USUAL |= {"exploration": 0.0, "exploration_plays": 10, "familiar": 1.0}
+"""Settings of an arm in Python; `conf/arm` has those of the commands."""
 
 
 class Recommended(NamedTuple):
@@ -97,6 +81,11 @@ class Policy(ABC):
 
     def __init__(self, *, world: World, **description: Any) -> None:
         self.world, self.description = world, {"policy": type(self).__name__, **description}
+
+    @property
+    def hint(self) -> str | None:
+        """What is wrong with how it recommends, or cannot be known; None otherwise."""
+        return None
 
     def check(self) -> None:  # noqa: B027 - most policies were checked when they were created
         """Refuse a world that this policy does not recommend for, before anything is simulated or written.
@@ -138,15 +127,15 @@ class Picks(Policy):
 
     Args:
         world: the world whose tracks are recommended.
-        policy: that of the picker.
-        settings: other settings of the picker.
+        picker: picks them.
+        description: as for `Policy`.
     """
 
     is_stateless = True
 
-    def __init__(self, *, world: World, policy: str, **settings: Any) -> None:
-        super().__init__(world=world, policy=policy)
-        self.picker = Picker(policy=policy, artists=ArtistTracks.of(world.catalog.artist_of), **settings)
+    def __init__(self, *, world: World, picker: Picker, **description: Any) -> None:
+        super().__init__(world=world, **{"policy": picker.arm.policy, **description})
+        self.picker = picker
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
@@ -154,23 +143,33 @@ class Picks(Policy):
         self.fallbacks += int((picked.sources > 0).sum())
         return Recommended(picked.rows, picked.propensities)
 
-    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+    def candidates(self, crowd: Crowd) -> Int[np.ndarray, "S K"]:
         """The list of each session, best first; of no columns where there are none."""
-        return np.empty((len(crowd), 0), np.int32)
+        nothing = np.empty((len(crowd), 0), np.float32)
+        return self.picker.candidates(crowd.tracks[-1:].T.astype(np.int64), nothing, self._keys[crowd.users])
+
+    @cached_property
+    def _keys(self) -> Int64[np.ndarray, "U"]:
+        return keys_of(self.world.listeners.user_ids)
+
+
+def _of_word(world: World, word: str, num_popular: int = 0) -> Picker:
+    artists, arm = ArtistTracks.of(world.catalog.artist_of), Arm(recommender=word, policy=word)
+    return Picker(arm=arm, artists=artists, popular=world.top_tracks[:num_popular])
 
 
 class Random(Picks):
     """Recommends a random track of the catalogue, uniformly."""
 
     def __init__(self, *, world: World) -> None:
-        super().__init__(world=world, policy="random")
+        super().__init__(world=world, picker=_of_word(world, "random"))
 
 
 class StickyArtist(Picks):
     """Recommends another track of the same artist, uniformly; a random track if the artist has no other."""
 
     def __init__(self, *, world: World) -> None:
-        super().__init__(world=world, policy="sticky_artist")
+        super().__init__(world=world, picker=_of_word(world, "sticky_artist"))
 
 
 @settings("popular")
@@ -190,62 +189,85 @@ class Popular(Picks):
         num_tracks: Annotated[int, Setting("number of these tracks; 100 in the service of 2023", least=1)],
         world: World,
     ) -> None:
-        super().__init__(world=world, policy="popular", popular=world.top_tracks[:num_tracks])
-        self.description["num_tracks"] = num_tracks
+        super().__init__(world=world, picker=_of_word(world, "popular", num_tracks), num_tracks=num_tracks)
 
 
 class Lists(Picks):
-    """Recommends a track of the list of the last track, or of the list of the listener, from a recommendations file.
+    """Recommends as an arm of the service that has lists, or a class of its own.
+
+    With `context=session` the best tracks of the lists of the last tracks take the place of the list of the last track.
+    With `context=listener` they are the best for the session and the listener, whose profile it continues. It begins
+    with the profiles of its run, `profiles.npz` beside the file; without that file all listeners are new.
 
     Args:
-        path: a `recommendations.jsonl`.
-        pick: `uniform` among the K tracks, as in the service of 2023; `ranked` (best first) or `weighted` (by 1 / rank)
-            never repeat a track within a session.
-        artist_gap: artists of this many last tracks are skipped if the list has tracks of others, 0 to 1000.
-        exploration: share of the picks that are among new tracks, in [0, 0.5]; see `Picker`.
-        exploration_plays: tracks with fewer plays in training are new, at least 1.
-        fallback: what follows where a list has no track left: `random`, or `artist` first, as in the service.
-        world: the world whose tracks are recommended; the file must be of its catalogue.
+        arm: how it recommends.
+        file: its `recommendations.jsonl`; None for a class of one's own without lists.
+        world: the world whose tracks are recommended; the files must be of its catalogue.
 
     Raises:
-        InputError: the file cannot be read, is for another catalogue or other listeners, or a setting is out of range.
+        InputError: a file cannot be read, or is for another catalogue or other listeners.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str,
-        pick: str,
-        artist_gap: int,
-        exploration: int | float = 0.0,
-        exploration_plays: int = 1,
-        fallback: str = "random",
-        world: World,
-    ) -> None:
-        how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
-        how |= {"fallback": fallback} if fallback != "random" else {}
-        explores = {"exploration": exploration, "exploration_plays": exploration_plays}
-        check_picking({**how, **explores}, "recommendations.")
-        given, users = Recommendations.read(Path(path), world.catalog), keys_of(world.listeners.user_ids)
-        if given.users is not None and not np.isin(users, given.users).any():
+    def __init__(self, *, arm: Arm, file: Path | None, world: World) -> None:
+        picker = Picker.read(arm, file, world.catalog, world.top_tracks)
+        if picker.users is not None and not np.isin(keys_of(world.listeners.user_ids), picker.users).any():
             raise InputError(
-                f"{path} has lists of {len(given.users)} other users, and of none of the {len(users)} listeners of "
-                "this world; use lists of its users"
+                f"{file} has lists of {len(picker.users)} other users, and of none of the {len(world.listeners)} "
+                "listeners of this world; use lists of its users"
             )
-        self.is_of_users = given.users is not None
-        new = {"new": new_rows(given.plays, exploration_plays, path)} if exploration else {}
-        popular = world.top_tracks[:NUM_POPULAR]
-        super().__init__(
-            world=world, policy=LISTS[self.is_of_users], exploration=exploration, popular=popular, **how, **new
-        )
-        self.lists = (given.rows if given.users is None else lists_of(users, given.users, given.rows)).astype(np.int32)
-        # where the lists were, and a digest of that file
-        self.description |= {**how, "file": str(Path(path).absolute()), "lists": file_digest(Path(path))}
-        self.description |= explores if exploration else {}
+        beside = {"lists": file, "vectors": file and arm.is_of_session and file.with_name(FILE)}
+        beside["profiles"] = picker.before and file and file.with_name(PROFILES)
+        digests = {name: file_digest(one) for name, one in beside.items() if one}
+        if arm.familiar < 1 and picker.search is not None:
+            digests["known_gap"] = picker.search.vectors.known_gap
+        where = {} if file is None else {"file": str(file.absolute())}
+        described = {key: value for key, value in arm.record().items() if key != "recommender"}
+        super().__init__(world=world, picker=picker, **described, **where, **digests)
+        self.num_past = 0 if picker.own is None else picker.own.num_plays
+        self._has_profiles = picker.before is not None
+        if picker.search is not None and picker.search.knows_listeners:
+            nothing = Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY))
+            self.is_stateless, self.profiles = False, ArmProfiles(picker.before or nothing, world)
 
-    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The list of each session, best first."""
-        return np.asarray(self.lists[crowd.users if self.is_of_users else crowd.current])
+    @classmethod
+    def of(cls, *, path: str, world: World, **given: Any) -> "Lists":
+        """The policy of a file.
+
+        Args:
+            path: a `recommendations.jsonl`.
+            world: as for the class.
+            given: settings of the arm, see `Arm`.
+
+        Raises:
+            InputError: a file cannot be read, or a setting is out of range.
+        """
+        arm, file = read_arm("arm", {"recommender": path, **given}, defaults=USUAL, locate=Path)
+        return cls(arm=arm, file=file, world=world)
+
+    @property
+    def hint(self) -> str | None:
+        """What is wrong with how it picks, or cannot be known; None otherwise."""
+        if self.profiles is not None and not self._has_profiles:
+            return f"there is no {PROFILES} beside its lists; all listeners are new at first"
+        search = self.picker.search
+        return None if search is None else gap_hint(search.vectors, self.picker.arm)
+
+    def recommend(self, crowd: Crowd) -> Recommended:
+        """Recommend the next track of each session."""
+        if not self.num_past:
+            return super().recommend(crowd)
+        rows = np.concatenate([crowd.tracks[::-1], crowd.past_tracks])[: self.num_past]
+        shares = np.concatenate([crowd.shares[::-1], crowd.past_shares])[: self.num_past] / WHOLE
+        picked = self.picker.pick_next(np.empty((len(crowd), 0), np.int32), rows.T, self.rng, shares.T)
+        self.fallbacks += int((picked.sources > 0).sum())
+        return Recommended(picked.rows, picked.propensities)
+
+    def candidates(self, crowd: Crowd) -> Int[np.ndarray, "S K"]:
+        """The list of each session, best first; the best tracks for it where it is searched."""
+        search, arm = self.picker.search, self.picker.arm
+        if search is None:
+            return super().candidates(crowd)
+        return session_candidates(search, crowd, self.profiles, k=self.picker.num_kept, familiar=arm.familiar)
 
     def choose(self, crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         """Choose a track of the list of each session, as a listening test asks for it.
@@ -257,111 +279,8 @@ class Lists(Picks):
         Returns:
             Row of one track for each session, shape `[S]`; -1 where the list has none left.
         """
-        rows, _ = self.picker.pick_from_lists(self.candidates(crowd), crowd.tracks[::-1].T, draws)
-        return rows.astype(np.int64)
-
-
-@settings("recommendations")
-class SessionLists(Lists):
-    """Recommends of the lists of the last tracks what is best for the session, by its query vector.
-
-    The K best, as many as a list has, take the place of the list of the last track; `pick` and `artist_gap` apply
-    to them. With `ranked` and no exploration all candidates do, so that `artist_gap` finds other artists. Tracks
-    already heard follow the rule of the training run, and are left out where `pick` never repeats a track.
-
-    With `knows_listeners` they are the best for the session and the listener, whose profile it continues. It begins
-    with the profiles of its run, `profiles.npz` beside the file; without that file all listeners are new.
-
-    Args:
-        path: a `recommendations.jsonl` with `vectors.npz` beside it.
-        world: the world whose tracks are recommended; the files must be of its catalogue.
-        knows_listeners: whether the listener is part of the query; needs vectors of a run with `context=listener`.
-        familiar: share of what is played that the listener may know, in [0, 1]; see `SessionSearch.best`.
-        picking: other settings of `Lists`; what it explores is the list of the K best.
-
-    Raises:
-        InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
-    """
-
-    def __init__(
-        self,
-        *,
-        path: str,
-        num_lists: Annotated[int, Setting("number of last tracks whose lists are searched", least=1, most=MOST_LISTS)],
-        world: World,
-        knows_listeners: bool = False,
-        familiar: float = 1.0,
-        **picking: Any,
-    ) -> None:
-        super().__init__(path=path, world=world, **picking)
-        if self.is_of_users:
-            raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
-        file = Path(path).with_name(FILE)
-        vectors = SessionVectors.read(file, world.catalog)
-        self._search = SessionSearch(
-            vectors if knows_listeners else replace(vectors, listener=None),
-            self.lists,
-            num_lists=num_lists,
-            may_repeat=not self.picker.avoids_heard,
-            artist_of=world.catalog.artist_of,
-        )
-        self.hint = gap_hint(vectors, pick=self.picker.pick, artist_gap=self.picker.artist_gap)
-        """What is wrong with `pick`; see `gap_hint`."""
-        self._num_kept = self._search.num_kept(self.picker)
-        self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
-        self._familiar = familiar
-        if knows_listeners:
-            self._know_listeners(Path(path).with_name(PROFILES))
-
-    def _know_listeners(self, file: Path) -> None:
-        """Begin with the profiles of the run."""
-        self.is_stateless = False
-        self.description["policy"] = "listener_lists"
-        self.description |= {"familiar": self._familiar} if self._familiar != 1 else {}
-        given = Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY))
-        if file.is_file():
-            given, self.description["profiles"] = Profiles.read(file), file_digest(file)
-        else:
-            self.hint = f"{file} is not there; all listeners are new at first"
-        self.profiles = ArmProfiles(given, self.world)
-        if self._familiar < 1:
-            gap = self._search.known_gap(given.in_rows(self.world.catalog), self.picker.artist_gap)
-            self._search.vectors, self.description["known_gap"] = replace(self._search.vectors, known_gap=gap), gap
-
-    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The best tracks for each session, and its listener."""
-        return session_candidates(self._search, crowd, self.profiles, k=self._num_kept, familiar=self._familiar)
-
-
-class LastTenLists(Lists):
-    """Recommends from the lists of the last ten plays of the listener, over sessions: see `picking/last_ten.py`.
-
-    Args:
-        path: a `recommendations.jsonl`.
-        world: the world whose tracks are recommended; the file must be of its catalogue.
-
-    Raises:
-        InputError: the file cannot be read, is for another catalogue, or has lists of users.
-    """
-
-    num_past = NUM_PLAYS
-
-    def __init__(self, *, path: str, world: World) -> None:
-        super().__init__(path=path, world=world, pick="uniform", artist_gap=0)
-        if self.is_of_users:
-            raise InputError(f"context={LAST_TEN} needs lists of tracks, and {path} has lists of users")
-        self._rule = LastTen(lists=self.lists, artists=self.picker.artists)
-        self.description = {"policy": "lists", "context": LAST_TEN} | {
-            name: self.description[name] for name in ("file", "lists")
-        }
-
-    def recommend(self, crowd: Crowd) -> Recommended:
-        """Recommend the next track of each session."""
-        tracks = np.concatenate([crowd.tracks[: -NUM_PLAYS - 1 : -1], crowd.past_tracks[:NUM_PLAYS]])
-        shares = np.concatenate([crowd.shares[: -NUM_PLAYS - 1 : -1], crowd.past_shares[:NUM_PLAYS]]) / WHOLE
-        picked = self._rule.pick_next(LastPlays(tracks.T, shares.T), self.rng)
-        self.fallbacks += int(picked.sources.sum())
-        return Recommended(picked.rows, picked.propensities)
+        tracks, chances = self.picker.row_of("list", self.candidates(crowd), crowd.tracks[::-1].T)
+        return draw(chances, tracks, draws)[0]
 
 
 def session_candidates(
@@ -391,31 +310,6 @@ def session_candidates(
     width = max(block.shape[1] for block in blocks)  # of the longest profiles of a block
     whole = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]
     return np.asarray(np.concatenate(whole)[order.argsort()])
-
-
-def recommended(*, path: str, context: str | None, num_lists: int, world: World, **picking: Any) -> Lists:
-    """The policy of a recommendations file: lists of the last track, or the session, or also the listener as the query.
-
-    Args:
-        path: a `recommendations.jsonl`.
-        context: one of `ARM_CONTEXTS`; None for that of the training run, which its `vectors.npz` beside the file says.
-        num_lists: see `SessionLists`.
-        world: the world whose tracks are recommended.
-        picking: other settings of `Lists`.
-
-    Raises:
-        InputError: the file or its vectors cannot be read, or a setting is out of range.
-    """
-    familiar = familiar_share(picking.pop("familiar", LEARNED), "recommendations.")
-    lists = Lists(path=path, world=world, **picking)
-    found = "last" if context is None and lists.is_of_users else context_of("recommendations", context, Path(path))
-    check_familiar("recommendations: ", familiar, found)
-    if found == LAST_TEN:
-        return LastTenLists(path=path, world=world)
-    if found == "last":
-        return lists
-    knows: dict[str, Any] = {"knows_listeners": found == "listener", "familiar": familiar}
-    return SessionLists(path=path, world=world, num_lists=num_lists, **knows, **picking)
 
 
 @settings("true_neighbours")
@@ -528,6 +422,12 @@ class RemoteService(Policy):
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._runner = asyncio.Runner()  # starts where it is used, which may be another process
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def hint(self) -> str | None:
+        """That it may be the run whose tastes the listeners have."""
+        model = self.world.model
+        return model and f"whether it serves {model.name} is not checked; if it does, its time means nothing"
 
     def check(self) -> None:
         """Refuse a service whose catalogue is not that of the world: by its size, and by some of its tracks."""
@@ -675,23 +575,23 @@ def make_policies(
 
 
 def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
-    if (name := recommender_name(given)) is None:
-        raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
     settings = {key: given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
-    named = parse_name(name)
-    kind = _TEMPLATES.get(named.kind, name)
-    address = str(locate(named.name)) if named.kind == "stored" else named.name
-    if kind not in templates or name in _BY_ADDRESS:
-        others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
-        raise InputError(unknown_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
-    settings |= {_BY_ADDRESS[kind]: address} if named.kind != "word" else {}
-    known = set(templates[kind].keywords)
-    if unknown := sorted(map(str, set(settings) - known - {_BY_ADDRESS.get(kind)})):
-        listed = ", ".join(sorted(known)) or "none"
-        raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
-    if settings.get("context") == LAST_TEN:
-        check_no_other_rules(where, set(settings) - {_BY_ADDRESS[kind]})
-    policy: Policy = templates[kind](**settings, world=world)
+    name, others = recommender_name(given), f"{FILES}, {SERVICES}" if "service" in templates else FILES
+    words = sorted(set(templates) - {"recommendations", "service"})
+    kind = "path" if name is None else parse_name(name).kind
+    policy: Policy
+    if name is not None and "policy" not in settings and kind in ("word", "url"):
+        template = "service" if kind == "url" else name
+        if template not in templates or name in ("recommendations", "service"):
+            raise InputError(unknown_recommender(where, name, words, others))
+        if unknown := sorted(map(str, set(settings) - set(known := templates[template].keywords))):
+            listed = ", ".join(sorted(known)) or "none"
+            raise InputError(f"{where}: {unknown[0]!r} is not a setting of {template}; its settings are: {listed}")
+        policy = templates[template](**settings, **({"url": name} if kind == "url" else {}), world=world)
+    else:
+        lists = templates.get("recommendations")
+        arm, file = read_arm(where, given, defaults=USUAL | (lists.keywords if lists else {}), locate=locate)
+        policy = Lists(arm=arm, file=file, world=world)
     if world.model and policy.description.get("lists") == world.model.lists:
         raise InputError(
             f"{where}: {name} is the run whose vectors are the tastes of the listeners of this world, and would be "
@@ -706,8 +606,4 @@ def hints(policies: Mapping[str, Policy]) -> list[str]:
     Args:
         policies: the policy of each arm.
     """
-    lines = {arm: one.hint for arm, one in policies.items() if isinstance(one, SessionLists) and one.hint}
-    for arm, one in policies.items():
-        if isinstance(one, RemoteService) and (model := one.world.model):
-            lines[arm] = f"whether it serves {model.name} is not checked; if it does, its time means nothing"
-    return [f"arm {arm}: {line}" for arm, line in lines.items()]
+    return [f"arm {arm}: {policy.hint}" for arm, policy in policies.items() if policy.hint]

@@ -157,6 +157,6 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     write_estimate(found, table, run_dir, given, provenance())
     _print(table, "", *(f"- {line}" for line in remarks(found)), "")
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
-    if attach_estimate(found.metrics(), run_dir, candidate.name, logs=logs, pick=candidate.picker.pick):
+    if attach_estimate(found.metrics(), run_dir, candidate.name, logs=logs, pick=candidate.picker.arm.pick):
         lines.append(("next", call_of("compare")))
     show_lines(lines)

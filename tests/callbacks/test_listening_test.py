@@ -18,7 +18,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
 from segue.simulation.listening import ListeningTest, from_lists
-from segue.simulation.policies import SessionLists, recommended
+from segue.simulation.policies import Lists
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
 from segue.statistics.online import TIME, VAL_TIME
@@ -104,10 +104,9 @@ def test_a_run_with_the_session_is_played_as_simulate_would(
     data.prepare_data()
     data.setup()
     context = after_test(data, tmp_path, context_of=session)
-    policy = recommended(
+    policy = Lists.of(
         path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, context=None, num_lists=3, world=world
     )
-    assert isinstance(policy, SessionLists)
     heard = ListeningTest(world, sessions=SESSIONS, seed=1, hits=20).play(policy.choose, "test")
     assert context.history.metrics()[TIME] == pytest.approx(heard.time.mean(), abs=1e-12)
     without = after_test(data, tmp_path, export=False, context_of=session).history.metrics()

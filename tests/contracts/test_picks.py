@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.picking.places import PICKS, Rule
-from segue.serving.release import Arm
+from segue.picking.arm import Arm
+from segue.picking.picker import draw
+from segue.picking.places import PICKS, shares_of
 from tests.picking.test_picker import SESSION, SURE, p_value_of_propensities
 
 RULES = ["uniform", "ranked", "weighted"]
@@ -20,16 +21,16 @@ def test_every_rule_is_listed_here() -> None:
 @given(is_open=st.lists(st.booleans(), max_size=6))
 def test_the_probabilities_of_all_places_are_those_of_the_picks(rule: str, is_open: list[bool]) -> None:
     """Draws at the middle of 840 equal parts of [0, 1): the share of each place is its probability, up to 1 / 840."""
-    num, how = 840, PICKS[rule]
-    places, draws = np.asarray([is_open] * num, bool), (np.arange(num) + 0.5) / num
-    picked, probabilities = how.pick(places, draws), how.probabilities(places)[0]
-    assert (picked == Rule.pick(how, places, draws)).all()  # a faster form picks the same
+    num = 840
+    chances = shares_of(PICKS[rule].weights(np.asarray([is_open] * num, bool)))
+    picked, found = draw(chances, np.tile(np.arange(len(is_open)), (num, 1)), (np.arange(num) + 0.5) / num)
     if not any(is_open):
-        assert probabilities.tolist() == [0.0] * len(is_open)
         assert (picked == -1).all()
+        assert not found.any()
         return
-    assert probabilities.sum() == pytest.approx(1)
-    assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(probabilities, abs=1.01 / num)
+    assert chances[0].sum() == pytest.approx(1)
+    assert (found == chances[0][picked]).all()
+    assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(chances[0], abs=1.01 / num)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -51,4 +52,5 @@ def test_a_service_says_what_it_does(rule: str) -> None:
 def test_the_rules_are_what_they_say(rule: str, expected: list[int]) -> None:
     """12 draws from the first, third and fourth place: 1, 1/3 and 1/4 are 12, 4 and 3 of 19."""
     places, draws = np.tile([True, False, True, True], (12, 1)), (np.arange(12) + 0.5) / 12
-    assert np.bincount(PICKS[rule].pick(places, draws), minlength=4).tolist() == expected
+    rows, _ = draw(shares_of(PICKS[rule].weights(places)), np.tile(np.arange(4), (12, 1)), draws)
+    assert np.bincount(rows, minlength=4).tolist() == expected

@@ -36,7 +36,7 @@ def test_one_command_goes_from_the_log_to_the_result_and_goes_on_where_it_was_st
     result = json.loads((tmp_path / "out/ab_result.json").read_text())
     analysis = json.loads((tmp_path / "out/ab/abtest.json").read_text())
     release = json.loads((tmp_path / "out/ab/logs/day-1/release.json").read_text())
-    assert release["arms"]["C"]["context"] == "last_ten"
+    assert release["arms"]["C"]["policy"] == "control_2026:Control"
     lists = (tmp_path / "out/control/recommendations.jsonl").read_text().splitlines()
     assert {*json.loads(lists[0])} >= {"item_id", "recommendations"}
     assert max(len(json.loads(line)["recommendations"]) for line in lists) == 10

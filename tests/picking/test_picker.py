@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -13,8 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from segue.picking import picker as picker_module
-from segue.picking.picker import NUM_POPULAR, TRIES, ArtistTracks, Picked, Picker, _coin
-from segue.picking.places import Weighted
+from segue.picking.arm import Arm
+from segue.picking.artist_tracks import ArtistTracks
+from segue.picking.picker import NUM_POPULAR, TRIES, Picked, Picker
 
 SURE = 1e-4
 """Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
@@ -38,15 +38,14 @@ class Situation(NamedTuple):
 
     def picker(self, **changes: Any) -> Picker:
         """With the fallbacks of the service, without exploration."""
-        of_situation: dict[str, Any] = {
-            "policy": "lists",
-            "artists": ArtistTracks.of(np.array(self.artist_of), kept=np.array(self.kept, np.int64)),
-            "pick": self.pick,
-            "artist_gap": self.artist_gap,
-            "popular": np.array(self.popular, np.int64),
-            "fallback": "artist",
-        }
-        return Picker(**{**of_situation, **changes})
+        new = np.array(changes.pop("new", ()), np.int64)
+        how = {"policy": "lists", "pick": self.pick or "uniform", "artist_gap": self.artist_gap, "fallback": "artist"}
+        return Picker(
+            arm=Arm(recommender="r.jsonl", **how | changes),
+            artists=ArtistTracks.of(np.array(self.artist_of), kept=np.array(self.kept, np.int64)),
+            popular=np.array(self.popular, np.int64),
+            new=new,
+        )
 
     def arrays(self, num: int = 1) -> tuple[Any, Any]:
         """Candidates and heard tracks of so many equal sessions."""
@@ -110,16 +109,13 @@ def slow_exploring(given: Situation, exploration: float) -> dict[int, float]:
     usual, source = slow_choices(given)
     if source != "list" or not exploration:
         return usual
-    heard = set(given.heard) if given.pick != "uniform" else {given.heard[0]}
+    heard = set(given.heard) if given.pick != "uniform" else set()
     tired_of = {given.artist_of[row] for row in given.heard[: given.artist_gap] if row >= 0}
-    left = [c for c in given.listed if c >= 0 and (given.pick == "uniform" or c not in heard)]
+    left = [c for c in given.listed if c >= 0 and c not in heard]
     left = [c for c in left if given.artist_of[c] not in tired_of] or left
-    if in_list := [c for c in left if c in given.new]:
-        weight = {c: 1 / (1 + given.listed.index(c)) if given.pick == "weighted" else 1.0 for c in in_list}
-        weight = dict(list(weight.items())[:1]) if given.pick == "ranked" else weight
-    else:
-        others = [c for c in given.new if c not in heard]
-        weight = dict.fromkeys([c for c in others if given.artist_of[c] not in tired_of] or others, 1.0)
+    in_list = [c for c in left if c in given.new]
+    weight = {c: 1 / (1 + given.listed.index(c)) if given.pick == "weighted" else 1.0 for c in in_list}
+    weight = dict(list(weight.items())[:1]) if given.pick == "ranked" else weight
     if not weight:
         return usual
     total = sum(weight.values())
@@ -137,7 +133,7 @@ def all_chances(picker: Picker, candidates: Any, heard: Any) -> Any:
 @settings(max_examples=40)
 @given(situation=situations(), exploration=st.sampled_from([0.0, 0.25]))
 def test_probabilities_are_those_of_the_rules(situation: Situation, exploration: float) -> None:
-    picker = situation.picker(exploration=exploration, new=np.array(situation.new, np.int64))
+    picker = situation.picker(exploration=exploration, new=situation.new)
     expected = slow_exploring(situation, exploration) if exploration else slow_choices(situation)[0]
     assert sum(expected.values()) == pytest.approx(1)
     found = all_chances(picker, *situation.arrays())[0]
@@ -155,7 +151,7 @@ def test_a_pick_has_the_probability_of_the_rules_and_its_source(
 ) -> None:
     """Of sessions side by side, by the settings of the first; all lists and histories are filled up with -1."""
     num = len(session.artist_of)
-    picker = session.picker(exploration=exploration, new=np.array(session.new, np.int64))
+    picker = session.picker(exploration=exploration, new=session.new)
     sessions = [session]
     for other in others:
         listed = [row for row in other.listed if row < num and row not in session.kept]
@@ -171,7 +167,7 @@ def test_a_pick_has_the_probability_of_the_rules_and_its_source(
         expected = slow_exploring(one, exploration) if exploration else usual
         assert propensity == pytest.approx(expected[row], rel=1e-9)
         assert propensity > 0
-        assert picker.sources[source] == name
+        assert picker.arm.sources[source] == name
 
 
 @pytest.mark.parametrize("policy", ["lists", "random", "popular", "sticky_artist"])
@@ -220,41 +216,31 @@ HEARD = {
 def test_propensities_are_the_frequencies_of_the_picks(
     how: str, heard: list[int], exploration: float, artist_gap: int
 ) -> None:
-    situation = SESSION._replace(heard=heard, pick=how, artist_gap=artist_gap)
-    picker = situation.picker(exploration=exploration, new=np.array(situation.new))
-    if how not in ("uniform", "ranked", "weighted"):
-        picker = situation.picker(policy=how, pick="uniform")
+    situation = SESSION._replace(heard=heard, artist_gap=artist_gap)
+    own = {"pick": how} if how in ("uniform", "ranked", "weighted") else {"policy": how}
+    picker = situation.picker(**own, exploration=exploration if "pick" in own else 0.0, new=situation.new)
     assert p_value_of_propensities(picker, situation) > SURE
 
 
 def test_a_wrong_propensity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`weighted` that reports the propensities of `uniform`."""
+    """A draw that reports half of what it drew by."""
     situation = SESSION._replace(pick="weighted")
     assert p_value_of_propensities(situation.picker(), situation) > SURE
-    monkeypatch.setattr(Weighted, "probabilities", lambda _, is_open: is_open / is_open.sum(1)[:, None])
+    right = picker_module.draw
+    monkeypatch.setattr(picker_module, "draw", lambda *given: (right(*given)[0], np.full(len(given[0]), 0.2)))
     assert p_value_of_propensities(situation.picker(), situation) < SURE
 
 
 def test_exploration_gives_new_tracks_its_share_of_the_picks() -> None:
     situation = SESSION._replace(pick="uniform")
-    picker = situation.picker(exploration=0.2, new=np.array([5, 7]))
+    picker = situation.picker(exploration=0.2, new=[5, 7])
     found = all_chances(picker, *situation.arrays())[0]
     assert found.tolist() == pytest.approx([0, 0.16, 0.16, 0.16, 0.16, 0.36, 0, 0])
 
 
-def test_exploration_picks_any_new_track_where_the_list_has_none() -> None:
-    situation = SESSION._replace(pick="ranked")
-    picker = situation.picker(exploration=0.4, new=np.array([6, 7]))
-    chances = all_chances(picker, *situation.arrays())[0]
-    assert chances.tolist() == pytest.approx([0, 0, 0, 0.6, 0, 0, 0.2, 0.2])
-    picked = picker.pick_next(*situation.arrays(100), np.random.default_rng(0))
-    assert set(picked.rows.tolist()) == {3, 6, 7}
-    assert picked.propensities.tolist() == pytest.approx(chances[picked.rows].tolist())
-
-
 def test_exploration_without_new_tracks_takes_nothing_from_the_lists() -> None:
     situation = SESSION._replace(pick="weighted")
-    usual, explores = (situation.picker(exploration=share) for share in (0.0, 0.4))
+    usual, explores = (situation.picker(exploration=share, new=[6, 7]) for share in (0.0, 0.4))
     assert all_chances(usual, *situation.arrays()).tolist() == all_chances(explores, *situation.arrays()).tolist()
 
 
@@ -297,16 +283,10 @@ def test_the_tracks_after_a_track_are_the_others_of_its_artist_in_turn(
 
 
 def test_only_lists_have_fallbacks_and_a_policy_is_none_of_its_own() -> None:
-    sources = {policy: SESSION.picker(policy=policy).sources for policy in ("lists", "user_lists", "popular", "random")}
+    sources = {
+        policy: SESSION.picker(policy=policy).arm.sources for policy in ("lists", "user_lists", "popular", "random")
+    }
     assert sources["lists"] == sources["user_lists"] == ("list", "artist", "popular", "random")
     assert (sources["popular"], sources["random"]) == (("popular", "random"), ("random",))
-    assert replace(SESSION.picker(), fallback="random").sources == ("list", "random")
+    assert SESSION.picker(fallback="random").arm.sources == ("list", "random")
     assert (TRIES, NUM_POPULAR) == (20, 100)
-
-
-def test_a_coin_is_fair_at_its_ends() -> None:
-    draws = np.array([0.0, 0.25, np.nextafter(1.0, 0.0)])
-    for share in np.linspace(0, 0.99, 100).tolist():
-        is_below, rest = _coin(draws, share)
-        assert is_below.tolist() == [draw < share for draw in draws.tolist()]
-        assert ((rest >= 0) & (rest < 1)).all()

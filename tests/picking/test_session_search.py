@@ -11,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.picking.arm import Arm
+from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.listener_scores import past_of
-from segue.picking.picker import ArtistTracks, Picker
+from segue.picking.picker import Picker
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import (
     SessionSearch,
@@ -267,8 +269,8 @@ def test_the_best_alone_is_kept_where_it_is_always_picked_and_all_where_an_artis
     """Otherwise as many as a list has."""
     search = SessionSearch(made(), LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
     artists = ArtistTracks.of(CATALOG.artist_of)
-    picker = Picker(policy="lists", artists=artists, pick=pick, artist_gap=artist_gap, exploration=exploration)
-    assert search.num_kept(picker) == num_kept
+    arm = Arm(recommender="r.jsonl", pick=pick, artist_gap=artist_gap, exploration=exploration)
+    assert Picker(arm=arm, artists=artists, lists=LISTS, search=search).num_kept == num_kept
 
 
 @pytest.mark.parametrize(
@@ -278,5 +280,5 @@ def test_the_best_alone_is_kept_where_it_is_always_picked_and_all_where_an_artis
 def test_a_picking_that_repeats_the_artists_of_the_session_is_warned_of(
     pick: str, artist_gap: int, skipped: float, is_warned: bool
 ) -> None:
-    hint = gap_hint(made(skipped=skipped), pick=pick, artist_gap=artist_gap)
+    hint = gap_hint(made(skipped=skipped), Arm(recommender="r.jsonl", pick=pick, artist_gap=artist_gap))
     assert ("artist_gap=100 skips them" in (hint or "")) == is_warned

@@ -21,17 +21,17 @@ atexit.register(shutil.rmtree, _metrics, ignore_errors=True)
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _metrics)
 
 from segue.catalog import Catalog, Id, ids_of  # noqa: E402
-from segue.picking.picker import LISTS  # noqa: E402
+from segue.picking.arm import LISTS, Arm  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
-from segue.serving.release import Arm, Release, ReleaseContents  # noqa: E402
+from segue.serving.release import Release, ReleaseContents  # noqa: E402
 from tests.conftest import make_catalog  # noqa: E402
 
 START_MS = 1_700_000_000_000
 
 
 def arm(policy: str = "lists", pick: str = "uniform", artist_gap: int = 0, **session: Any) -> Arm:
-    name = "r.jsonl" if policy in LISTS else policy
+    name = "r.jsonl" if policy in LISTS or ":" in policy else policy
     return Arm(recommender=name, policy=policy, pick=pick, artist_gap=artist_gap, **session)
 
 

@@ -647,8 +647,8 @@ def test_the_last_answer_is_explained(has_order: bool, tmp_path: Path) -> None:
 
 
 def test_an_explanation_says_what_was_explored(tmp_path: Path) -> None:
-    """Only track 104 is new, and it is in no list of track 100: half of the answers are it, found by exploration."""
-    plays = np.array([9, 9, 9, 9, 0])
+    """Only track 102 is new: half of the answers are it, and its part of the others."""
+    plays = np.array([9, 9, 0, 9, 9])
     release = session_release(tmp_path, plays, exploration=0.5, exploration_plays=2)
 
     async def work(service: Running) -> None:
@@ -659,11 +659,11 @@ def test_an_explanation_says_what_was_explored(tmp_path: Path) -> None:
             answered = (await service.ask("POST", f"/next/{user}", BODY)).json()["track"]
             found = (await service.ask("GET", f"/explain/{user}")).json()
             assert (found["exploration"], found["exploration_plays"]) == (0.5, 2)
-            assert found["is_new"] == (answered == 104)
-            assert (found["rank"] is None) == (answered == 104)
+            assert found["is_new"] == (answered == 102)
+            assert found["rank"] is not None
             assert found["propensity"] == json.loads(service.lines()[-1])["propensity"]
-            if answered == 104:
-                assert found["propensity"] == pytest.approx(0.5)
+            if answered == 102:
+                assert found["propensity"] >= 0.5
             assert not found["is_fallback"]
             seen.add(found["is_new"])
         assert seen == {True, False}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
+from segue.picking.arm import Arm
 from segue.picking.listener_scores import FEATURES
 from segue.runs.profiles import DAY_MS, entries_of_events
 from segue.serving.recommender import Past, Recommender
-from segue.serving.release import Arm, Release
+from segue.serving.release import Release
 from segue.serving.session_memory import Played
 from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import START_MS, arm, lists_of, make_release

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
+from segue.picking.arm import Arm
 from segue.picking.session_search import SessionSearch
 from segue.serving.known_tracks import change_of, with_kept
 from segue.serving.recommender import Recommender
-from segue.serving.release import Arm, Release
+from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import Played
 from tests.conftest import make_vectors

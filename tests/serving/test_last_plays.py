@@ -2,20 +2,21 @@
 
 import asyncio
 import json
+import sys
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from segue.catalog import key_of
-from segue.runs.recommendations import Recommendations
+from segue.errors import InputError
 from segue.serving.app import ServiceApp
 from segue.serving.last_plays import make_last_plays
 from segue.serving.log_writer import EventLogWriter
-from segue.serving.prepared_release import prepare_release
 from segue.serving.prometheus_metrics import Metrics
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
@@ -30,10 +31,9 @@ from segue.serving.settings import (
 from segue.serving.state import State
 from segue.serving.stores import make_profiles, make_sessions
 from segue.serving.worker_table import WorkerTable
-from segue.simulation.world import World
-from tests.conftest import make_catalog
-from tests.picking.test_last_ten import chances_of
+from tests.conftest import ROOT, make_catalog
 from tests.serving.conftest import arm, ask, lists_of, make_release
+from tests.test_control_2026 import POLICY, chances_of
 
 NUM = 30
 LISTS = [[] if row % 3 == 0 else [row // 5 * 5 + (row + step) % 5 for step in (2, 1, 4)] for row in range(NUM)]
@@ -50,7 +50,7 @@ def settings_of(folder: Path, **profiles: Any) -> ServiceSettings:
 @pytest.fixture
 def release(tmp_path: Path) -> Release:
     """Tracks 100 to 129 of one artist; arm C is the control, arm T1 is not."""
-    own = {"C": arm(context="last_ten", fallback="random"), "T1": arm(pick="ranked")}
+    own = {"C": arm(POLICY), "T1": arm(pick="ranked")}
     catalog = make_catalog([0] * NUM)
     return make_release(tmp_path / "release", catalog=catalog, arms=own, lists=dict.fromkeys(own, lists_of(LISTS)))
 
@@ -64,7 +64,7 @@ async def play(
     (folder / "store").mkdir(exist_ok=True)
     log = EventLogWriter(folder / "log", settings.log)
     state = State(
-        recommender=Recommender(release, np.random.default_rng(0)),
+        recommender=Recommender(release, np.random.default_rng(0), [POLICY]),
         sessions=make_sessions(settings),
         last_plays=make_last_plays(settings),
         profiles=make_profiles(settings.store, settings.profiles),
@@ -86,7 +86,7 @@ async def play(
 
 
 def users_of(release: Release, name: str, num: int) -> list[int]:
-    ours = Recommender(release, np.random.default_rng(0))
+    ours = Recommender(release, np.random.default_rng(0), [POLICY])
     return [user for user in range(200) if ours.arm_of(user) == name][:num]
 
 
@@ -125,7 +125,7 @@ def test_plays_in_other_arms_count_and_a_session_of_another_arm_is_as_ever(relea
     (first, *_) = asyncio.run(play(release, settings, session(user, 101, 4)))
     assert (first["recommendation"], first["propensity"]) == (103, 1.0), "the best of its list"
     changed = make_release(
-        tmp_path / "next", catalog=make_catalog([0] * NUM), arms={"C": arm(context="last_ten", fallback="random")},
+        tmp_path / "next", catalog=make_catalog([0] * NUM), arms={"C": arm(POLICY)},
         lists={"C": lists_of(LISTS)},
     )  # fmt: skip
     lengths = check(asyncio.run(play(changed, settings, session(user, 102, 3))))
@@ -155,33 +155,17 @@ def test_a_user_is_forgotten(release: Release, tmp_path: Path) -> None:
     assert asyncio.run(forget()) == [1, 5]
 
 
-def prepared(world: World, path: Path, own: Any, **changes: Any) -> Any:
-    given: dict[str, Any] = {"pick": "ranked", "artist_gap": 2, "context": None, "num_lists": 4, **changes}
-    return prepare_release(
-        own, experiment="TEST", **given, max_tracks=128, tracks=None, world=lambda: world, locate=lambda _: path
-    )
+def test_a_class_that_the_user_did_not_name_is_not_imported(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release may come from a stranger."""
+    monkeypatch.delitem(sys.modules, "examples.course_2026.control_2026", raising=False)
+    message = r"arm C of release .* has policy=examples.*, which this service may not import; start it with policies="
+    with pytest.raises(InputError, match=message):
+        Recommender(release, np.random.default_rng(0), ["os:system"])
+    assert "examples.course_2026.control_2026" not in sys.modules
 
 
-@pytest.fixture
-def path(world: World, tmp_path: Path) -> Path:
-    rows = (np.arange(len(world.catalog))[:, None] + [1, 2]) % len(world.catalog)
-    Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
-        tmp_path / "r.jsonl", world.catalog, format="botify_2026"
-    )
-    return tmp_path / "r.jsonl"
-
-
-def test_the_arm_is_chosen_by_its_context_and_falls_back_to_any_track(world: World, path: Path) -> None:
-    own = {
-        "C": {"recommender": str(path), "context": "last_ten"},
-        "T1": {"recommender": str(path), "fallback": "random"},
-    }
-    found = prepared(world, path, {**own, "T2": str(path)}).arms
-    assert found["C"].record() == {
-        "recommender": str(path), "policy": "lists", "pick": "uniform", "artist_gap": 0, "context": "last_ten",
-        "fallback": "random",
-    }  # fmt: skip
-    assert (found["T1"].record()["fallback"], "fallback" in found["T2"].record()) == ("random", False)
-    assert found["C"].describe().startswith("context=last_ten: of the lists of the last ten plays of the user")
-    assert found["T1"].describe().endswith("fallback=random")
-    assert prepared(world, path, {"C": str(path)}, context="last_ten").arms["C"] == replace(found["C"])
+def test_the_classes_of_the_arms_that_were_typed_may_be_imported() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        words = ["arms={C: random, T1: {recommender: r, policy: 'a:B'}}", "policies=['c.d:E']", "run_dir=x"]
+        given: Any = OmegaConf.to_container(compose("serve", [*words, "store.folder=x"]), resolve=True)
+    assert ServiceSettings.of(given).policies == ["c.d:E", "a:B"]

@@ -315,7 +315,7 @@ def test_a_serve_json_that_is_damaged_is_named(given: dict[str, Any]) -> None:
 
 
 def test_an_arm_that_needs_last_plays_is_refused_where_none_are_kept() -> None:
-    arms = {"C": arm(), "T1": arm(context="last_ten")}
+    arms = {"C": arm(), "T1": arm("a.module:Class")}
     check_last_plays(arms, lambda: "consenting")
-    with pytest.raises(InputError, match=r"arms\.T1: context=last_ten needs profiles\.remember=all or consenting"):
+    with pytest.raises(InputError, match=r"arms\.T1: policy=a.module:Class needs profiles\.remember=all or consenting"):
         check_last_plays(arms, lambda: "none")

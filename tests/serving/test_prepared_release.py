@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from segue.errors import InputError
+from segue.picking.arm import Arm
 from segue.picking.listener_scores import FEATURES
 from segue.picking.session_query import SessionQuery
 from segue.runs.catalog_files import write_top_tracks
@@ -17,7 +18,7 @@ from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles, entries_of_events
 from segue.runs.session_vectors import FILE
 from segue.serving.prepared_release import prepare_release
-from segue.serving.release import Arm, Release, ReleaseContents
+from segue.serving.release import Release, ReleaseContents
 from tests.conftest import make_catalog, make_vectors, write_lines, write_tracks
 from tests.serving.conftest import lists_of
 
@@ -32,10 +33,14 @@ def small_world() -> Any:
     return SimpleNamespace(catalog=make_catalog([0, 1, 2, 3]), top_tracks=np.array([3, 1]))
 
 
-def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> ReleaseContents:
-    usual = {"artist_gap": 0, "context": None, "num_lists": 4, "max_tracks": 128, "tracks": None, "world": no_world}
-    settings = usual | {"locate": lambda name: Path(f"/nowhere/{name}")} | changes
-    return prepare_release(arms, experiment=experiment, pick=pick, **settings)
+USUAL: dict[str, Any] = {"artist_gap": 0, "context": None, "num_lists": 4, "fallback": "artist", "familiar": "learned"}
+USUAL |= {"pick": "uniform", "exploration": 0.0, "exploration_plays": 1}
+
+
+def ready(arms: Any, *, experiment: str = "TEST", **changes: Any) -> ReleaseContents:
+    others = {"max_tracks": 128, "tracks": None, "world": no_world, "locate": lambda name: Path(f"/nowhere/{name}")}
+    others |= {key: changes.pop(key) for key in [*changes] if key in others}
+    return prepare_release(arms, experiment=experiment, defaults=USUAL | changes, **others)
 
 
 @pytest.fixture
@@ -80,7 +85,7 @@ def test_an_arm_can_have_its_own_pick_and_gap(file: str) -> None:
 
 def test_an_artist_gap_larger_than_max_tracks_is_refused(file: str) -> None:
     assert ready({"C": file}, artist_gap=5, max_tracks=5).arms["C"].artist_gap == 5
-    message = "at most the 5 tracks of a session that are remembered, got 6; set sessions.max_tracks of the service at"
+    message = r"at the last 6 tracks of a session .artist_gap=6, context=last., and 5 are remembered; set sessions"
     for arms in ({"C": file}, {"C": {"recommender": file, "artist_gap": 6}}):
         with pytest.raises(InputError, match=message):
             ready(arms, artist_gap=6, max_tracks=5)
@@ -110,7 +115,7 @@ def test_a_run_of_listeners_brings_their_profiles_unless_the_arm_leaves_them_out
     one = np.ones(1, np.int64)
     Profiles.of(*entries_of_events(7 * one, one, np.ones(1, np.float32), one)).write(profiles)
     both = ready({"C": file, "T1": {"recommender": file, "familiar": 0.5}})
-    assert [given.listeners.tolist() for given in both.profiles] == [[7]], "of two arms with one run they count once"
+    assert [given.listeners.tolist() for given in both.profiles.values()] == [[7]], "of two arms they count once"
 
 
 def test_a_release_has_the_gap_of_what_the_listeners_of_its_run_know(file: str) -> None:
@@ -133,7 +138,7 @@ def test_a_release_has_the_gap_of_what_the_listeners_of_its_run_know(file: str) 
         (
             {},
             {"max_tracks": 3},
-            "context=session of this run looks at the last 4 tracks, and 3 are remembered; set",
+            "at the last 4 tracks of a session .artist_gap=0, context=session., and 3 are remembered; set",
         ),
     ],
 )
@@ -146,9 +151,10 @@ def test_a_session_that_cannot_be_served_is_refused(
 
 
 def test_words_and_lists_of_users_have_no_session(file: str) -> None:
-    own = {"recommender": "random", "context": "session", "num_lists": 2, "exploration": 0.1}
-    (arm,) = ready({"C": own}, world=small_world, context="session").arms.values()
+    (arm,) = ready({"C": "random"}, world=small_world, context="session", exploration=0.1).arms.values()
     assert (arm.context, arm.exploration) == ("last", 0)
+    with pytest.raises(InputError, match="context applies to lists, and random has a rule of its own"):
+        ready({"C": {"recommender": "random", "context": "session"}})
     make_vectors(3).write(Path(file).with_name(FILE), make_catalog(ARTISTS))
     users = Path(file).with_name("users.json")
     write_lines(users, [{"user": 7, "tracks": [100, 102]}])
@@ -213,8 +219,7 @@ def test_lists_of_users_take_the_catalogue_of_another_arm_or_of_tracks(
     (tmp_path / "release").mkdir()
     prepared.write(tmp_path / "release", provenance={})
     release = Release(tmp_path / "release")
-    assert release.candidates("C", 9, 0).tolist() == [2, 0]
-    assert release.candidates("C", 8, 0).tolist() == [-1, -1]
+    assert [one.tolist() for one in release.user_lists["C"]] == [[7, 9], [[1, -1], [2, 0]]]
     assert release.recommended("C", 0) == [], "a page about a track has no list of a user"
     assert release.recommended_ids(0) == [101, 102], "those of the first arm with lists of tracks"
 
@@ -236,19 +241,11 @@ def test_lists_of_users_alone_need_a_catalogue(of_users: str) -> None:
             "recommendations: 'rnadom' is not a recommender; choose one of popular, random, sticky_artist, the",
         ),
         ({"C": "lists"}, "recommendations: 'lists' is not a recommender"),
-        ({"C": 5}, "recommendations must name a recommender, got 5; such as popular, or {recommender: popular}"),
+        ({"C": 5}, "recommendations must name a recommender, got 5; such as run:<id>"),
         ({"C": {"recommender": ["random"]}}, "must name a recommender"),
         (
             {"C": {"recommender": "popular", "num_tracks": 7}},
-            "recommendations: 'num_tracks' is not a setting of an arm; its settings are pick, artist_gap",
-        ),
-        (
-            {"C": {"recommender": "x.jsonl", "pick": "best"}},
-            "pick must be one of uniform, ranked, weighted, got 'best'",
-        ),
-        (
-            {"C": {"recommender": "x.jsonl", "artist_gap": -1}},
-            "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 switches it off",
+            "recommendations has no key 'num_tracks'; the keys are",
         ),
         (
             {"C": "random", "T1": "http://localhost:5001"},

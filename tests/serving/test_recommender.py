@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from segue.picking.picker import FALLBACKS
+from segue.picking.arm import FALLBACKS
 from segue.picking.session_query import SessionQuery
 from segue.serving.recommender import Next, Recommender
 from segue.serving.release import Release

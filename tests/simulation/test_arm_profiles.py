@@ -14,11 +14,11 @@ from segue.runs.profiles import DAY_MS, ENTRY, LOVED, MOST_TRACKS, Profiles, add
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.simulation import policies, traffic
+from segue.simulation import traffic
 from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import start
 from segue.simulation.listening import TRACK_MS, Heard, ListeningTest, RunPlayer
-from segue.simulation.policies import Lists, SessionLists, hints
+from segue.simulation.policies import Lists, hints
 from segue.simulation.traffic import Task, play
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
@@ -33,7 +33,7 @@ HOW: dict[str, Any] = {"pick": "ranked", "artist_gap": 2, "context": None, "num_
 
 
 def an_arm(world: World, folder: Path, **changes: Any) -> Lists:
-    return policies.recommended(path=str(folder / "r.jsonl"), world=world, **HOW | changes)
+    return Lists.of(path=str(folder / "r.jsonl"), world=world, **HOW | changes)
 
 
 def profiles_of(arm: Lists) -> ArmProfiles:
@@ -234,7 +234,7 @@ def test_the_gap_is_that_of_the_run_whatever_was_played_since_as_in_a_service(
     write_run(world, folder, share=5.0)
     profiles.write(folder / PROFILES)
     arm = an_arm(world, folder, familiar=0.5)
-    assert isinstance(arm, SessionLists)
+    assert isinstance(arm, Lists)
     users = np.arange(len(world.listeners)).repeat(9)
     tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
     profiles_of(arm).learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
@@ -243,8 +243,8 @@ def test_the_gap_is_that_of_the_run_whatever_was_played_since_as_in_a_service(
     gap = served.vectors["C"].known_gap
     assert gap is not None
     assert gap > 0
-    assert arm._search.vectors.known_gap == pytest.approx(gap, rel=1e-6)
-    assert arm.description["known_gap"] == arm._search.vectors.known_gap
+    assert arm.picker.search.vectors.known_gap == pytest.approx(gap, rel=1e-6)
+    assert arm.description["known_gap"] == arm.picker.search.vectors.known_gap
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ def test_a_listening_test_plays_what_an_arm_with_the_same_profiles_would(
     profiles.write(folder / PROFILES)
     heard = the_test(world, folder, profiles)
     arm = an_arm(world, folder, pick="uniform", artist_gap=0)
-    assert isinstance(arm, SessionLists)
+    assert isinstance(arm, Lists)
     profiles_of(arm).prepare(0, TRACK_MS)
 
     def choose(crowd: Any, draws: Any) -> Any:
@@ -313,10 +313,10 @@ def test_a_listening_test_counts_what_listeners_knew_before(world: World, profil
 
 def test_the_run_decides_the_context_and_the_arm_can_leave_the_listener_out(world: World, folder: Path) -> None:
     arms = {context: an_arm(world, folder, context=context) for context in (None, "listener", "session", "last")}
-    named = [arm.description["policy"] for arm in arms.values()]
-    assert named == ["listener_lists", "listener_lists", "session_lists", "lists"]
+    named = [arm.description.get("context", "last") for arm in arms.values()]
+    assert named == ["listener", "listener", "session", "last"]
     assert hints({"C": arms["listener"]}) == [
-        f"arm C: {folder / PROFILES} is not there; all listeners are new at first"
+        f"arm C: there is no {PROFILES} beside its lists; all listeners are new at first"
     ]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +13,14 @@ from hypothesis import strategies as st
 
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.simulation import policies, traffic
+from segue.simulation import traffic
 from segue.simulation.memory import Memory
 from segue.simulation.past_days import past_days
-from segue.simulation.policies import LastTenLists, Policy, Random, make_policies
+from segue.simulation.policies import Lists, Policy, Random
 from segue.simulation.world import World
 from tests.odd_ids import with_texts
-from tests.picking.test_last_ten import chances_of
 from tests.simulation.running import log_of, run
+from tests.test_control_2026 import POLICY, chances_of
 
 
 def write_lists(world: World, path: Path) -> list[list[int]]:
@@ -39,7 +38,10 @@ def write_lists(world: World, path: Path) -> list[list[int]]:
 @pytest.fixture
 def arms(world: World, tmp_path: Path) -> Callable[[], dict[str, Policy]]:
     write_lists(world, tmp_path / "r.jsonl")
-    return lambda: {"C": LastTenLists(path=str(tmp_path / "r.jsonl"), world=world), "T1": Random(world=world)}
+    return lambda: {
+        "C": Lists.of(path=str(tmp_path / "r.jsonl"), policy=POLICY, world=world),
+        "T1": Random(world=world),
+    }
 
 
 def test_every_answer_of_the_control_of_2026_has_the_probability_of_the_slow_loop(
@@ -85,7 +87,7 @@ def test_a_continued_run_remembers_what_its_logs_say(world: World, tmp_path: Pat
     """As one run of both days; also the metrics of discovery."""
     world = replace(world, catalog=with_texts(world.catalog)) if has_texts else world
     write_lists(world, tmp_path / "r.jsonl")
-    made = partial(LastTenLists, path=str(tmp_path / "r.jsonl"), world=world)
+    made = partial(Lists.of, policy=POLICY, path=str(tmp_path / "r.jsonl"), world=world)
     both = run(world, tmp_path / "both", {"C": made(), "T1": Random(world=world)}, days=2)
     run(world, tmp_path / "one", {"C": made(), "T1": Random(world=world)})
     second = run(world, tmp_path / "two", {"C": made(), "T1": Random(world=world)}, after=tmp_path / "one")
@@ -140,30 +142,3 @@ def test_the_last_plays_are_kept_newest_first(days: list[list[list[int]]], lengt
         assert past.ages[: len(own), number].tolist() == [7 - day for _, day in own]
         assert past.shares[: len(own), number].tolist() == [track for track, _ in own]
     assert (memory.tracks[1] == -1).all(), "who played nothing remembers nothing"
-
-
-def test_the_rule_is_chosen_by_the_context_and_has_no_other_settings(world: World, tmp_path: Path) -> None:
-    path = str(tmp_path / "r.jsonl")
-    write_lists(world, tmp_path / "r.jsonl")
-    usual: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 3, "fallback": "random"}
-    templates = {"recommendations": partial(policies.recommended, **usual)}
-    made = make_policies(
-        {"C": {"recommender": path, "context": "last_ten"}, "T1": path}, templates=templates, world=world, locate=Path
-    )
-    assert (made["C"].num_past, made["T1"].num_past) == (10, 0)
-    assert {key: made["C"].description[key] for key in ("policy", "context")} == {
-        "policy": "lists", "context": "last_ten",
-    }  # fmt: skip
-    wrong = {"C": {"recommender": path, "context": "last_ten", "pick": "ranked"}}
-    with pytest.raises(InputError, match=r"arms.C: context=last_ten is a whole rule, and pick does not change it"):
-        make_policies(wrong, templates=templates, world=world, locate=Path)
-
-
-def test_the_fallback_of_lists_is_a_setting_and_any_track_unless_chosen(world: World, tmp_path: Path) -> None:
-    write_lists(world, tmp_path / "r.jsonl")
-    usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "pick": "uniform", "artist_gap": 0, "world": world}
-    assert policies.Lists(**usual).picker.sources == ("list", "random")
-    chosen = policies.Lists(**usual, fallback="artist")
-    assert chosen.picker.sources == ("list", "artist", "popular", "random")
-    assert chosen.description["fallback"] == "artist"
-    assert "fallback" not in policies.Lists(**usual).description, "releases keep their versions"

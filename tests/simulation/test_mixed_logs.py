@@ -1,5 +1,6 @@
 """Simulated logs for training: written once, reused, and never mixed with logs of the user."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from segue.errors import InputError
 from segue.simulation.mixed_logs import MixedLogs
 from segue.simulation.policies import Popular, Random, StickyArtist
 from segue.simulation.world import World
+from tests.test_control_2026 import POLICY
 
 
 @contextmanager
@@ -64,6 +66,14 @@ def test_logs_of_a_killed_process_are_simulated_again(world: World, tmp_path: Pa
     folder = logs_of(world)(tmp_path)
     assert (folder / "simulation.json").exists()
     assert not list(tmp_path.glob("*.making"))
+
+
+def test_the_settings_of_a_run_import_no_class_of_an_arm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be a stranger's."""
+    monkeypatch.delitem(sys.modules, POLICY.partition(":")[0], raising=False)
+    with pytest.raises(InputError, match=r"prepare\.arms\.T1: policy= names code, which settings of a run may not"):
+        logs_of(world, arms={"C": "random", "T1": {"policy": POLICY}})
+    assert POLICY.partition(":")[0] not in sys.modules
 
 
 def test_a_folder_with_other_logs_is_rejected(world: World, tmp_path: Path) -> None:

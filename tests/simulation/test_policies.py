@@ -14,17 +14,16 @@ from segue.errors import InputError
 from segue.picking.session_query import SessionQuery
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
-from segue.simulation import policies
 from segue.simulation.listener import Crowd, listen, start
 from segue.simulation.neighbours import nearest
 from segue.simulation.policies import (
+    USUAL,
     Lists,
     Oracle,
     Policy,
     Popular,
     Random,
     RemoteService,
-    SessionLists,
     StickyArtist,
     TrueNeighbours,
     hints,
@@ -32,11 +31,12 @@ from segue.simulation.policies import (
 )
 from segue.simulation.world import World
 from tests.conftest import make_vectors, write_lines
+from tests.test_control_2026 import POLICY
 
 TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
     "popular": partial(Popular, num_tracks=100),
-    "recommendations": partial(Lists, pick="uniform", artist_gap=0),
+    "recommendations": partial(Lists, **USUAL),
     "service": partial(RemoteService, connections=4, retries=0, timeout_s=1.0, token=None),
 }
 
@@ -161,10 +161,6 @@ def test_a_recommender_is_a_word_a_path_an_address_or_a_mapping(world: World, tm
         ),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl"),
         ({"C": "run:abc"}, "cannot read recommendations from /nowhere/run:abc"),
-        (
-            {"C": {"recommender": "x.jsonl", "pick": "best"}},
-            "pick must be one of uniform, ranked, weighted, got 'best'",
-        ),
     ],
 )
 def test_an_invalid_recommender_is_rejected_by_its_name(world: World, arms: Any, message: str) -> None:
@@ -184,7 +180,7 @@ def propensity_policy(world: World, path: Path, name: str) -> Policy:
         return made[name]
     how, gap, *exploration = name.split()
     more: dict[str, Any] = {"exploration": float(exploration[0]), "exploration_plays": 3} if exploration else {}
-    return Lists(path=str(path), pick=how, artist_gap=int(gap), **more, world=world)
+    return Lists.of(path=str(path), pick=how, artist_gap=int(gap), **more, world=world)
 
 
 def p_value_of_propensities(policy: Policy, crowd: Crowd) -> float:
@@ -233,14 +229,14 @@ def test_exploration_needs_to_know_which_tracks_are_new(world: World, tmp_path: 
     with pytest.raises(
         InputError, match=r"exploration needs to know which tracks are new, and its lines have no plays"
     ):
-        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, exploration=0.1, world=world)
+        Lists.of(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, exploration=0.1, world=world)
 
 
 SESSION_LISTS: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 3}
 
 
 def with_session(world: World, folder: Path, **changes: Any) -> Lists:
-    return policies.recommended(path=str(folder / "r.jsonl"), world=world, **SESSION_LISTS | changes)
+    return Lists.of(path=str(folder / "r.jsonl"), world=world, **SESSION_LISTS | changes)
 
 
 @pytest.fixture
@@ -256,11 +252,10 @@ def test_the_run_decides_the_context_unless_the_arm_does(world: World, folder: P
         "T1": {"recommender": str(folder / "r.jsonl"), "context": "last"},
         "T2": {"recommender": str(folder / "r.jsonl"), "context": "session", "num_lists": 2, "pick": "ranked"},
     }
-    templates = {"recommendations": partial(policies.recommended, **SESSION_LISTS)}
+    templates = {"recommendations": partial(Lists, **USUAL | SESSION_LISTS)}
     made = make_policies(arms, templates=templates, world=world, locate=Path)
-    assert [type(one) for one in made.values()] == [SessionLists, Lists, SessionLists]
+    assert [one.description.get("context", "last") for one in made.values()] == ["session", "last", "session"]
     described = [made[arm].description for arm in ("C", "T2")]
-    assert [one["policy"] for one in described] == ["session_lists"] * 2
     assert [one["num_lists"] for one in described] == [3, 2]
     assert described[0]["vectors"] == described[1]["vectors"]
     assert "vectors" not in made["T1"].description
@@ -282,8 +277,8 @@ def test_an_arm_that_repeats_the_artists_of_a_session_is_named(world: World, fol
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_lists": 0}, "recommendations.num_lists must be a whole number of at least 1 and at most 20, got 0"),
-        ({"context": "all"}, "recommendations: context must be one of last, session, listener, last_ten"),
+        ({"num_lists": 0}, "arm: num_lists: Input should be greater than or equal to 1, got 0"),
+        ({"context": "all"}, "arm: context must be one of last, session, listener"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(world: World, folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -295,9 +290,9 @@ def test_lists_of_users_have_no_session_and_no_last_plays(world: World, folder: 
     track, user = int(world.catalog.track_ids[0]), int(world.listeners.user_ids[0])
     write_lines(folder / "r.jsonl", [{"user": user, "tracks": [track]}])
     assert type(with_session(world, folder)) is Lists
-    for context in ("session", "last_ten"):
-        with pytest.raises(InputError, match=rf"context={context} needs lists of tracks, and .* has lists of users"):
-            with_session(world, folder, context=context)
+    for own in ({"context": "session"}, {"policy": POLICY}):
+        with pytest.raises(InputError, match=r"needs lists of tracks, and .* has lists of users"):
+            Lists.of(path=str(folder / "r.jsonl"), world=world, **own)
 
 
 @pytest.mark.parametrize(("pick", "artist_gap"), [("ranked", 0), ("ranked", 100), ("weighted", 0), ("uniform", 0)])

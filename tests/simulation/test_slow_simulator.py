@@ -201,7 +201,7 @@ def test_lists_of_tracks_have_the_means_of_the_slow_simulator(
         for row, order in enumerate(slow_world.order)
     ]
     path = write_lists(world, lists, tmp_path / "lists.jsonl", of_users=False)
-    policy = Lists(path=path, pick=how, artist_gap=artist_gap, world=world)
+    policy = Lists.of(path=path, pick=how, artist_gap=artist_gap, world=world)
     slow = slow_lists(dict(enumerate(lists)), how, artist_gap, of_users=False)
     found = standard_errors(slow_means(world, slow_world, slow, VISITS), fast_means(world, policy, VISITS))
     assert np.abs(found).max() < 4
@@ -216,7 +216,7 @@ def test_lists_of_users_have_the_means_of_the_slow_simulator(
     interests = world.listeners.interests[:, 0].tolist()
     lists = [slow_world.order[own][:LIST] if user % 5 else [] for user, own in enumerate(interests)]
     path = write_lists(world, lists, tmp_path / "users.json", of_users=True)
-    policy = Lists(path=path, pick=how, artist_gap=0, world=world)
+    policy = Lists.of(path=path, pick=how, artist_gap=0, world=world)
     slow = slow_lists(dict(enumerate(lists)), how, 0, of_users=True)
     found = standard_errors(slow_means(world, slow_world, slow, VISITS), fast_means(world, policy, VISITS))
     assert np.abs(found).max() < 4

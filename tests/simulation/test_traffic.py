@@ -137,7 +137,7 @@ def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
         policies = {
             "C": Random(world=world),
             "T1": StickyArtist(world=world),
-            "T2": Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=1, world=world),
+            "T2": Lists.of(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=1, world=world),
             "T3": TrueNeighbours(num_tracks=9, world=world),
         }
         folder = tmp_path / str(num_together)

@@ -15,12 +15,13 @@ from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog, id_problem, ids_of, key_of, most_played
 from segue.errors import InputError
+from segue.picking.arm import Arm
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.serving.explanation import after_track, parts_of, with_counts
-from segue.serving.release import Arm, Release
+from segue.serving.release import Release
 from segue.serving.room.previews import Previews
 
 MAX_SHOWN = 50

@@ -86,6 +86,7 @@ class RoomServer:
         settings = json.loads((run_dir / SETTINGS).read_bytes())
         self._run_dir, self._folder, self._locate = run_dir, run_dir / "room", locate
         self._settings: dict[str, Any] = settings["room"]
+        self._policies: list[str] = settings.get("policies", [])
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
         self._with_fallback = settings["log"]["with_fallback"]
         remember, store = ProfileSettings(**settings["profiles"]), store_settings(settings["store"])
@@ -152,7 +153,7 @@ class RoomServer:
             except InputError as error:
                 problems.append(str(error))
         view = ReleaseView(release, given["recommenders"], self._locate, previews)
-        return ReadyRelease(view, Recommender(release, np.random.default_rng()), problems)
+        return ReadyRelease(view, Recommender(release, np.random.default_rng(), self._policies), problems)
 
     def _make_index(self, view: ReleaseView) -> TitleIndex:
         def text_of(row: int) -> str:

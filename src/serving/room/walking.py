@@ -1,7 +1,6 @@
 """A walk: what an arm would play next, with the session so far and its own policy, and why."""
 
 import secrets
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,11 @@ import numpy as np
 from segue.assignment import GUESTS
 from segue.catalog import id_problem, key_of
 from segue.errors import InputError
+from segue.picking.arm import Arm
 from segue.runs.profiles import LOVED
 from segue.serving.explanation import explain
 from segue.serving.ids import as_json
 from segue.serving.recommender import Past, Recommender
-from segue.serving.release import Arm
 from segue.serving.room.release_view import ReleaseView
 from segue.serving.session_memory import Noted, Played
 
@@ -143,7 +142,7 @@ def why(
         rows = release.lists[arm][last].tolist()
         found["rank"] = rows.index(row) + 1 if row in rows else None
         found["candidates"] = sum(one >= 0 for one in rows)
-    given = release.arms[arm] if familiar is None else replace(release.arms[arm], familiar=familiar)
+    given = release.arms[arm] if familiar is None else release.arms[arm].with_familiar(familiar)
     return found | {"sentence": _sentence(view, given, played, found)}
 
 
@@ -155,8 +154,8 @@ def _pull(one: dict[str, Any]) -> float:
 def _sentence(view: ReleaseView, given: Arm, played: Played, found: dict[str, Any]) -> str:
     last = view.release.track(view.release.row_of(played.tracks[-1]))
     after = f"“{last['title'] or last['track']}”"
-    if given.is_of_last_ten and not found["fallback"]:
-        return "The first track of the list of one of the last ten plays that is none of them."
+    if given.is_own and not found["fallback"]:
+        return f"By the rule of {given.policy}."
     if found["fallback"] or (given.has_lists and found["rank"] is None):
         sources = {"artist": f"another track by {last['artist']}", "popular": "a popular track", "random": "any track"}
         source = sources.get(found["fallback"] or "", "another track")

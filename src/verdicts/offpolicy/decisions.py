@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from segue.assignment import GUESTS
 from segue.catalog import Catalog, changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
-from segue.picking.last_ten import NUM_PLAYS, LastPlays
 from segue.runs.profiles import Profiles, entries_of_events, joined, padded
 from segue.settings import settings
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, json_object, log_database, read_events
@@ -79,12 +78,19 @@ class Decisions:
         """Plays before each session that the service knew; none where it did not keep the first one of the session."""
         return np.where(self.of("is_kept"), self.of("nth"), 0)
 
-    def last_plays(self) -> LastPlays:
-        """The last plays of the user of each session, the first one of the session among them."""
-        ages = np.arange(NUM_PLAYS)
+    def last_plays(self, num: int) -> tuple[Int64[np.ndarray, "V T"], Float64[np.ndarray, "V T"]]:
+        """The last plays of the user of each session, the newest first; the first one of the session among them.
+
+        Args:
+            num: how many (T).
+
+        Returns:
+            Their rows, -1 where there were fewer, and the shares played.
+        """
+        ages = np.arange(num)
         places, is_there = (self.first[:, None] - ages).clip(min=0), ages <= self._num_known[:, None]
         rows, shares = self.plays["track"][places], self.plays["time"][places]
-        return LastPlays(np.where(is_there, rows, -1), np.where(is_there, shares, 0.0))
+        return np.where(is_there, rows, -1), np.where(is_there, shares, 0.0)
 
     def profiles(self, before: Profiles) -> np.ndarray:
         """What the listener of each session had heard in earlier sessions: in the log, and before it. V × entries.

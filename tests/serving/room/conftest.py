@@ -54,7 +54,7 @@ def release(tmp_path: Path) -> Release:
     lists = lists_of(best, np.take_along_axis(scores, best, 1))
     lists.write(tmp_path / "r.jsonl", catalog, format="botify")
     arms = {
-        "C": replace(arm(pick="ranked"), recommender=str(tmp_path / "r.jsonl")),
+        "C": arm(pick="ranked").model_copy(update={"recommender": str(tmp_path / "r.jsonl")}),
         "T1": arm(pick="ranked", context="session", num_lists=2),
         "T2": arm("popular"),
         "T3": arm("random"),

@@ -97,7 +97,7 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         given = {"arm": "C", "tracks": [100], "shares": [1], "track": step["track"]}
         assert (await ask(server, "why", body=given))[1]["sentence"] == step["sentence"]
         assert (await ask(server, "step", body={"arm": "X", "tracks": [100], "shares": [1]}))[0] == 400
-        for other, reason in (({"familiar": 2}, "familiar must be"), ({"user": ""}, "listener")):
+        for other, reason in (({"familiar": 2}, "familiar: Input should be"), ({"user": ""}, "listener")):
             status, answer = await ask(server, "step", body={"arm": "T1", "tracks": [100], "shares": [1], **other})
             assert (status, answer["reason"].startswith(reason)) == (400, True)
         assert (await ask(server, "step", body={**given, "familiar": 0.5}))[1]["reason"].startswith(

@@ -71,7 +71,7 @@ def test_a_list_is_explained_by_place_and_cosines(view: ReleaseView, recommender
 def of_listener(view: ReleaseView) -> Recommender:
     """Arm T1 adds 9 to a track that its listener has heard."""
     release, weights = view.release, np.array([9.0 * (name == "heard") for name in FEATURES], np.float32)
-    release.arms["T1"] = replace(release.arms["T1"], context="listener")
+    release.arms["T1"] = release.arms["T1"].model_copy(update={"context": "listener"})
     release.vectors["T1"] = replace(release.vectors["T1"], context="listener", listener=weights)
     return Recommender(release, np.random.default_rng(0))
 
@@ -93,7 +93,7 @@ def test_a_walk_of_a_listener_has_their_past_and_says_so(view: ReleaseView, of_l
 
 @pytest.mark.usefixtures("of_listener")
 def test_a_sentence_names_what_is_known_only_where_that_is_limited(view: ReleaseView) -> None:
-    view.release.arms["T1"] = replace(view.release.arms["T1"], artist_gap=1)
+    view.release.arms["T1"] = view.release.arms["T1"].model_copy(update={"artist_gap": 1})
     played, profile = walking.checked_session(view, [108], [1.0]), np.zeros(1, ENTRY)
     add_play(profile, 107, 1.0, now_ms() - 2 * DAY_MS)  # by the same artist
     found = walking.step(view, Recommender(view.release, np.random.default_rng(0)), "T1", 1, played, Past(profile, 0))

@@ -13,13 +13,14 @@ from segue.errors import InputError
 from segue.runs.catalog_files import write_catalog
 from segue.runs.profiles import DAY_MS
 from segue.runs.session_vectors import FILE
-from segue.simulation.policies import LastTenLists, Lists, Policy, Popular, Random, SessionLists, StickyArtist
+from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
 from segue.verdicts.offpolicy.candidate import Candidate, candidate_of, catalog_of_logs
 from tests.conftest import make_catalog, make_vectors
 from tests.odd_ids import with_texts
 from tests.simulation.running import MIDNIGHT
 from tests.simulation.test_arm_profiles import an_arm, write_profiles, write_run
+from tests.test_control_2026 import POLICY
 from tests.verdicts.offpolicy.played import DEFAULTS, estimated, neighbours, opened, simulate
 
 CATALOG = make_catalog([0, 1, 2])
@@ -38,10 +39,10 @@ def file(tmp_path: Path) -> str:
 
 
 def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path, file: str) -> None:
-    assert candidate(file).search is None
+    assert candidate(file).picker.search is None
     make_vectors(3).write(tmp_path / FILE, CATALOG)
-    assert candidate(file).search is not None
-    assert candidate({"recommender": file, "context": "last"}).search is None
+    assert candidate(file).picker.search is not None
+    assert candidate({"recommender": file, "context": "last"}).picker.search is None
 
 
 @pytest.mark.parametrize(
@@ -49,16 +50,19 @@ def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path, file: str) -
     [
         (7, "candidate must name a recommender, got 7"),
         ("oracle", "candidate: 'oracle' is not a recommender; choose one of popular, random, sticky_artist"),
-        ("http://localhost:5001", "candidate: 'http://localhost:5001' is not a recommender"),
+        ("http://localhost:5001", "candidate: 'http://localhost:5001' is another service"),
         ("popular", "candidate=popular: there is no top_tracks.json beside the catalogue"),
         ("run:1", "cannot read recommendations from found/run:1"),
-        ({"recommender": "random", "pick": "ranked"}, "candidate: pick applies to lists, and random has none"),
+        (
+            {"recommender": "random", "pick": "ranked"},
+            "candidate: pick applies to lists, and random has a rule",
+        ),
         ({"depth": 3}, "candidate has no key 'depth'"),
-        ({"pick": "best"}, "candidate: pick must be one of uniform, ranked, weighted"),
+        ({"pick": "best"}, "candidate: pick: must be one of uniform, ranked, weighted"),
         ({"familiar": 0.5}, "candidate: familiar=0.5 needs context=listener, which knows the listener"),
-        ({"num_lists": 21}, "candidate: num_lists must be a whole number of at least 1 and at most 20, got 21"),
+        ({"num_lists": 21}, "candidate: num_lists: Input should be less than or equal to 20, got 21"),
         ({"context": "listener"}, "candidate: context=listener, and the run of .* was trained with context=session"),
-        ({"context": "last_ten", "pick": "ranked"}, "candidate: context=last_ten is a whole rule, and pick does not"),
+        ({"policy": POLICY, "pick": "ranked"}, "candidate: pick applies to lists, and .*Control has a rule of its own"),
         ({"exploration": 0.1}, "exploration needs to know which tracks are new"),
     ],
 )
@@ -91,13 +95,13 @@ ARMS: dict[str, tuple[Any, Callable[[World, Path], Policy]]] = {
     "sticky_artist": ("sticky_artist", lambda world, _: StickyArtist(world=world)),
     "lists": (
         {**EXPLORES, "context": "last"},
-        lambda world, folder: Lists(path=str(folder / "r.jsonl"), **EXPLORES, world=world),
+        lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), **EXPLORES, context="last", world=world),
     ),
-    "last_ten": (
-        {"context": "last_ten"},
-        lambda world, folder: LastTenLists(path=str(folder / "r.jsonl"), world=world),
+    "of one's own": (
+        {"policy": POLICY},
+        lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), policy=POLICY, world=world),
     ),
-    "session": (SESSION, lambda world, folder: SessionLists(path=str(folder / "r.jsonl"), **SESSION, world=world)),
+    "session": (SESSION, lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), **SESSION, world=world)),
     "listener": (LISTENER, lambda world, folder: an_arm(world, folder, **LISTENER)),
 }
 

@@ -140,7 +140,7 @@ def test_a_profile_begins_with_what_a_run_knew_before_the_log_alone(tmp_path: Pa
 
 
 def test_the_last_plays_are_those_of_all_sessions_of_a_user_newest_first(tmp_path: Path) -> None:
-    found = listener_log(tmp_path, second=False).last_plays()
-    plays = [[row for row in line if row >= 0] for line in found.rows.tolist()]
+    rows, shares = listener_log(tmp_path, second=False).last_plays(10)
+    plays = [[row for row in line if row >= 0] for line in rows.tolist()]
     assert plays == [[0], [4], [8, 6, 5, 4, 2, 1, 0], [12, 10, 9, 8, 6, 5, 4, 2, 1, 0]]
-    assert found.shares[0].tolist() == [1.0] + [0.0] * 9
+    assert shares[0].tolist() == [1.0] + [0.0] * 9

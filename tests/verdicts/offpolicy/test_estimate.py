@@ -73,7 +73,7 @@ def test_the_truth_is_in_the_interval(world: World, mixed: Path, name: str) -> N
     policy, given = words.get(name), dict[str, Any](recommender=name)
     if policy is None:
         given = {"recommender": str(mixed / "candidate.jsonl"), "pick": name, "artist_gap": 1}
-        policy = Lists(path=given["recommender"], pick=name, artist_gap=1, world=world)
+        policy = Lists.of(path=given["recommender"], pick=name, artist_gap=1, world=world)
     found = estimated(mixed, given)
     rng = np.random.default_rng(0)
     crowd = start(world, rng.integers(len(world.listeners), size=20_000), rng.random(20_000), rng.random(20_000))

@@ -1,6 +1,7 @@
 """The control of 2026, compared with a slow loop written from its rules."""
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from segue.picking.last_ten import LIST_LENGTH, NUM_PLAYS, LastPlays, LastTen
-from segue.picking.picker import ArtistTracks
+from examples.course_2026.control_2026 import LIST_LENGTH, Control
+from segue.picking.arm import Arm
+from segue.picking.artist_tracks import ArtistTracks
+from segue.picking.picker import Picked, Picker
 
 SURE = 1e-4
 """Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
 
+POLICY = "examples.course_2026.control_2026:Control"
+
+Plays = tuple[Any, Any]
 Play = tuple[int, int]  # a track, or -1 for one that left the catalogue, and the share played in hundredths
 
 
@@ -65,22 +71,29 @@ def situations(draw: st.DrawFn) -> tuple[int, list[list[int]], list[Play]]:
     return num, lists, draw(st.lists(plays, min_size=1, max_size=13))
 
 
-def rule(num: int, lists: list[list[int]], kept: frozenset[int] = frozenset()) -> LastTen:
+def rule(num: int, lists: list[list[int]], kept: frozenset[int] = frozenset()) -> Picker:
     width = max(1, *map(len, lists))
     filled = np.array([own + [-1] * (width - len(own)) for own in lists], np.int32)
     artists = ArtistTracks.of(np.zeros(num, np.int64), kept=np.array(sorted(kept), np.int64))
-    return LastTen(lists=filled, artists=artists)
+    return Picker(arm=Arm(recommender="r.jsonl", policy=POLICY), artists=artists, own=Control(lists=filled))
 
 
-def plays_of(ring: list[Play], num: int = 1, empty: int = 0) -> LastPlays:
+def plays_of(ring: list[Play], num: int = 1, empty: int = 0) -> Plays:
     """The same plays of so many users, with some empty places after them."""
     tracks, shares = zip(*ring, strict=True)
     rows = [*tracks, *[-1] * empty]
-    return LastPlays(np.tile(rows, (num, 1)), np.tile([share / 100 for share in shares] + [np.nan] * empty, (num, 1)))
+    return (np.tile(rows, (num, 1)), np.tile([share / 100 for share in shares] + [np.nan] * empty, (num, 1)))
 
 
-def chances(ours: LastTen, plays: LastPlays, num: int) -> list[float]:
-    found: list[float] = ours.choices(plays).of(np.arange(num)[None])[0].tolist()
+def pick(ours: Picker, plays: Plays, rng: np.random.Generator) -> Picked:
+    rows, shares = plays
+    return ours.pick_next(np.empty((len(rows), 0), np.int32), rows, rng, shares)
+
+
+def chances(ours: Picker, plays: Plays, num: int) -> list[float]:
+    found: list[float] = (
+        ours.choices(np.empty((len(plays[0]), 0), np.int32), *plays).of(np.arange(num)[None])[0].tolist()
+    )
     return found
 
 
@@ -101,7 +114,7 @@ def test_what_is_picked_has_the_probability_that_is_said(situation: tuple[int, l
     num, lists, ring = situation
     ours, many = rule(num, lists), plays_of(ring, num=2000)
     expected = np.array(chances(ours, plays_of(ring), num))
-    picked = ours.pick_next(many, np.random.default_rng(0))
+    picked = pick(ours, many, np.random.default_rng(0))
     assert picked.propensities.tolist() == pytest.approx(expected[picked.rows].tolist())
     found = np.bincount(picked.rows, minlength=num)
     possible = expected > 1e-12
@@ -120,7 +133,7 @@ def test_where_nothing_was_played_the_oldest_anchor_with_a_candidate_is_taken() 
     lists = [[3], [4], [0, 1], [], []]
     ours = rule(5, lists)
     assert chances(ours, plays_of([(0, 0), (1, 0), (2, 0), (1, 0)]), 5) == [0, 0, 0, 0, 1]
-    picked = ours.pick_next(plays_of([(0, 0), (1, 0), (2, 0)], num=50), np.random.default_rng(1))
+    picked = pick(ours, plays_of([(0, 0), (1, 0), (2, 0)], num=50), np.random.default_rng(1))
     assert set(picked.rows.tolist()) == {4}
     assert set(picked.propensities.tolist()) == {1.0}
 
@@ -128,7 +141,7 @@ def test_where_nothing_was_played_the_oldest_anchor_with_a_candidate_is_taken() 
 def test_without_a_candidate_any_track_is_drawn_but_those_that_are_kept() -> None:
     ours = rule(4, [[1], [0], [], []], kept=frozenset({2}))
     plays = plays_of([(0, 100), (1, 100)], num=400)
-    picked = ours.pick_next(plays, np.random.default_rng(2))
+    picked = pick(ours, plays, np.random.default_rng(2))
     assert set(picked.rows.tolist()) == {0, 1, 3}
     assert set(picked.propensities.tolist()) == {1 / 3}
     assert set(picked.sources.tolist()) == {1}
@@ -136,7 +149,7 @@ def test_without_a_candidate_any_track_is_drawn_but_those_that_are_kept() -> Non
 
 
 def test_ten_plays_are_remembered_and_ten_tracks_of_a_list_looked_at() -> None:
-    assert (NUM_PLAYS, LIST_LENGTH) == (10, 10)
+    assert (Control.num_plays, LIST_LENGTH) == (10, 10)
     long = [[*range(1, 13)], *[[] for _ in range(14)]]
     heard = [(0, 100), *((track, 0) for track in range(1, 10))]
     assert chances(rule(15, long), plays_of(heard), 15)[10] == 1, "number 10 of the list"
