@@ -100,7 +100,7 @@ class AfterTest(Callback):
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
         if self._plots is not None:
-            pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs, self._ranking)
+            pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs)
             history.clock.end("pictures")
         if self._lineage is not None:
             given = {EVALUATED: of_evaluated, REFITTED: self.exported if self.refitted is not None else None}

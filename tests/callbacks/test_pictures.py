@@ -25,7 +25,7 @@ from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker, mean_of_tracks
 from segue.reports import training_pictures as drawing
-from tests.conftest import event, make_vocabulary, write_lines, write_tracks
+from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK
 
 Make = Callable[..., PairDataModule]
@@ -42,7 +42,7 @@ LOSSES: dict[str, Any] = {
     "bce": BCELoss,
     "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
 }
-ALL = {"learning_curve.png", "calibration.png", "scores.png", "popularity.png", "artists.png"}
+ALL = {"learning_curve.png", "calibration.png", "artists.png"}
 
 
 def ranker(
@@ -119,21 +119,6 @@ def kept(_: object) -> Figure:
     return Figure()
 
 
-@pytest.fixture
-def small(datamodule_of: Make, tmp_path: Path) -> Callable[..., PairDataModule]:
-    """Makes twenty sessions of three tracks that nobody hears half of."""
-
-    def make() -> PairDataModule:
-        write_tracks(tmp_path, (row % 4 for row in range(12)))
-        lines = [event(n, 1000 * n + step, 100 + (n + step) % 12, 0.3) for n in range(20) for step in range(3)]
-        write_lines(tmp_path / "logs" / "data.json", lines)
-        datamodule = datamodule_of(tmp_path)
-        datamodule.setup()
-        return datamodule
-
-    return make
-
-
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_run_taken_up_again_has_its_whole_curve_and_the_test_does_not_cut_it(
     ring: PairDataModule, tmp_path: Path
@@ -164,30 +149,10 @@ def test_fast_dev_run_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
     assert drawn(tmp_path) == ALL
 
 
-def test_without_queries_there_is_no_popularity(small: Callable[..., PairDataModule], tmp_path: Path) -> None:
-    datamodule = small()
-    trainer, _ = trainer_of(datamodule, tmp_path)
-    trainer.test(ranker(datamodule), datamodule, verbose=False)
-    assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
-
-
-def test_the_order_in_conf_has_no_meaning(ring: PairDataModule, tmp_path: Path) -> None:
-    trainer, _ = trainer_of(ring, tmp_path, is_reversed=True)
-    trainer.test(ranker(ring), ring, verbose=False)
-    assert "popularity.png" in drawn(tmp_path), "the pictures, which come first in it, have the ranks of the queries"
-
-
-def test_without_ranks_there_is_no_popularity(ring: PairDataModule, tmp_path: Path) -> None:
-    (tmp_path / "queries.parquet").write_text("of another run")
-    trainer, _ = trainer_of(ring, tmp_path, ranked=False)
-    trainer.test(ranker(ring), ring, verbose=False)
-    assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
-
-
-def test_of_a_baseline_popularity_alone_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
+def test_of_a_baseline_nothing_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
     trainer, _ = trainer_of(ring, tmp_path)
     trainer.test(baseline(ring), ring, verbose=False)
-    assert drawn(tmp_path) == {"popularity.png"}
+    assert not (tmp_path / "plots").exists()
 
 
 def test_without_shares_there_is_no_calibration(ring: PairDataModule, tmp_path: Path) -> None:
@@ -196,61 +161,36 @@ def test_without_shares_there_is_no_calibration(ring: PairDataModule, tmp_path: 
     ring.vocabulary = replace(ring.vocabulary, mean_played_ratio=None)
     trainer, _ = trainer_of(ring, tmp_path)
     trainer.test(ranker(ring, loss="softmax"), ring, verbose=False)
-    assert drawn(tmp_path) == {"scores.png", "popularity.png", "artists.png"}
+    assert drawn(tmp_path) == {"artists.png"}
+
+
+def shares_drawn(ring: PairDataModule, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Trainer]:
+    """What the calibration is drawn of."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(
+        drawing, "draw_calibration", lambda predicted, real: kept(told.update(predicted=predicted, real=real))
+    )
+    trainer, _ = trainer_of(ring, folder)
+    trainer.test(ranker(ring), ring, verbose=False)
+    return told["predicted"], told["real"], trainer
 
 
 def test_of_very_many_pairs_a_seeded_part_is_scored(
     ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scored: list[dict[str, np.ndarray]] = []
-
-    def keep(**scores: np.ndarray) -> Figure:
-        scored.append(scores)
-        return Figure()
-
-    monkeypatch.setattr(drawing, "draw_scores", keep)
     monkeypatch.setattr(module, "MAX_PAIRS", 30)
     monkeypatch.setattr(pair_ranker, "_PAIRS_AT_ONCE", 7)
-    for _ in range(2):
-        trainer, _ = trainer_of(ring, tmp_path)
-        trainer.test(ranker(ring), ring, verbose=False)
-    one, other = scored
-    assert len(one["random"]) == 30
-    assert len(one["liked"]) + len(one["skipped"]) <= 30
-    assert {name: values.tolist() for name, values in one.items()} == {
-        name: values.tolist() for name, values in other.items()
-    }
+    one, other = (shares_drawn(ring, tmp_path, monkeypatch)[0] for _ in range(2))
+    assert len(one) == 30
+    assert one.tolist() == other.tolist()
 
 
-def test_the_scores_are_those_of_the_pairs(
+def test_the_calibration_is_of_the_test_pairs(
     ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(drawing, "draw_scores", lambda **given: kept(told.update(given)))
-    monkeypatch.setattr(
-        drawing, "draw_calibration", lambda predicted, real: kept(told.update(predicted=predicted, real=real))
-    )
-    monkeypatch.setattr(drawing, "draw_popularity", lambda **given: kept(told.update(popular=given)))
-    model = ranker(ring)
-    trainer, _ = trainer_of(ring, tmp_path)
-    trainer.test(model, ring, verbose=False)
-    test = ring.pairs["test"]
-    liked: list[float] = []
-    skipped: list[float] = []
-    shares, plays = [], []
-    for previous, following, share in zip(test.previous, test.following, test.played_ratio, strict=True):
-        score = model.scorer(torch.tensor([previous]), torch.tensor([following])).item()
-        shares.append(share)
-        if previous != following:
-            (liked if share > 0.79 else skipped).append(score)
-        if previous != following and share > 0.79:
-            plays.append(ring.vocabulary.plays[following])
-    assert told["liked"].tolist() == pytest.approx(liked, abs=1e-6)
-    assert told["skipped"].tolist() == pytest.approx(skipped, abs=1e-6)
-    assert told["real"].tolist() == shares
-    assert len(told["random"]) == len(test)
-    assert told["popular"]["plays"].tolist() == plays
-    mse = ((told["predicted"] - told["real"]) ** 2).mean()
+    predicted, real, trainer = shares_drawn(ring, tmp_path, monkeypatch)
+    assert real.tolist() == ring.pairs["test"].played_ratio.tolist()
+    mse = ((predicted - real) ** 2).mean()
     assert mse == pytest.approx(float(trainer.callback_metrics["test/mse"]), rel=1e-5)
 
 

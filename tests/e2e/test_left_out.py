@@ -12,7 +12,7 @@ NAMES = [name for name in yaml.safe_load((ROOT / "conf/callbacks/default.yaml").
 LISTS = {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"}
 REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS)}
 LACKS = {
-    "ranking": {"test_queries.parquet", "plots/popularity.png", *REFITTED},
+    "ranking": {"test_queries.parquet", *REFITTED},
     "export": {*LISTS, *REFITTED},
 }
 """What a run lacks without a callback; nothing, where none is said."""

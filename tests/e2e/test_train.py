@@ -37,7 +37,7 @@ FILES = {
 }
 REFITTED = {"refit.json", "evaluated"}
 """What a run leaves besides where it is refitted."""
-PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
+PLOTS = {"artists.png", "calibration.png", "learning_curve.png"}
 DIRTY = {"uncommitted.diff"}
 """What a run leaves besides where the checkout has changes that are not committed."""
 

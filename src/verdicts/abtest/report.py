@@ -1,17 +1,13 @@
-"""The report of an A/B test: what is printed, `abtest.json`, `abtest.md` and `abtest.png`."""
+"""The report of an A/B test: what is printed, and `abtest.md`."""
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
-from segue.reports import writing
-from segue.reports.markdown import bullets
 from segue.reports.numbers import number, p_equals, plain, words
 from segue.reports.result_table import Cell, Table, styled
+from segue.reports.writing import Sections
 from segue.verdicts.abtest.known_before import NOTES
 from segue.verdicts.abtest.metrics import Comparison, unit_of
-from segue.verdicts.abtest.picture import draw
 from segue.verdicts.abtest.result import METHODS, Analysis, Effect
 from segue.verdicts.abtest.settings import POWER
 from segue.verdicts.abtest.slices import LEAST_USERS
@@ -26,29 +22,8 @@ SMALL_EFFECTS = (1, 3, 5)
 _COLOURS = {"better": "green", "holds": "green", "worse": "red", "broken": "red"}
 
 
-def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Write the files of the report.
-
-    Args:
-        analysis: the result to report.
-        folder: where the files go; created if missing.
-        provenance: command, commit and versions, by name.
-    """
-    text, drawn = blocks(analysis), partial(draw, analysis)
-    writing.write_report(folder, "abtest", analysis.record(), provenance, blocks=text, draw=drawn)
-
-
-def blocks(analysis: Analysis) -> list[str]:
-    """The report in Markdown."""
-    text = [f"# {analysis.title}"]
-    for title, part in sections(analysis).items():
-        table, lines = (part.markdown(), part.notes) if isinstance(part, Table) else ("", part)
-        text += [f"## {title}", table, bullets(lines)]
-    return [*text, "![effects](abtest.png)", "## Provenance"]
-
-
-def sections(analysis: Analysis) -> dict[str, Table | list[str]]:
-    """The report by its titles, for the terminal and for the page: a table with its notes, or sentences.
+def sections(analysis: Analysis) -> Sections:
+    """The report by its headings.
 
     First comes what readers in a hurry need: users, effects and verdict, and what could be wrong.
     """
