@@ -34,7 +34,6 @@ class Table:
         title: above it, in the terminal.
         notes: below it.
         look: in the terminal: in a box, with lines between the rows too, or open.
-        is_apart: whether title and notes may be wider than the table.
         keeps: columns that every terminal shows, however narrow; those after them where it has room. None: all.
     """
 
@@ -44,27 +43,19 @@ class Table:
     title: str = ""
     notes: Sequence[str] = ()
     look: Literal["box", "lines", "open"] = "box"
-    is_apart: bool = False
     keeps: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         num = len(self.columns) if self.keeps is None else max(self.keeps, self._fitting(options.max_width))
         table = RichTable(box=SIMPLE_HEAD if self.look == "open" else HEAVY_HEAD, show_lines=self.look == "lines")
         for name, letter in zip(self.columns[:num], self.align, strict=False):
-            side: Literal["left", "right"] = "left" if letter in "lL" else "right"
-            table.add_column(escape(name), justify=side, no_wrap=letter.isupper())
+            table.add_column(escape(name), justify="left" if letter in "lL" else "right", no_wrap=letter.isupper())
         for row in self.rows:
             table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row[:num]))
-        notes = [
-            *[f"{len(self.columns) - num} more columns are in the report"] * (num < len(self.columns)),
-            *self.notes,
-        ]
-        if not self.is_apart:
-            table.title, table.caption = escape(self.title) or None, escape("\n".join(notes)) or None
-            table.title_justify = table.caption_justify = "left"
-        yield from [Text(self.title, "bold")] * (self.is_apart and bool(self.title))
+        left_out = [f"{len(self.columns) - num} more columns are in the report"] * (num < len(self.columns))
+        yield from [Text(self.title, "bold")] * bool(self.title)
         yield table
-        yield from (Text(note, "italic") for note in notes if self.is_apart)
+        yield from (Text(note, "italic") for note in [*left_out, *self.notes])
 
     def _fitting(self, width: int) -> int:
         """How many columns fit into a terminal."""

@@ -1,7 +1,8 @@
 """Tables that the verbs print before and after a simulation or a training."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
 
     from segue.catalog import Vocabulary
-
-NUM_EXAMPLES, NUM_FOLLOWING = 10, 5
-"""Tracks that are shown with their recommendations, and recommendations that are shown of each."""
 
 BESIDE = re.compile("_floor$|_half_width$|_position_[1-9]|^(num_)?(warm|cold|new)_")
 """Test metrics that are shown beside others, or in a table of their own."""
@@ -92,23 +90,19 @@ def tables_of_test(metrics: Mapping[str, Any], title: str) -> list[Table]:
         columns = {"model": "test/{}", **({"±": "test/{}_half_width"} if floors != OF_LISTENERS else {})}
         columns |= {floor: f"test/{{}}_{floor}_floor" for floor in floors}
         notes = [_HALF_WIDTH.format("test sessions"), *(f"{floor}, a floor: {_FLOORS[floor]}" for floor in floors)]
-        found.append(_values(metrics, "test", rows, columns, notes, title="" if found else title))
+        found.append(_values(metrics, "test", rows, columns, notes))
     columns = {f"recall@{k}": f"test/{{}}_recall_at_{k}" for k in (10, 100)} | {"queries": "test/num_{}_queries"}
     new = f"new: not played in training; {metrics.get('test/num_new_tracks', 0):,.0f} such tracks"
     found.append(_values(metrics, "new tracks", _NEWNESS, columns, [new]))
     columns = {"value": "online/{}", "±": "online/{}_half_width"}
     notes = ["the lists of the run, played to simulated listeners in new sessions", _HALF_WIDTH.format("listeners")]
     found.append(_values(metrics, "listening test", _LISTENING, columns, notes))
-    return [table for table in found if table.rows]
+    first, *others = [table for table in found if table.rows] or [Table(columns=[], rows=[], align="")]
+    return [replace(first, title=title), *others]
 
 
 def _values(
-    metrics: Mapping[str, Any],
-    name: str,
-    meanings: Mapping[str, str],
-    columns: Mapping[str, str],
-    notes: Sequence[str],
-    title: str = "",
+    metrics: Mapping[str, Any], name: str, meanings: Mapping[str, str], columns: Mapping[str, str], notes: list[str]
 ) -> Table:
     """A row for each metric that has the first column, and a column for each kind of value that one of them has.
 
@@ -121,14 +115,13 @@ def _values(
     rows = list[list[Cell]]()
     for metric, meaning in meanings.items():
         values = {head: metrics.get(key.format(metric)) for head, key in shown.items()}
-        first, *cells = [
-            "" if value is None else plain(value, 2 if head == "±" else 4) for head, value in values.items()
-        ] or [""]
+        cells = ["" if one is None else plain(one, 2 if head == "±" else 4) for head, one in values.items()]
         label = re.sub("^mean_time_per_session_(.+)_(floor|reference)$", r"  \1", metric)  # below the run
-        rows += [[label, styled(first, "bold"), *cells, meaning]] * bool(first)
+        if cells and cells[0]:
+            rows.append([label, styled(cells[0], "bold"), *cells[1:], meaning])
     kept = [note for note in notes if note[0] != "±" or "±" in shown]
     align = "L" + "R" * len(shown) + "l"  # a cut name could be several metrics
-    return Table(title=title, columns=[name, *shown, "what it is"], rows=rows, align=align, notes=kept, look="open")
+    return Table(columns=[name, *shown, "what it is"], rows=rows, align=align, notes=kept, look="open")
 
 
 def phases_table(seconds: Mapping[str, float]) -> Table:
@@ -151,9 +144,7 @@ def examples_table(
     from segue.catalog import most_played
 
     catalog = vocabulary.catalog
-    places = [2**power for power in range(NUM_EXAMPLES)]
-    if places[-1] > len(catalog):
-        places = list(range(1, min(NUM_EXAMPLES, len(catalog)) + 1))
+    places = [2**n for n in range(10)] if len(catalog) >= 512 else list(range(1, min(10, len(catalog)) + 1))
     queries = most_played(vocabulary.plays)[[place - 1 for place in places]]
 
     def name(row: int, between: str) -> str:
@@ -161,7 +152,7 @@ def examples_table(
         return f"{title}{between}by {artist}" if title and artist else title or str(catalog.track_ids[row])
 
     rows = list[list[Cell]]()
-    for query, following in zip(queries.tolist(), lists_of(queries)[:, :NUM_FOLLOWING].tolist(), strict=True):
+    for query, following in zip(queries.tolist(), lists_of(queries)[:, :5].tolist(), strict=True):
         known = enumerate((row for row in following if row >= 0), start=1)
         rows.append([name(query, "\n"), "\n".join(f"{place} {name(row, ' ')}" for place, row in known)])
     notes = [f"tracks at places {', '.join(map(str, places))} by plays in training; recommendations.jsonl has all"]
@@ -190,8 +181,6 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
     ]
     if shares := [f"{arm} {row['fallbacks'] / row['steps']:.1%}" for arm, row in arms.items() if row["fallbacks"]]:
         notes.append(f"fallbacks (no track to recommend, a random one was played): {', '.join(shares)}")
-    if shares := [f"{arm} {row['share_known']:.1%}" for arm, row in arms.items() if "share_known" in row]:
-        notes.append(f"share known (played to 80 % in an earlier session): {', '.join(shares)}")
     columns = ["arm", "recommender", "sessions", "time per session", "tracks per session"]
     return Table(title=title, columns=columns, rows=rows, align="llRRR", notes=notes)
 

@@ -3,7 +3,6 @@
 P pairs, E epochs, A artists, V width of a vector.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ FONTS = (
 )  # fmt: skip
 """Those that are installed are searched for a letter in this order. matplotlib ships the first."""
 
-LONGEST = 28
+LONGEST = 24
 """Length of a drawn name, in letters."""
 
 
@@ -155,7 +154,8 @@ def draw_artists(
         names: name of each artist; "" if it has none.
         what: what the vectors are, for the subtitle.
     """
-    from matplotlib.font_manager import fontManager
+    from matplotlib.font_manager import findfont, fontManager
+    from matplotlib.ft2font import FT2Font
 
     chosen = np.argsort(-plays, kind="stable")[:NUM_ARTISTS]
     coordinates, shares = pca(vectors[chosen])
@@ -172,20 +172,17 @@ def draw_artists(
     axis.scatter(*coordinates.T, s=area, c=colours, alpha=0.45, ec="white", lw=0.4)
     for place, at in enumerate(coordinates[:num].tolist(), start=1):
         axis.text(*at, str(place), fontsize=7, color=INK, ha="center", va="center")
-    shown = [" ".join(str(name).split()) for name in names[chosen[:num]]]
-    listed = [
-        f"{place}  {name[: LONGEST - 1]}{'…' * (len(name) >= LONGEST)}" for place, name in enumerate(shown, start=1)
-    ]
     installed = set(fontManager.get_font_names())
     fonts = [font for font in FONTS if font in installed]
+    letters = {chr(code) for font in fonts for code in FT2Font(findfont(font)).get_charmap()}
+    shown = (" ".join(str(name).split()) for name in names[chosen[:num]])
+    drawn = ("".join(one if one in letters else "?" for one in name) for name in shown)
+    listed = [f"{place}  {name:.{LONGEST}}" for place, name in enumerate(drawn, start=1)]
     figure.text(0.78, 0.88, "\n".join(listed), fontsize=7.5, va="top", linespacing=1.55, family=fonts, parse_math=False)
     axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     axis.margins(0.06)
     first, second = (f"{100 * share:.0f} % of the variance" for share in shares)
     tidy(axis, xlabel=f"first principal component, {first}", ylabel=f"second principal component, {second}")
-    with warnings.catch_warnings():  # a letter that no font has is drawn as a box
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.canvas.draw()
     return figure
 
 

@@ -42,7 +42,7 @@ def sections(comparison: Comparison) -> Sections:
         rows.append([Text(setup.name, overflow="fold"), str(len(setup.runs)), *of_main, *beside, *rest])
     notes = [f"{verdict(comparison)}.", *filter(None, [disagreement(comparison)]), *sentences(comparison)]
     kept, align = 2 + len(main) + len(tested), "l" + "R" * (len(columns) - 1)
-    found = {"": Table(columns=columns, rows=rows, align=align, notes=notes, is_apart=True, keeps=kept)}
+    found = {"": Table(columns=columns, rows=rows, align=align, notes=notes, keeps=kept)}
     differences = [
         [one.setup, one.metric, *_difference(comparison, one)]
         for setup in setups

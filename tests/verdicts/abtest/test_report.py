@@ -36,13 +36,12 @@ def test_the_report_has_the_users_first_then_effects_and_verdict_and_what_could_
     assert titles[: len(page)] == page
     assert not re.search(r"\bnan\b", text)
     assert "| C | 50.0% | 50.0% | 200 | 200 | 200 |" in text
-    assert "C is random, T1 is run:1234. The split of the users over the arms agrees" in text
+    assert "C is random. T1 is run:1234. The split of the users over the arms agrees" in text
     assert f"- T1: {analysis.verdicts['T1']}\n" in text
-    assert re.findall(r"^- T1, ([\w ]+): [+-]", text, flags=re.MULTILINE) == [*METHODS][:4]
+    assert re.findall(r"^- T1, ([\w ]+): [+-]", text, flags=re.MULTILINE) == list(METHODS[:4])
     assert not [metric for metric in METRICS if "_" in metric and metric in text]
     assert "| T1 | time |" in text
     assert "| not tested |" in text
-    assert re.search(r"an effect of [\d.]+ % is detected .*Users needed in both arms together: [\d,]+ for 1 %", text)
 
 
 @pytest.mark.parametrize(("split", "decision"), [(None, "better"), ([2.0, 3.0], "**better**")])
