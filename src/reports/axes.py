@@ -6,14 +6,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def tidy(
-    axis: "Axes",
-    *,
-    grid: Literal["x", "y", "both"] | None = None,
-    legend: bool = False,
-    xlabel: str = "",
-    ylabel: str = "",
-) -> None:
+Grid = Literal["x", "y", "both"] | None
+
+
+def tidy(axis: "Axes", *, grid: Grid = None, legend: bool = False, xlabel: str = "", ylabel: str = "") -> None:
     """Remove the frame above and on the right, and set font sizes, grid, legend and labels.
 
     Args:

@@ -37,8 +37,6 @@ _MEANINGS = {
     "mae": "absolute error of the share",
     "loss": "what training minimises",
     "num_queries": "pairs that are ranked",
-    "num_all_queries": "pairs that could be ranked",
-    "num_every_target_queries": "all events after a first one",
     "recall_at_10_position_": "first track in the top 10",
     "coverage_at_": "tracks in any top {}",
     "same_artist_at_": "same artist, in the top {}",
@@ -63,8 +61,6 @@ _LISTENING = {
     "share_known": "loved in an earlier session",
     "share_heard": "heard in an earlier session",
     "share_known_artist": "by an artist loved before",
-    "num_listeners": "listeners, without validation",
-    "num_sessions": "their sessions",
 }
 _HALF_WIDTH = "±: half the width of the 95 % interval over {}"
 
@@ -187,10 +183,8 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
 
 def frame_table(frame: "pd.DataFrame", title: str) -> Table:
     """A frame of whole numbers, a line a row; what is missing stays empty."""
-    rows = [
-        [str(name), *("" if gone else f"{value:,}" for value, gone in zip(row, row.isna(), strict=True))]
-        for name, row in frame.iterrows()
-    ]
+    shown = frame.astype("Int64").map("{:,}".format, na_action="ignore").astype(object).fillna("")
+    rows = [[str(name), *row] for name, row in zip(frame.index, shown.to_numpy().tolist(), strict=True)]
     columns = ["", *map(str, frame.columns)]
     notes = ["rejected: lines that are not events"] * ("rejected" in columns)
     return Table(title=title, columns=columns, rows=rows, align="l" + "r" * len(frame.columns), notes=notes)

@@ -52,10 +52,10 @@ def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, 
         mode: `max` or `min`: which of its values is best.
     """
     best, number = best_epoch(epochs, monitor=monitor, mode=mode), _column(epochs, "epoch") + 1
-    subtitle = f"No epoch has a {monitor}."
+    says = f"No epoch has a {monitor}."
     if best is not None:
-        subtitle = f"{monitor} is best in epoch {number[best]:.0f} of {number[-1]:.0f}: {epochs[best][monitor]:.4g}."
-    figure = _blank("Learning curve", subtitle, height=5.5)
+        says = f"{monitor} is best in epoch {number[best]:.0f} of {number[-1]:.0f}: {epochs[best][monitor]:.4g}."
+    figure = _blank("Learning curve", says, height=5.5)
     panels = [
         {"train/loss": GREY, "val/loss": BLUE},
         *[{monitor: ORANGE}] * (monitor not in ("train/loss", "val/loss")),
@@ -63,8 +63,7 @@ def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, 
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, colours in zip(axes, panels, strict=True):
         for name, colour in colours.items():
-            size = 4 if len(number) <= 30 else 0
-            axis.plot(number, _column(epochs, name), color=colour, lw=1.8, marker="o", ms=size, label=name)
+            axis.plot(number, _column(epochs, name), color=colour, lw=1.8, marker="o", ms=3, label=name)
         if best is not None:
             axis.axvline(number[best], color=INK, lw=0.8, ls=":")
         if best is not None and monitor in colours:
@@ -160,11 +159,8 @@ def draw_artists(
     chosen = np.argsort(-plays, kind="stable")[:NUM_ARTISTS]
     coordinates, shares = pca(vectors[chosen])
     some = f"the {NUM_ARTISTS:,} most played of " if len(plays) > NUM_ARTISTS else "all "
-    figure = _blank(
-        "Artists: similar artists are near each other",
-        f"{what} of {some}{len(plays):,} artists seen in training, projected by PCA. Area of a dot: plays.",
-        height=6.5,
-    )
+    says = f"{what} of {some}{len(plays):,} artists seen in training, projected by PCA. Area of a dot: plays."
+    figure = _blank("Artists: similar artists are near each other", says, height=6.5)
     figure.subplots_adjust(left=0.05, right=0.76)
     axis, num = figure.subplots(), min(NUM_NAMES, len(chosen))
     colours = np.where(np.arange(len(chosen)) < num, BLUE, GREY)
@@ -175,9 +171,8 @@ def draw_artists(
     installed = set(fontManager.get_font_names())
     fonts = [font for font in FONTS if font in installed]
     letters = {chr(code) for font in fonts for code in FT2Font(findfont(font)).get_charmap()}
-    shown = (" ".join(str(name).split()) for name in names[chosen[:num]])
-    drawn = ("".join(one if one in letters else "?" for one in name) for name in shown)
-    listed = [f"{place}  {name:.{LONGEST}}" for place, name in enumerate(drawn, start=1)]
+    shown = enumerate((" ".join(str(name).split())[:LONGEST] for name in names[chosen[:num]]), start=1)
+    listed = (f"{place}  " + "".join(one if one in letters else "?" for one in name) for place, name in shown)
     figure.text(0.78, 0.88, "\n".join(listed), fontsize=7.5, va="top", linespacing=1.55, family=fonts, parse_math=False)
     axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     axis.margins(0.06)

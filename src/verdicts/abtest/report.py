@@ -25,8 +25,8 @@ def sections(analysis: Analysis) -> Sections:
     """
     primary = words(analysis.settings.primary)
     parts = (
-        f"Effects in {unit_of(analysis.settings.primary)}; the days, and the sessions, are a family of tests each. Parts "
-        f"with fewer than {LEAST_USERS} users in an arm are left out."
+        f"Effects in {unit_of(analysis.settings.primary)}; the days, and the sessions, are a family of tests each. "
+        f"Parts with fewer than {LEAST_USERS} users in an arm are left out."
     )
     found: dict[str, Table | list[str]] = {
         "Users": users_table(analysis),
