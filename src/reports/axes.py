@@ -6,34 +6,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def tidy(
-    axis: "Axes",
-    *,
-    hide: tuple[str, ...] = ("top", "right"),
-    grid: Literal["x", "y", "both"] | None = None,
-    size: float | None = 8,
-    legend: bool = False,
-    xlabel: str | None = None,
-    ylabel: str | None = None,
-) -> None:
-    """Remove parts of the frame, and set grid, font sizes, legend and labels.
+Grid = Literal["x", "y", "both"] | None
+
+
+def tidy(axis: "Axes", *, grid: Grid = None, legend: bool = False, xlabel: str = "", ylabel: str = "") -> None:
+    """Remove the frame above and on the right, and set font sizes, grid, legend and labels.
 
     Args:
-        hide: sides of the frame that are removed.
         grid: the axis with grid lines, drawn behind the data; None for no grid.
-        size: font size of the tick labels; None keeps matplotlib's size.
         legend: whether a legend is drawn, without a frame.
     """
-    axis.spines[list(hide)].set_visible(False)
-    if size is not None:
-        axis.tick_params(labelsize=size)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
     if grid:
         axis.grid(axis=grid, alpha=0.3)
         axis.set_axisbelow(True)
-    if xlabel:
-        axis.set_xlabel(xlabel, fontsize=9)
-    if ylabel:
-        axis.set_ylabel(ylabel, fontsize=9)
+    axis.set_xlabel(xlabel, fontsize=9)
+    axis.set_ylabel(ylabel, fontsize=9)
     if legend:
         axis.legend(frameon=False, fontsize=8.5)
 

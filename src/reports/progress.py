@@ -1,16 +1,13 @@
-"""Progress bars; they are drawn in a terminal and in a notebook, not in a file or a pipe."""
+"""Progress bars; they are drawn in a terminal, not in a file, a pipe or a notebook."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -18,69 +15,11 @@ from rich.progress import (
 
 from segue.reports.console import console
 
-_DELAY_S = 0.5  # shorter work has no bar in a notebook
 
-
-class NotebookBars:
-    """The bars of rich's `Progress`, drawn by tqdm as lines of text: in a notebook, rich draws widgets."""
-
-    def __init__(self) -> None:
-        self._bars: list[Any] = []
-
-    def __enter__(self) -> "NotebookBars":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def add_task(self, label: str, *, total: int, **_: Any) -> TaskID:
-        """Add a bar."""
-        from tqdm.std import tqdm
-
-        self._bars.append(
-            tqdm(total=total, desc=label, leave=False, file=sys.stdout, position=len(self._bars), delay=_DELAY_S)
-        )
-        return TaskID(len(self._bars) - 1)
-
-    def update(
-        self, task: TaskID, *, completed: int | None = None, advance: int = 0, description: str = "", **shown: str
-    ) -> None:
-        """Move a bar.
-
-        Args:
-            completed: number of steps done.
-            advance: number of steps done since the last call.
-            description: before the bar; by default as it was.
-            shown: texts after the bar.
-        """
-        bar = self._bars[task]
-        bar.update(advance if completed is None else completed - bar.n)
-        if description:
-            bar.set_description_str(description, refresh=False)
-        for text in shown.values():
-            bar.set_postfix_str(text)
-
-    def advance(self, task: TaskID, steps: int) -> None:
-        """Move a bar by some steps."""
-        self.update(task, advance=steps)
-
-    def start(self) -> None:
-        """Nothing: bars are drawn when they are added."""
-
-    def start_task(self, _: TaskID) -> None:
-        """Nothing, likewise."""
-
-    def stop(self) -> None:
-        """Remove the bars."""
-        for bar in self._bars:
-            bar.close()
-
-
-def bars(*columns: ProgressColumn) -> Progress | NotebookBars:
-    """Bars that disappear when they are stopped; not drawn in a file or a pipe."""
-    if console.is_jupyter:
-        return NotebookBars()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def bars(*columns: ProgressColumn) -> Progress:
+    """Bars that disappear when they are stopped; rich would draw widgets in a notebook."""
+    is_shown = console.is_terminal and not console.is_jupyter
+    return Progress(*columns, console=console, transient=True, disable=not is_shown)
 
 
 @contextmanager

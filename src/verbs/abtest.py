@@ -1,6 +1,7 @@
 """From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 
 from segue.errors import InputError
 from segue.reports.console import console, show_lines
+from segue.reports.writing import show, write_report
 from segue.runs.folder import refuse_used_folder
 from segue.runs.provenance import call_of, provenance
 from segue.verbs.simulate import plain, play, words_of
@@ -50,7 +52,8 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.tracking.named_runs import attach_abtest
     from segue.verdicts.abtest.analysis import analyse
     from segue.verdicts.abtest.log import read_users
-    from segue.verdicts.abtest.report import FILES, sections, write_report
+    from segue.verdicts.abtest.picture import draw
+    from segue.verdicts.abtest.report import FILES, sections
 
     reading = {name: config[name] for name in _READING}
     settings = instantiate(config.analysis, _convert_="all")
@@ -70,23 +73,16 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     with console.status("comparing"):
         analysis = analyse(users, settings, pre_period)
         analysis = replace(analysis, recommenders={arm: name for arm, name in names.items() if name is not None})
-        write_report(analysis, run_dir, provenance())
+        found = {"title": analysis.title, "sections": sections(analysis), "draw": partial(draw, analysis)}
+        write_report(run_dir, "abtest", analysis.record(), provenance(), **found)
     attach_abtest(analysis.record(), run_dir, {"control": names["C"], "treatment": names["T1"]})
-    _print(analysis.title, "")
-    for title, part in sections(analysis).items():
-        _print(title, *([f"- {line}" for line in part] if isinstance(part, list) else [part]), "")
+    console.print(analysis.title, "", sep="\n", markup=False)
+    show(found["sections"])
     source = run_dir if config.logs is None else logs
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
     lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir)), *[("next", call_of("compare"))] * is_run]
     train = ("next", f"{call_of('train')} datamodule=botify datamodule.path={source}")
     show_lines([*lines, *[train] * (source / "tracks.json").exists()])
-
-
-def _print(*parts: Any) -> None:
-    """Print tables, and lines in which nothing is markup."""
-    from rich.text import Text
-
-    console.print(*(Text(part) if isinstance(part, str) else part for part in parts), sep="\n")
 
 
 def _asked(config: DictConfig) -> str | None:
@@ -128,12 +124,8 @@ def _releases(config: DictConfig, run_dir: Path) -> None:
 
 
 def _report(name: str, table: "Table", record: dict[str, Any], run_dir: Path) -> None:
-    from segue.reports.markdown import bullets
-    from segue.reports.writing import write_report
-
-    blocks = [f"# {table.title}", table.markdown(), bullets(table.notes)]
-    write_report(run_dir, name, record, provenance(), blocks=blocks)
-    _print(table, "")
+    write_report(run_dir, name, record, provenance(), title=table.title, sections={"": table})
+    show({"": table})
     show_lines([("results", f"{name}.md, {name}.json"), ("run folder", str(run_dir))])
 
 
@@ -141,7 +133,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.tracking.named_runs import attach_estimate, locate_recommendations
     from segue.verdicts.offpolicy.candidate import candidate_of, catalog_of_logs
     from segue.verdicts.offpolicy.decisions import read_decisions
-    from segue.verdicts.offpolicy.estimate import estimate, estimate_table, remarks, write_estimate
+    from segue.verdicts.offpolicy.estimate import estimate, estimate_table, remarks
 
     given, logs = plain(config.candidate), Path(str(config.logs))
     catalog, popular, is_served = catalog_of_logs(logs, Path(str(config.tracks)) if config.tracks else None)
@@ -153,9 +145,10 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         log = read_decisions(logs, catalog, **reading)
     with console.status("estimating"):
         found = estimate(log, candidate, catalog.artist_of)
-    table = estimate_table(found, candidate.name)
-    write_estimate(found, table, run_dir, given, provenance())
-    _print(table, "", *(f"- {line}" for line in remarks(found)), "")
+    report = {"": estimate_table(found, candidate.name), "Remarks": remarks(found)}
+    title, record = "Estimate of a recommender that never ran", {"candidate": given, **found.record()}
+    write_report(run_dir, "estimate", record, provenance(), title=title, sections=report)
+    show(report)
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
     if attach_estimate(found.metrics(), run_dir, candidate.name, logs=logs, pick=candidate.picker.arm.pick):
         lines.append(("next", call_of("compare")))

@@ -43,7 +43,7 @@ def compare(config: DictConfig) -> None:
         found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))
     say(*found.notes, end="\n" * bool(found.notes))
     with progress("reading runs", len(found.runs)) as advance:
-        runs = read(found.runs, uri, curves=_several(config.select), on_run=advance)
+        runs = read(found.runs, uri, on_run=advance)
     where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
     result = _answer(config, runs, where=where)
     if found.parent is not None:
@@ -82,20 +82,28 @@ def _show_next(config: DictConfig, winner: "Run", best: str) -> None:
 
 def _answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Comparison":
     """Compare runs, write the report and print it."""
-    from segue.verdicts.comparison import analysis as comparison
-    from segue.verdicts.comparison.report import comparison_table, listener_test, sentences, write_report
+    from segue.reports.writing import show, write_report
+    from segue.verdicts.comparison.analysis import choose_metric
+    from segue.verdicts.comparison.analysis import compare as compare_runs
+    from segue.verdicts.comparison.report import draw, sections
 
-    select, notes = comparison.choose_metric(_several(config.select), runs)
+    select, notes = choose_metric(_several(config.select), runs)
     say(*notes, end="\n" * bool(notes))
     with console.status("comparing"):
-        result = comparison.compare(
+        result = compare_runs(
             runs, select=select, mode=config.mode, metrics=_several(config.metrics), level=config.level
         )
-        write_report(result, Path(config.run_dir), provenance())
-    console.print(comparison_table(result, f"{len(runs)} runs of {where}", console.width))
-    say(*sentences(result))
-    if test := listener_test(result):
-        say(":\n             ".join(test), soft_wrap=True)
+        found, title = sections(result), f"{len(runs)} runs of {where}"
+        write_report(
+            Path(config.run_dir),
+            "comparison",
+            result.record(),
+            provenance(),
+            title=title,
+            sections=found,
+            draw=partial(draw, result),
+        )
+    show({title: found[""]})
     return result
 
 

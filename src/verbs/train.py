@@ -380,7 +380,6 @@ def _run(
     finished = FinishedRun(
         config=config,
         choices=dict(hydra.runtime.choices),
-        overrides=list(hydra.overrides.task),
         run_id=run_id,
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         metrics=metrics,

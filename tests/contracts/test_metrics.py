@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segue.callbacks.ranking_metrics import check_monitor_mode
 from segue.errors import InputError
-from segue.reports.tables import metrics_tables
+from segue.reports.tables import tables_of_test
 from segue.statistics.direction import direction
 from segue.statistics.ranking import ACCURACY, accuracy
 from segue.verdicts.comparison.analysis import TESTED
@@ -40,5 +40,5 @@ def test_it_is_logged_compared_and_may_choose_the_epoch(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_table_of_a_run_says_what_it_is(metric: str) -> None:
-    (table,) = metrics_tables({f"test/{metric}": 0.25}, title="")
+    (table,) = tables_of_test({f"test/{metric}": 0.25}, title="")
     assert table.rows[0][-1] == ACCURACY[metric].meaning != ""

@@ -115,7 +115,7 @@ def test_a_run_prints_its_table_its_folder_and_what_comes_next(ring_run: tuple[P
         "random",
         str(run),
         "mlflow ui --backend-store-uri sqlite:///mlflow.db",
-        "train.py -m model=",
+        "python serve.py recommendations=",
     ):
         assert shown in printed
     assert "Traceback" not in printed

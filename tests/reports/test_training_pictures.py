@@ -1,4 +1,3 @@
-import doctest
 import io
 import warnings
 from typing import Any
@@ -32,12 +31,6 @@ def no_warning() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    result = doctest.testmod(plots, extraglobs={"np": np})
-    assert result.attempted >= 2
-    assert result.failed == 0
 
 
 def test_deciles_are_ten_equal_groups_where_nothing_ties() -> None:
@@ -92,90 +85,6 @@ def test_calibration_is_drawn(predicted: np.ndarray) -> None:
     check(plots.draw_calibration(predicted.astype(np.float32), real))
 
 
-@given(pairs=pairs_of_shares, others=st.lists(shares, min_size=1, max_size=20).map(np.array))
-def test_the_probability_above_equals_that_of_a_loop(pairs: np.ndarray, others: np.ndarray) -> None:
-    scores = pairs[:, 0]
-    wins = sum((score > other) + (score == other) / 2 for score in scores for other in others)
-    assert plots.probability_above(scores, others) == pytest.approx(wins / len(scores) / len(others))
-    assert plots.probability_above(scores, others) + plots.probability_above(others, scores) == pytest.approx(1)
-
-
-def test_the_probability_above_is_nan_for_empty_groups() -> None:
-    assert np.isnan(plots.probability_above(np.empty(0), np.ones(1)))
-    assert np.isnan(plots.probability_above(np.ones(1), np.empty(0)))
-
-
-def test_random_candidates_are_all_tracks_but_the_query() -> None:
-    previous = np.repeat(np.arange(5), 4000)
-    drawn = plots.random_candidates(previous, 5, np.random.default_rng(0))
-    counts = np.zeros((5, 5))
-    np.add.at(counts, (previous, drawn), 1)
-    assert np.diag(counts).tolist() == [0] * 5
-    assert np.abs(counts[~np.eye(5, dtype=bool)] - 1000).max() < 5 * 750**0.5
-    assert (drawn == plots.random_candidates(previous, 5, np.random.default_rng(0))).all()
-    assert (drawn != plots.random_candidates(previous, 5, np.random.default_rng(1))).any()
-
-
-many = rng.normal(0, 1, 5000)
-flat, nothing = np.full(50, 0.25), np.empty(0)
-
-
-@pytest.mark.parametrize(
-    ("liked", "skipped", "random"),
-    [
-        (nothing, many, many),
-        (nothing, nothing, flat),
-        (flat, flat, flat),
-        (np.r_[many, np.zeros(90_000)], nothing, many),  # a spike
-    ],
-    ids=["none liked", "one track after itself", "constant", "spike"],
-)
-def test_scores_are_drawn(liked: np.ndarray, skipped: np.ndarray, random: np.ndarray) -> None:
-    check(plots.draw_scores(liked=liked, skipped=skipped, random=random))
-
-
-@given(
-    queries=st.lists(
-        st.tuples(st.integers(0, 40) | st.integers(2**20 - 2, 2**20 + 2), st.integers(1, 99)), min_size=1, max_size=40
-    ).map(np.array)
-)
-def test_popularity_bins_equal_those_of_a_loop(queries: np.ndarray) -> None:
-    plays, ranks = queries[:, 0], queries[:, 1].astype(np.float64)
-    bins = plots.popularity_bins(plays, ranks)
-    assert bins["num_queries"].sum() == len(queries)
-    found = 0
-    for least, most in [(0, 0), *((2**n, 2 ** (n + 1) - 1) for n in range(22))]:
-        own = [rank for play, rank in zip(plays, ranks, strict=True) if least <= play <= most]
-        if own:
-            row = bins.iloc[found]
-            found += 1
-            assert (row["least"], row["most"], row["num_queries"]) == (least, most, len(own))
-            assert row[["lower", "median", "upper"]].tolist() == pytest.approx(np.percentile(own, [25, 50, 75]))
-    assert found == len(bins)
-
-
-def test_bins_are_named_by_their_plays_with_short_names_if_there_are_many() -> None:
-    assert plots.spans([0, 1, 2, 8192], [0, 1, 3, 16383]) == ["unseen", "1", "2–3", "8192–16k"]
-    least = [0, *(2**n for n in range(24))]
-    named = plots.spans(least, [2 * n - 1 for n in least])
-    assert named[:4] == ["unseen", "1+", "2+", "4+"]
-    assert named[11:] == ["1k+", "2k+", "4k+", "8k+", "16k+", "33k+", "66k+", "131k+", "262k+", "524k+", "1M+", "2M+",
-                          "4M+", "8M+"]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("plays", "ranks", "num_tracks"),
-    [
-        (np.zeros(3, np.int64), np.array([2, 3, 4]), 9),
-        (np.array([1]), np.array([1]), 2),
-        (2 ** np.arange(30), np.full(30, 1.5), 10**6),
-    ],
-    ids=["all unseen", "one query of two tracks", "a huge log"],
-)
-def test_popularity_is_drawn(plays: np.ndarray, ranks: np.ndarray, num_tracks: int) -> None:
-    check(plots.draw_popularity(plays=plays, ranks=ranks.astype(np.float64), num_tracks=num_tracks))
-
-
 @given(
     size=st.tuples(st.integers(3, 30), st.integers(2, 8)),
     seed=st.integers(0, 1000),
@@ -220,39 +129,6 @@ def test_artists_are_drawn_whatever_their_names(num_artists: int) -> None:
 def test_artists_with_equal_vectors_that_nobody_plays_are_drawn() -> None:
     names = np.array([f"Artist {nth}" for nth in range(40)], object)
     check(plots.draw_artists(vectors=np.ones((40, 3)), plays=np.zeros(40, int), names=names, what="Vectors"))
-
-
-def test_letters_that_only_another_font_has_are_drawn_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_there = sorted(plots.letters(["DejaVu Serif"]) - plots.letters(["DejaVu Sans"]))
-    only_there = [letter for letter in only_there if letter.isalpha()][:4]
-    assert only_there
-    assert plots.legible("".join(only_there), plots.letters(plots.families())) is None
-    monkeypatch.setattr(plots, "FALLBACK_FONTS", ("No such font", "DejaVu Serif"))
-    assert plots.families() == ["DejaVu Sans", "DejaVu Serif"]
-    name = "".join(only_there)
-    assert plots.legible(name, plots.letters(plots.families())) == name
-    names = np.array([name], object)
-    check(plots.draw_artists(vectors=np.ones((1, 3)), plays=np.ones(1, np.int64), names=names, what="Vectors"))
-
-
-@given(name=st.text(max_size=80))
-def test_a_name_is_drawn_on_one_short_line_or_not_at_all(name: str) -> None:
-    known = plots.letters(["DejaVu Sans"])
-    shown = plots.legible(name, known)
-    if shown is not None:
-        assert len(shown) <= plots.LONGEST
-        assert set(shown) <= known
-        assert "\n" not in shown
-
-
-def test_names_cover_neither_their_dots_nor_each_other() -> None:
-    plays, names = np.arange(60)[::-1], np.array([f"Artist {nth}" for nth in range(60)], object)
-    figure = plots.draw_artists(vectors=rng.normal(size=(60, 3)), plays=plays, names=names, what="Vectors")
-    [axis] = figure.axes
-    boxes = [text.get_window_extent() for text in axis.texts]
-    assert 10 < len(boxes) <= plots.NUM_NAMES
-    assert [box.count_overlaps(boxes) for box in boxes] == [1] * len(boxes)  # itself
-    assert all(axis.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
 
 
 def epochs(*values: float, monitor: str = "val/mrr") -> list[dict[str, float]]:

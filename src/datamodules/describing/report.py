@@ -170,4 +170,4 @@ def _session(session: Mapping[str, Any], number: int) -> Table:
 
 
 def _titled(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], align: str, *notes: str) -> Table:
-    return Table(title=title, columns=columns, rows=rows, align=align, notes=notes, look="open", is_apart=True)
+    return Table(title=title, columns=columns, rows=rows, align=align, notes=notes, look="open")

@@ -13,16 +13,10 @@ import yaml
 
 from segue.atomic import write_text
 from segue.reports.markdown import bullets, document
-from segue.reports.result_table import Table
 from segue.reports.tables import BESIDE, frame_table, tables_of_test
+from segue.reports.writing import in_markdown
 from segue.runs.folder import short_run_name
-from segue.verbs.training.next_steps import (
-    FinishedRun,
-    is_simulated,
-    logs_are_not_listeners,
-    tested_and_exported,
-    what_is_better,
-)
+from segue.verbs.training.next_steps import FinishedRun, tested_and_exported
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,10 +52,10 @@ def write_model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, 
 def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) -> str:
     """The card as Markdown; see `write_model_card`. Two runs of one command differ in the seconds alone."""
     choices, config, metrics = run.choices, run.config, run.metrics
-    details = {
+    model = {
         "run": short_run_name(run.run_id) if run.run_id else config.run_dir,
-        **{f"{group}=": choices[group] for group in ("model", "context", "recipe")},
-        "seed=": config.seed,
+        "choices": " ".join(f"{group}={choices[group]}" for group in ("model", "context", "recipe")),
+        "seed": config.seed,
         "epochs": f"{metrics['epochs']}, the best by {config.monitor.metric} was tested",
         "training": f"{metrics['fit_seconds']:,.1f} seconds",
         **tested_and_exported(run),
@@ -70,58 +64,43 @@ def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) 
         "source": f"datamodule={choices['datamodule']}, {data.path}",
         "digest": data.digest,
         "time": " to ".join(data.span) if data.span else "no timestamps",
+        "split": config.datamodule.get("split", "none"),
     }
-    if (split := config.datamodule.get("split")) is not None:
-        source["split"] = f"datamodule.split={split}"
-    sizes = frame_table(data.sizes, title="")
+    use = f"Ranking the {int(data.sizes['tracks']['all']):,} tracks of one catalogue by how well they follow a session."
     return document(
         [
             f"---\n{_front_matter(run, Path(data.path).name)}---",
             f"# {config.run_name}",
-            "## Model details",
-            bullets(f"{name}: {value}" if name[-1] != "=" else f"{name}{value}" for name, value in details.items()),
-            "## Intended use",
-            f"Ranking the {int(data.sizes['tracks']['all']):,} tracks of one catalogue by how well they follow a track "
-            "or a session. Other tracks are never recommended.",
-            "## Data",
-            bullets(f"{name}: {value}" for name, value in source.items()),
-            *_with_notes(sizes),
+            *("## Model details", bullets(f"{name}: {value}" for name, value in model.items())),
+            *("## Intended use", f"{use} Other tracks are never recommended."),
+            *("## Data", bullets(f"{name}: {value}" for name, value in source.items())),
+            *in_markdown(frame_table(data.sizes, title="")),
             bullets(" ".join(line.split()) for line in data.remarks),
-            "## Metrics",
-            *(block for table in tables_of_test(run.metrics, title="") for block in _with_notes(table)),
-            "## Limits",
-            bullets(_limits(run)),
-            "## Command and versions",
-            bullets(f"{name}: `{value}`" for name, value in provenance.items()),
+            *("## Metrics", *(block for table in tables_of_test(metrics, title="") for block in in_markdown(table))),
+            *("## Limits", bullets(_limits(run))),
+            *("## Command and versions", bullets(f"{name}: `{value}`" for name, value in provenance.items())),
         ]
     )
 
 
-def _with_notes(table: Table) -> list[str]:
-    return [table.markdown(), bullets(table.notes)]
-
-
 def _limits(run: FinishedRun) -> Iterator[str]:
+    tested, every = (run.metrics.get(f"test/num_{name}") for name in ("queries", "all_queries"))
     if run.refit is not None:
         yield (
-            "The exported model was refitted, and has learned the test sessions. No metric of a log is computed from "
-            "it: `val/…` and `test/…` are of the tested model; `online/…` is of the exported one."
+            "The exported model has learned the test sessions too: `val/…` and `test/…` are of the tested model, "
+            "`online/…` of the exported one."
         )
-    tested, all_queries = (run.metrics.get(f"test/num_{name}") for name in ("queries", "all_queries"))
     if tested is None:
         yield "The test ranked no queries: callbacks.ranking was left out."
-    elif tested < all_queries:
-        yield f"The test ranked {tested:,.0f} of {all_queries:,.0f} queries, a sample of whole sessions."
-    if below := " ".join(" ".join(map(str, what_is_better(run))).split()):
-        yield below
-    if (usual := logs_are_not_listeners()) not in below:
-        yield usual
-    if is_simulated(run):
+    elif tested < every:
+        yield f"The test ranked {tested:,.0f} of {every:,.0f} queries, a sample of whole sessions."
+    yield (
+        "Recall says how well the logs are predicted, which depend on what was recommended when they were written; an "
+        "A/B test (serve.py, abtest.py) measures what listeners play longer."
+    )
+    if run.choices["datamodule"] == "simulated":
         yield f"The listeners are simulated. The numbers hold for the world `{run.choices['world']}`."
     yield "Intervals account for the variation across test sessions, and not for that across seeds: this is one seed."
-    if run.metrics["epochs"] > 1:
-        chose = f"{run.config.monitor.metric} chose the epoch"
-        yield f"{chose}; validation metrics in metrics.json are therefore optimistic."
     yield "No metric is computed by group of listeners or of artists; a mean can hide that some are served badly."
 
 
@@ -133,9 +112,8 @@ def _front_matter(run: FinishedRun, source: str) -> str:
         "dataset": {"type": str(run.choices["datamodule"]), "name": source},
         "metrics": [{"type": name, "value": value} for name, value in test.items() if not BESIDE.search(name)],
     }
-    record = {
-        "library_name": "segue",
-        "tags": ["recommendation", "next-track", str(run.choices["model"])],
-        "model-index": [{"name": str(run.config.run_name), "results": [results]}],
-    }
-    return yaml.safe_dump(record, sort_keys=False, allow_unicode=True)
+    index = [{"name": str(run.config.run_name), "results": [results]}]
+    tags = ["recommendation", "next-track", str(run.choices["model"])]
+    return yaml.safe_dump(
+        {"library_name": "segue", "tags": tags, "model-index": index}, sort_keys=False, allow_unicode=True
+    )

@@ -61,9 +61,8 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     axis.axvline(0, color="#888888", lw=1)
     axis.set_yticks(-np.arange(len(families)), [f"{words(name)}\n({family})" for name, family in families.items()])
     axis.set_ylim(-len(families) + 0.4, 0.6)
-    axis.set_xlabel(
+    says = (
         f"effect in % of the mean of {control}, with its interval ({100 * (1 - analysis.settings.alpha):g} %, higher "
         "in families);\nfilled: significant, or a guardrail that holds or is broken"
     )
-    tidy(axis, hide=("top", "right", "left"), grid="x", size=None)
-    axis.legend(frameon=False, loc="best")
+    tidy(axis, grid="x", legend=True, xlabel=says)

@@ -151,7 +151,6 @@ def plan_table(plan: Plan) -> Table:
             f"Shares of the arms: {', '.join(f'{share:.1%}' for share in plan.shares)}. If weekdays differ, the test "
             "must run for whole weeks.",
         ],
-        is_apart=True,
     )
 
 

@@ -139,4 +139,4 @@ def releases_table(found: list[ServedRelease]) -> Table:
         change = f"{number(one.change.effect_percent, '+.1f')}\n{bounds}"
         rows.append([one.release, first, f"{one.users:,}", f"{one.played.num:,}", played, change])
     columns = ["release", "first answer,\nUTC", "users", "plays", "share played\n[interval]", "change in %\n[interval]"]
-    return Table(title="Releases", columns=columns, rows=rows, align="Llrrrr", notes=REMARKS, is_apart=True)
+    return Table(title="Releases", columns=columns, rows=rows, align="Llrrrr", notes=REMARKS)

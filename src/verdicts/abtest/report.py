@@ -1,71 +1,44 @@
-"""The report of an A/B test: what is printed, `abtest.json`, `abtest.md` and `abtest.png`."""
+"""The report of an A/B test: what is printed, and `abtest.md`."""
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
-from segue.reports import writing
-from segue.reports.markdown import bullets
 from segue.reports.numbers import number, p_equals, plain, words
 from segue.reports.result_table import Cell, Table, styled
+from segue.reports.writing import Sections
 from segue.verdicts.abtest.known_before import NOTES
 from segue.verdicts.abtest.metrics import Comparison, unit_of
-from segue.verdicts.abtest.picture import draw
-from segue.verdicts.abtest.result import METHODS, Analysis, Effect
-from segue.verdicts.abtest.settings import POWER
+from segue.verdicts.abtest.result import Analysis, Effect
 from segue.verdicts.abtest.slices import LEAST_USERS
 from segue.verdicts.abtest.verdict import bounds, doubts, users_table
 
 FILES = ("abtest.md", "abtest.png", "abtest.json")
 """The files of a report."""
 
-SMALL_EFFECTS = (1, 3, 5)
-"""Effects, in percent, for which the number of users needed is reported."""
-
 _COLOURS = {"better": "green", "holds": "green", "worse": "red", "broken": "red"}
 
 
-def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Write the files of the report.
-
-    Args:
-        analysis: the result to report.
-        folder: where the files go; created if missing.
-        provenance: command, commit and versions, by name.
-    """
-    text, drawn = blocks(analysis), partial(draw, analysis)
-    writing.write_report(folder, "abtest", analysis.record(), provenance, blocks=text, draw=drawn)
-
-
-def blocks(analysis: Analysis) -> list[str]:
-    """The report in Markdown."""
-    text = [f"# {analysis.title}"]
-    for title, part in sections(analysis).items():
-        table, lines = (part.markdown(), part.notes) if isinstance(part, Table) else ("", part)
-        text += [f"## {title}", table, bullets(lines)]
-    return [*text, "![effects](abtest.png)", "## Provenance"]
-
-
-def sections(analysis: Analysis) -> dict[str, Table | list[str]]:
-    """The report by its titles, for the terminal and for the page: a table with its notes, or sentences.
+def sections(analysis: Analysis) -> Sections:
+    """The report by its headings.
 
     First comes what readers in a hurry need: users, effects and verdict, and what could be wrong.
     """
-    primary, num_sessions = words(analysis.settings.primary), int(analysis.users.sessions.sum())
-    size = f"{num_sessions:,} sessions, {analysis.users.num_events:,} events. The user is the unit of analysis."
+    primary = words(analysis.settings.primary)
+    parts = (
+        f"Effects in {unit_of(analysis.settings.primary)}; the days, and the sessions, are a family of tests each. "
+        f"Parts with fewer than {LEAST_USERS} users in an arm are left out."
+    )
     found: dict[str, Table | list[str]] = {
         "Users": users_table(analysis),
         "Effects": effects_table(analysis),
         "What could be wrong": doubts(analysis),
         f"The effect on {primary} by several methods": [
-            f"{arm}, {name}: {number(one.effect_percent, '+.1f')} {bounds(one)}. {METHODS[name]}"
+            f"{arm}, {name}: {number(one.effect_percent, '+.1f')} {bounds(one)}"
             for arm in analysis.verdicts
             for name, one in analysis.methods(arm).items()
         ],
-        f"The effect on {primary} in parts of the log": _comparisons(analysis.slices, _slice_notes(analysis)),
+        f"The effect on {primary} in parts of the log": _comparisons(analysis.slices, [parts]),
         "Discovery: the share of tracks that were known": _comparisons(analysis.discovery, NOTES),
-        "Size": [size, *(_sizing(analysis.primary(arm)) for arm in analysis.verdicts)],
     }
     return {title: part for title, part in found.items() if not isinstance(part, Table) or part.rows}
 
@@ -116,23 +89,4 @@ def _comparisons(found: list[Comparison], notes: Sequence[str]) -> Table:
         ],
         align="llRRR",
         notes=notes,
-    )
-
-
-def _slice_notes(analysis: Analysis) -> list[str]:
-    return [
-        f"Effects in {unit_of(analysis.settings.primary)}; the days, and the sessions, are a family of tests each, and "
-        f"the intervals have Holm's correction. Parts with fewer than {LEAST_USERS} users in an arm are left out.",
-    ]
-
-
-def _sizing(effect: Effect) -> str:
-    """Which effects a test of this size detects, and how many users smaller ones need."""
-    detected, users = effect.minimal_detectable_percent, effect.control_users + effect.treatment_users
-    if not math.isfinite(detected):
-        return f"{effect.treatment}: no effect can be detected."
-    needed = (f"{math.ceil(users * (detected / small) ** 2):,} for {small} %" for small in SMALL_EFFECTS)
-    return (
-        f"{effect.treatment}: with these users, an effect of {detected:.1f} % is detected with probability {POWER:g} "
-        f"(power). Users needed in both arms together: {', '.join(needed)}."
     )

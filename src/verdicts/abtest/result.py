@@ -13,15 +13,8 @@ from segue.verdicts.abtest.users import Users
 SRM_ALPHA = 0.001
 """If the p-value of the sample-ratio test is below this level, the verdict is withheld."""
 
-METHODS = {
-    "mean of users": "The verdict: the difference of the user means (Fieller).",
-    "ratio of sums": "All time over all sessions, or the like (delta method): users with many sessions count more.",
-    "CUPED": "Less what each user's behaviour before the experiment predicts.",
-    "always valid": "Also if the test is analysed repeatedly while it runs (mixture sequential test).",
-    "unfinished, bounds": "If the sessions without a `last` of one arm, or of the other, had become as long as the "
-    "longest session of the log.",
-}
-"""What each method does."""
+METHODS = ("mean of users", "ratio of sums", "CUPED", "always valid", "unfinished, bounds")
+"""Ways to compute the effect on the primary metric, that of the verdict first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,48 +80,50 @@ def _size(effect: Effect, control: str) -> str:
 
 def users_table(analysis: Analysis) -> Table:
     """The users of each arm against the planned split, and what the test of it says."""
-    users = analysis.users
-    exposed, num_arms = users.exposed, len(users.arms)
-    sessions = np.bincount(users.arm_of, users.sessions, minlength=num_arms)
-    cells = {
-        "arm": users.arms,
-        "planned share": [f"{share:.1%}" for share in analysis.settings.shares(users.arms)],
-        "share": [f"{share:.1%}" for share in exposed / exposed.sum()],
-        "users in the log": [f"{count:,}" for count in exposed],
-        "users compared": [f"{count:,}" for count in np.bincount(users.arm_of, minlength=num_arms)],
-        "sessions compared": [f"{count:,.0f}" for count in sessions],
-    }
-    rows = list(zip(*cells.values(), strict=True))
-    return Table(columns=list(cells), rows=rows, align="lrrrrr", notes=[split_sentence(analysis)])
+    users, num = analysis.users, len(analysis.users.arms)
+    counts = np.bincount(users.arm_of, minlength=num), np.bincount(users.arm_of, users.sessions, minlength=num)
+    shares = analysis.settings.shares(users.arms), users.exposed / users.exposed.sum()
+    of_arms = zip(*shares, users.exposed, *counts, strict=True)
+    rows = [
+        [arm, *(f"{one:.1%}" for one in (planned, share)), *(f"{one:,.0f}" for one in numbers)]
+        for arm, (planned, share, *numbers) in zip(users.arms, of_arms, strict=True)
+    ]
+    columns = ["arm", "planned share", "share", "users in the log", "users compared", "sessions compared"]
+    return Table(columns=columns, rows=rows, align="lrrrrr", notes=[split_sentence(analysis)])
 
 
 def split_sentence(analysis: Analysis) -> str:
     """What the arms are, if that is known, and whether the split of the users over them agrees with the plan."""
-    arms = ", ".join(f"{arm} is {name}" for arm, name in analysis.recommenders.items())
+    arms = "".join(f"{arm} is {name}. " for arm, name in analysis.recommenders.items())
     state = "differs from" if analysis.is_withheld else "agrees with"
     return (
-        f"{arms}{'. ' * bool(arms)}The split of the users over the arms {state} the plan (chi-square test, all users "
-        f"in the log: {p_equals(analysis.exposure_p_value)}; users that are compared: "
-        f"{p_equals(analysis.sample_ratio_p_value)})."
+        f"{arms}The split of the users over the arms {state} the plan (chi-square test, all users in the log: "
+        f"{p_equals(analysis.exposure_p_value)}; users that are compared: {p_equals(analysis.sample_ratio_p_value)})."
     )
 
 
 def doubts(analysis: Analysis) -> list[str]:
-    """What could be wrong, the gravest first; the last sentence names the checks that found nothing.
-
-    Returns:
-        A list of sentences.
-    """
-    effects, guards = {arm: analysis.primary(arm) for arm in analysis.verdicts}, analysis.users.guards
+    """What could be wrong, the gravest first; the last sentence names the checks that found nothing."""
+    users, length_ms = analysis.users, analysis.users.last_ms - analysis.users.first_ms
+    cut_off = ", ".join(f"{arm} {count:,}" for arm, count in count_unfinished(users).items())
+    tests = ", ".join(f"{arm}: {p_equals(one.p_value)}" for arm, one in analysis.unfinished.items())
     checks = {
-        "split of the users": _split(analysis),
-        "unfinished sessions": _unfinished(analysis),
+        "split of the users": [
+            "The users are not split as planned: some are probably missing in one arm, and the means are not "
+            "comparable. Find the cause, or leave out an arm that is no part of the test with arms=."
+        ]
+        * analysis.is_withheld,
+        "unfinished sessions": [
+            f"Sessions without a `last`: {cut_off} (test of an equal share, {tests}). Long sessions are cut off more "
+            "often than short ones."
+        ]
+        * bool((~users.each.is_finished).any()),
         "ratio of sums": [
             f"{arm}: the ratio of sums ({one.ratio.effect_percent:+.1f} %) is outside the interval of the mean of "
-            "users. Users with many sessions react differently from users with few; which of them is the change for?"
-            for arm, one in effects.items()
-            if one.ratio.effect_percent < one.relative.lower_percent
-            or one.ratio.effect_percent > one.relative.upper_percent
+            "users. Users with many sessions react differently from users with few."
+            for arm, one in ((arm, analysis.primary(arm)) for arm in analysis.verdicts)
+            if not one.relative.lower_percent <= one.ratio.effect_percent <= one.relative.upper_percent
+            and np.isfinite([one.ratio.effect_percent, one.relative.lower_percent]).all()
         ],
         "guardrails": [
             f"{one.treatment}: guardrail {words(one.metric)} {_FAILED[one.decision]}."
@@ -129,47 +131,20 @@ def doubts(analysis: Analysis) -> list[str]:
             if one.decision in _FAILED
         ],
         "faults of the log": [
-            f"{guards[name]:,} {rule}."
+            f"{users.guards[name]:,} {rule}."
             for name, rule in GUARDS.items()
-            if guards.get(name) and name != "sessions_without_end"
+            if users.guards.get(name) and name != "sessions_without_end"
         ],
-        "length of the log": _length(analysis),
+        "length of the log": [
+            f"The log covers {duration(length_ms / 1000)}. Less than a week does not show whether weekdays differ, or "
+            "whether the effect fades when it is no longer new."
+        ]
+        * (length_ms < SHORT_DAYS * DAY_MS),
     }
     clean = ", ".join(name for name, lines in checks.items() if not lines)
+    peeking = "If the results were looked at before the planned end, the verdict is too optimistic; the interval of the"
     return [
         *(line for lines in checks.values() for line in lines),
-        "If the results were looked at before the planned end, the verdict is too optimistic; the interval of the "
-        "method `always valid` is not.",
+        f"{peeking} method `always valid` is not.",
         *[f"Checked, and nothing found: {clean}."] * bool(clean),
     ]
-
-
-def _split(analysis: Analysis) -> list[str]:
-    arms, exposed = analysis.users.arms, analysis.users.exposed
-    smallest = arms[1 + int(np.argmin(exposed[1:]))]
-    remedy = f" If {smallest} is no part of the test, arms= without it leaves it out." * (len(arms) > 2)
-    return [
-        "The users are not split as planned: some are probably missing in one arm, and the means are not comparable. "
-        f"Find the cause before you use the numbers.{remedy}"
-    ] * analysis.is_withheld
-
-
-def _unfinished(analysis: Analysis) -> list[str]:
-    counts = count_unfinished(analysis.users)
-    tests = ", ".join(f"{arm}: {p_equals(one.p_value)}" for arm, one in analysis.unfinished.items())
-    return [
-        f"Sessions without a `last`: {', '.join(f'{arm} {count:,}' for arm, count in counts.items())} (test of an "
-        f"equal share, {tests}). Long sessions are cut off more often than short ones."
-    ] * any(counts.values())
-
-
-def _length(analysis: Analysis) -> list[str]:
-    users, length_ms = analysis.users, analysis.users.last_ms - analysis.users.first_ms
-    busy = np.unique((users.each.started_ms - users.first_ms) // DAY_MS)
-    num_days = int(busy.max(initial=-1)) + 1  # without the last day, which may have only ends of sessions
-    idle = f"On {num_days - len(busy):,} of the first {num_days:,} days of the log no session began: is a part missing?"
-    short = (
-        f"The log covers {duration(length_ms / 1000)}. Less than a week does not show whether weekdays differ, or "
-        "whether the effect fades when it is no longer new."
-    )
-    return [*[idle] * (len(busy) < num_days), *[short] * (length_ms < SHORT_DAYS * DAY_MS)]

@@ -7,9 +7,9 @@ nothing. R runs of a set-up, Q test queries, G test sessions.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, groupby
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from segue.settings import Setting, settings
 from segue.statistics.direction import direction
 from segue.statistics.holm import holm
 from segue.statistics.intervals import MeanInterval
-from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
+from segue.statistics.online import TIME, VAL_TIME
 from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
 from segue.statistics.ranking import ACCURACY, BY_NEWNESS
 
@@ -30,10 +30,10 @@ TESTED = tuple(ACCURACY)
 """The metrics with one value per query, which two set-ups can be tested on. Those of BY_NEWNESS are
 tested too, where the test queries have new tracks."""
 
-_Scores = dict[str, QueryScores]
-
 ESTIMATE = "estimate/first_step_dr"
 """What `abtest.py candidate=run:<id>` estimated of a run."""
+
+_Scores = dict[str, QueryScores]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,17 +41,13 @@ class Run:
     """One tracked run.
 
     Args:
-        run_id: id of the run in MLflow.
+        run_id: id of the run in MLflow, or its folder.
         setup: name of the set-up, the same for all runs that differ only in the seed.
-        seed: seed of the run.
         metrics: final values by name, such as `test/ndcg_at_10` or `fit_seconds`; a value that is not finite counts
             as missing.
         queries: the run's `test_queries.parquet` with at least the columns QUERY and TESTED, or None. Columns of
             BY_NEWNESS are NaN where a query is not in the group.
         listening: the run's listening test (`LISTENERS_FILE`), or None.
-        history: learning curves by metric, as pairs of epoch (counted from 0) and value.
-        world: the overrides that choose the world whose simulated logs it learned from, such as
-            `("world=published",)`, empty for the default world; None for other logs.
         is_refitted: whether its lists, and what listeners played, are of a model that has learned all sessions.
     """
 
@@ -61,18 +57,14 @@ class Run:
     metrics: Mapping[str, float]
     queries: pd.DataFrame | None = None
     listening: pd.DataFrame | None = None
-    history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
-    world: tuple[str, ...] | None = None
     is_refitted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setup:
-    """The runs of one set-up, sorted by seed, and the mean of each metric.
+    """The runs of one set-up, sorted by seed.
 
     Args:
-        name: name of the set-up.
-        runs: its runs.
         means: mean and interval over runs, by metric.
     """
 
@@ -81,31 +73,17 @@ class Setup:
     means: Mapping[str, MeanInterval]
 
     @property
-    def alpha(self) -> float | None:
-        """Mean alpha of its runs (they differ where alpha is learned); None if a run has no alpha."""
-        alphas = [run.metrics["alpha"] for run in self.runs if "alpha" in run.metrics]
-        return float(np.mean(alphas)) if len(alphas) == len(self.runs) else None
-
-    @property
-    def with_queries(self) -> list[Run]:
-        """The runs that have test queries."""
-        return [run for run in self.runs if run.queries is not None and len(run.queries)]
-
-    def mean(self, metric: str) -> float:
-        """Mean of a metric over its runs; NaN if it is not known."""
-        return self.means[metric].mean if metric in self.means else np.nan
+    def tested(self) -> list[pd.DataFrame]:
+        """The test queries of the runs that have some."""
+        return [run.queries for run in self.runs if run.queries is not None and len(run.queries)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(PairedDifference):
     """Value of a set-up minus the value of the best set-up, in a test metric: negative where the set-up is worse.
 
-    The interval covers this one difference. `holm_p_value` is corrected over all differences of the metric.
-
-    Args:
-        setup: name of the set-up.
-        metric: the test metric.
-        holm_p_value: p-value after Holm's correction; NaN where there was no test.
+    The interval covers this one difference. `holm_p_value` is corrected over all pairs of set-ups, in this metric; NaN
+    where there was no test.
     """
 
     setup: str
@@ -149,10 +127,10 @@ class Comparison:
         return self.setups[0]
 
     @property
-    def offline(self) -> str | None:
-        """The metric that would choose if there were no listeners; None where it does, or if none is shown."""
-        shown = [name for name in self.metrics if name.startswith("val/")]
-        return shown[0] if shown and self.select.startswith("online/") else None
+    def winner(self) -> Run:
+        """The run with the best validation metric among the runs of the best set-up."""
+        sign = 1 if self.mode == "max" else -1
+        return max(self.best.runs, key=lambda run: sign * run.metrics.get(self.select, -sign * np.inf))
 
     def difference(self, setup: str, metric: str | None) -> Difference | None:
         """The difference of a set-up in a metric; None for the best set-up itself and where nothing was tested."""
@@ -166,22 +144,36 @@ class Comparison:
         """`max` if higher is better, `min` if lower is better, None if neither is."""
         return self.mode if metric == self.select else direction(metric)
 
-    def best_run(self, setup: Setup) -> Run:
-        """The run of a set-up with the best value of `select`."""
-        sign = 1 if self.mode == "max" else -1
-        return max(setup.runs, key=lambda run: sign * run.metrics.get(self.select, -sign * np.inf))
-
-    @property
-    def winner(self) -> Run:
-        """The run with the best validation metric among the runs of the best set-up."""
-        return self.best_run(self.best)
-
     def leads(self, setup: Setup, metric: str) -> bool:
         """Whether no other set-up has a better mean; False if the metric has no better, or fewer than two have it."""
         better, means = self.better(metric), [one.means[metric].mean for one in self.setups if one.means[metric].num]
         if better is None or len(means) < 2:
             return False
         return setup.means[metric].mean == (max(means) if better == "max" else min(means))
+
+    def record(self) -> dict[str, Any]:
+        """The comparison as plain values, for `comparison.json`."""
+        setups = [
+            {
+                "setup": setup.name,
+                "seeds": [run.seed for run in setup.runs],
+                "run_ids": [run.run_id for run in setup.runs],
+                "metrics": {
+                    metric: {"num_runs": mean.num, "mean": mean.mean, "lower": mean.lower, "upper": mean.upper}
+                    | {"leads": self.leads(setup, metric)}
+                    for metric, mean in setup.means.items()
+                },
+                "differences": {
+                    one.metric: asdict(one) | {"sure": self.is_significant(one)}
+                    for one in self.differences
+                    if one.setup == setup.name
+                },
+            }
+            for setup in self.setups
+        ]
+        better = {metric: self.better(metric) for metric in self.metrics}
+        says = {"verdict": verdict(self), "disagreement": disagreement(self), "better": better, "setups": setups}
+        return {name: value for name, value in vars(self).items() if name != "differences"} | says
 
 
 def choose_metric(names: Sequence[str], runs: Sequence[Run]) -> tuple[str, list[str]]:
@@ -199,10 +191,9 @@ def choose_metric(names: Sequence[str], runs: Sequence[Run]) -> tuple[str, list[
         num_without = sum(not np.isfinite(run.metrics.get(name, np.nan)) for run in runs)
         if num_without == 0 and (name != VAL_TIME or _is_paired(runs)):
             return name, notes
-        if num_without == 0:
-            notes.append(f"{name} does not choose, because the runs were played in different sessions.")
-        elif num_without < len(runs):
-            notes.append(f"{name} does not choose, because {num_without} of {len(runs)} runs lack it.")
+        lack = f"{num_without} of {len(runs)} runs lack it"
+        why = lack if num_without else "the runs were played in different sessions"
+        notes += [f"{name} does not choose, because {why}."] * (num_without < len(runs))
     return names[-1], notes
 
 
@@ -227,41 +218,26 @@ def compare(
         runs: runs of all set-ups, in any order.
         select: the validation metric that chooses the best set-up.
         metrics: metrics to show. Those of TESTED and BY_NEWNESS, named `test/<name>`, are also tested. Effects of A/B
-            tests (`ab/…_effect_percent`) and estimates from other logs (ESTIMATES) are always shown where a run has
-            them.
-
-    Returns:
-        Set-ups, best first, with the tested differences.
+            tests (`ab/…_effect_percent`) and ESTIMATE are always shown where a run has them.
 
     Raises:
         InputError: no run has `select`, or it is a test metric, or `mode` contradicts it; runs were tested on
             different queries; `level` is out of range.
     """
-    runs = _apart(runs)
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
     _check_select(select, mode, known, len(runs))
-    has_listeners = any(name.startswith("online/") for name in known)
     more = [*sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name)), ESTIMATE]
-    # nothing is wrong where no run has these: the logs allow no estimate, or have no world or no new tracks
-    optional = ("estimate/",) if has_listeners else ("estimate/", "online/")
-    requested = [
-        name
-        for name in dict.fromkeys([select, *metrics, *more])
-        if name in known or not (name.startswith(optional) or name.removeprefix("test/") in BY_NEWNESS)
-    ]
+    requested = list(dict.fromkeys([select, *metrics, *more]))
     shown = tuple(name for name in requested if name in known)
+    # nothing is wrong where no run has these: the logs allow no estimate, or have no world or no new tracks
+    optional = ("estimate/",) if any(name.startswith("online/") for name in known) else ("estimate/", "online/")
+    lacking = [name for name in requested if name not in known and name.removeprefix("test/") not in BY_NEWNESS]
     sign = -1 if mode == "max" else 1  # the best first, equal ones by name, those without the metric last
-    setups = _setups(runs, shown, level)
-    setups.sort(key=lambda one: (not one.means[select].num, sign * np.nan_to_num(one.mean(select)), one.name))
+    setups = _setups(_apart(runs), shown, level)
+    setups.sort(key=lambda one: (not one.means[select].num, sign * np.nan_to_num(one.means[select].mean), one.name))
     tested = [name for name in shown if name.removeprefix("test/") in (*TESTED, *BY_NEWNESS)]
-    scores, num_queries, num_sessions = _query_scores(setups, tested)
+    scores, queries = _query_scores(setups, tested)
     listened = _listening_scores(setups) if TIME in shown and _is_paired(runs) else {}
-    differences = [
-        difference
-        for metric, of_setup in {TIME: listened, **scores}.items()
-        if setups[0].name in of_setup
-        for difference in differences_from_first(of_setup, metric, level)
-    ]
     of_select = "test/" + select.rsplit("/")[-1]
     primary = of_select if of_select in tested else next(iter(tested), None)
     return Comparison(
@@ -269,12 +245,17 @@ def compare(
         mode=mode,
         level=level,
         metrics=shown,
-        missing=tuple(name for name in requested if name not in known),
+        missing=tuple(name for name in lacking if not name.startswith(optional)),
         setups=tuple(setups),
-        differences=tuple(differences),
+        differences=tuple(
+            difference
+            for metric, of_setup in {TIME: listened, **scores}.items()
+            if setups[0].name in of_setup
+            for difference in differences_from_first(of_setup, metric, level)
+        ),
         primary=TIME if listened and select.startswith("online/") else primary,
-        num_queries=num_queries,
-        num_sessions=num_sessions,
+        num_queries=0 if queries is None else len(queries),
+        num_sessions=0 if queries is None else queries["session"].nunique(),
         num_listeners=len(next(iter(listened.values())).session_sums) if listened else 0,
     )
 
@@ -288,17 +269,16 @@ def _apart(runs: Sequence[Run]) -> Sequence[Run]:
 
 
 def _check_select(select: str, mode: str, known: Iterable[str], num_runs: int) -> None:
-    others = {
-        "test/": "a test metric; only validation chooses the best set-up; use select=val/<metric>",
-        TIME: f"of the listeners whose time is reported; other listeners choose the best set-up; use select={VAL_TIME}",
-    }
-    if reason := next((reason for start, reason in others.items() if select.startswith(start)), None):
-        raise InputError(f"select={select} is {reason}")
+    if select.startswith("test/"):
+        raise InputError(f"select={select} is a test metric; only validation chooses the best set-up; use select=val/…")
+    if select == TIME:
+        others = "of the listeners whose time is reported; other listeners choose the best set-up"
+        raise InputError(f"select={select} is {others}; use select={VAL_TIME}")
     if direction(select) not in (mode, None):
         raise InputError(f"select={select} mode={mode} chooses the worst set-up; use mode={direction(select)}")
     if select not in known:
-        choices = sorted(name for name in known if name.startswith("val/") or name == VAL_TIME)
-        remedy = f"use one of {', '.join(choices)}" if choices else "they have no validation metric"
+        choices = ", ".join(sorted(name for name in known if name.startswith("val/") or name == VAL_TIME))
+        remedy = f"use one of {choices}" if choices else "they have no validation metric"
         raise InputError(f"select={select}: none of the {num_runs} runs has this metric; {remedy}")
 
 
@@ -313,31 +293,28 @@ def _setups(runs: Sequence[Run], metrics: Sequence[str], level: float) -> list[S
     return found
 
 
-def _query_scores(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, _Scores], int, int]:
-    """By test metric, the scores of each set-up that has queries; the number of queries and of sessions."""
+def _query_scores(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, _Scores], pd.DataFrame | None]:
+    """By test metric, the scores of each set-up that has queries; and the queries, which are the same of all runs."""
     scores: dict[str, _Scores] = {metric: {} for metric in metrics}
-    frames = [(run, run.queries) for setup in setups for run in setup.with_queries if run.queries is not None]
-    if not frames:
-        return scores, 0, 0
-    first, queries = frames[0]
-    for run, own in frames:
-        if len(own) != len(queries) or not (own[list(QUERY)].to_numpy() == queries[list(QUERY)].to_numpy()).all():
-            raise InputError(
-                f"runs {first.run_id} ({first.setup}) and {run.run_id} ({run.setup}) were tested on different queries, "
-                f"{len(queries):,} and {len(own):,}, and cannot be compared; choose runs of the same data and the same "
-                "callbacks.ranking.max_test_queries with parent=<run id> or filter=<condition>"
-            )
-    session = queries["session"].to_numpy()
-    for metric, of_setup in scores.items():
-        name = metric.removeprefix("test/")
-        for setup in setups:
-            rows = [own[name].to_numpy(np.float64) for run, own in frames if run.setup == setup.name and name in own]
-            if rows:
+    queries: pd.DataFrame | None = None
+    for setup in setups:
+        for own in setup.tested:
+            queries = own[list(QUERY)] if queries is None else queries
+            if not np.array_equal(own[list(QUERY)].to_numpy(), queries.to_numpy()):
+                raise InputError(
+                    f"runs of {setup.name} and of {setups[0].name} were tested on different queries, {len(own):,} and "
+                    f"{len(queries):,}, and cannot be compared; choose runs of the same data and the same "
+                    "callbacks.ranking.max_test_queries with parent=<run id> or filter=<condition>"
+                )
+        for metric, of_setup in scores.items():
+            name = metric.removeprefix("test/")
+            rows = [own[name].to_numpy(np.float64) for own in setup.tested if name in own]
+            if rows and queries is not None:
                 values = np.stack(rows)
                 has_value = np.isfinite(values).all(0)  # the groups of BY_NEWNESS depend on the data alone
-                of_group = np.unique(session[has_value], return_inverse=True)[1]
+                of_group = np.unique(queries["session"].to_numpy()[has_value], return_inverse=True)[1]
                 of_setup[setup.name] = QueryScores.of(values[:, has_value], of_group)
-    return scores, len(queries), len(np.unique(session))
+    return scores, queries
 
 
 def _listening_scores(setups: Sequence[Setup]) -> _Scores:
@@ -377,10 +354,8 @@ def differences_from_first(scores: Mapping[str, QueryScores], metric: str, level
     ]
 
 
-_WORSE, _BEATS, _NOT_DISTINGUISHABLE = "is worse than", "beats", "is not distinguishable from"
+_WORSE, _BEATS, _ALIKE = "is worse than", "beats", "is not distinguishable from"
 """The result of the best set-up by validation against another one on the test set."""
-
-_CLEARLY_MORE = 0.05  # difference of two shares that can explain why listeners hear less
 
 
 def verdict(comparison: Comparison) -> str:
@@ -388,56 +363,39 @@ def verdict(comparison: Comparison) -> str:
     best, *others = (setup.name for setup in comparison.setups)
     if not others:
         return f"{best} is the only set-up: there is nothing to compare it with"
-    head = f"{best} is best by {comparison.select}"
-    by_outcome: dict[str, list[str]] = {word: [] for word in (_WORSE, _BEATS, _NOT_DISTINGUISHABLE, "")}
+    found: dict[str, list[str]] = {word: [] for word in (_WORSE, _BEATS, _ALIKE, "")}
     for name in others:
         one = comparison.difference(name, comparison.primary)
-        if one is not None and comparison.is_significant(one):
-            by_outcome[_BEATS if one.difference < 0 else _WORSE].append(name)
-        else:
-            by_outcome["" if one is None else _NOT_DISTINGUISHABLE].append(name)
-    untested = by_outcome.pop("")
+        is_clear = one is not None and comparison.is_significant(one)
+        found["" if one is None else _ALIKE if not is_clear else _BEATS if one.difference < 0 else _WORSE].append(name)
+    head, untested = f"{best} is best by {comparison.select}", found.pop("")
     if untested == others:
         return f"{head}; whether the difference is real was not tested"
-    significance = f" (Holm p < {1 - comparison.level:.2g})"
-    results = [
-        f"{word} {listed(names)}{significance * (word != _NOT_DISTINGUISHABLE)}"
-        for word, names in by_outcome.items()
-        if names
-    ]
+    sure = f" (Holm p < {1 - comparison.level:.2g})"
+    results = [f"{word} {listed(names)}{sure * (word != _ALIKE)}" for word, names in found.items() if names]
     left_out = f"; not tested: {listed(untested)}" * bool(untested)
-    warning = "; validation and test contradict each other" * bool(by_outcome[_WORSE])
+    warning = "; validation and test contradict each other" * bool(found[_WORSE])
     primary = str(comparison.primary)
     where = "with the reported listeners" if primary == TIME else f"on {primary.replace('/', ' ')}"
     return f"{head}; {where} it {' and '.join(results)}{left_out}{warning}"
 
 
 def disagreement(comparison: Comparison) -> str | None:
-    """One sentence if an offline metric would choose another set-up than the listeners, and why; else None."""
-    if (metric := comparison.offline) is None:
+    """One sentence if an offline metric would choose another set-up than the listeners; else None."""
+    offline, best = [name for name in comparison.metrics if name.startswith("val/")], comparison.best
+    if not offline or not comparison.select.startswith("online/"):
         return None
-    sign, best = -1 if direction(metric) == "min" else 1, comparison.best
-    known = [setup for setup in comparison.setups if setup.means[metric].num]
-    theirs = max(known, key=lambda setup: sign * setup.mean(metric))
-    one = comparison.difference(theirs.name, TIME)
-    if theirs is best or one is None:
+    sign = -1 if direction(offline[0]) == "min" else 1
+    known = [setup for setup in comparison.setups if setup.means[offline[0]].num]
+    theirs = max(known, key=lambda setup: sign * setup.means[offline[0]].mean)
+    if theirs is best or (one := comparison.difference(theirs.name, TIME)) is None:
         return None
-    head = f"Offline ranking disagrees: {metric} would choose {theirs.name}"
+    head = f"Offline ranking disagrees: {offline[0]} would choose {theirs.name}"
     if not comparison.is_significant(one):
         return f"{head}, whose time per session is not distinguishable from that of {best.name}."
-    reasons = [
-        f", and {theirs.mean(share):.0%} of what {theirs.name} plays {what} ({best.name}: {best.mean(share):.0%})"
-        for share, what in (
-            (SHARE_OF_HITS, "are the most played tracks"),
-            (SHARE_OF_SAME_ARTIST, "is by the artist of the track before"),
-        )
-        if theirs.mean(share) > best.mean(share) + _CLEARLY_MORE
-    ]
-    return (
-        f"{head}, with a mean time per session of {theirs.mean(TIME):.2f} ({best.name}: {best.mean(TIME):.2f}); it "
-        f"measures how well the recommendations in the logs are predicted, not how long listeners play"
-        f"{''.join(reasons)}."
-    )
+    times = f"{theirs.means[TIME].mean:.2f} ({best.name}: {best.means[TIME].mean:.2f})"
+    what = "it measures how well the recommendations in the logs are predicted, not how long listeners play"
+    return f"{head}, with a mean time per session of {times}; {what}."
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -1,265 +1,157 @@
-"""The report of a comparison: what is printed, `comparison.md`, `.json` and `.png`."""
+"""The report of a comparison: what is printed, `comparison.md` and the picture."""
 
-import shlex
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import partial
+from math import ceil, isfinite
 from pathlib import Path
-from typing import Any
+from textwrap import fill
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.text import Text
 
-from segue.reports import writing
-from segue.reports.markdown import bullets, escape
-from segue.reports.numbers import interval, number, p_value, plain
+from segue.reports import palette
+from segue.reports.axes import interval as draw_interval
+from segue.reports.axes import plain as escaped
+from segue.reports.axes import tidy
+from segue.reports.numbers import interval, p_value, plain
 from segue.reports.result_table import Cell, Table, styled
-from segue.runs.folder import short_run_name
-from segue.runs.provenance import call_of
+from segue.reports.writing import Sections
 from segue.statistics.online import TIME
-from segue.verdicts.comparison.analysis import TESTED, Comparison, Setup, disagreement, listed, verdict
-from segue.verdicts.comparison.picture import draw
+from segue.verdicts.comparison.analysis import TESTED, Comparison, Difference, Setup, disagreement, listed, verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MANY = 12  # set-ups. With more, they are drawn nearer to each other
 
 
-def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Write `comparison.md`, `.json` and `.png`.
-
-    Args:
-        comparison: what is reported.
-        folder: where to write; created if it does not exist.
-        provenance: command, commit and versions, by name.
-    """
-    text, drawn = blocks(comparison), partial(draw, comparison)
-    writing.write_report(folder, "comparison", record(comparison), provenance, blocks=text, draw=drawn)
-
-
-def record(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain values, for `comparison.json`."""
-    setups = [
-        {
-            "setup": setup.name,
-            "alpha": setup.alpha,
-            "seeds": [run.seed for run in setup.runs],
-            "run_ids": [run.run_id for run in setup.runs],
-            "metrics": {
-                metric: {"num_runs": mean.num, "mean": mean.mean, "lower": mean.lower, "upper": mean.upper}
-                | {"leads": comparison.leads(setup, metric)}
-                for metric, mean in setup.means.items()
-            },
-            "differences": {
-                one.metric: asdict(one) | {"sure": comparison.is_significant(one)}
-                for one in comparison.differences
-                if one.setup == setup.name
-            },
-        }
-        for setup in comparison.setups
-    ]
-    return {
-        **{name: value for name, value in vars(comparison).items() if name != "differences"},
-        "verdict": verdict(comparison),
-        "disagreement": disagreement(comparison),
-        "better": {metric: comparison.better(metric) for metric in comparison.metrics},
-        "setups": setups,
-    }
-
-
-def blocks(comparison: Comparison) -> list[str]:
-    """The report in Markdown: verdict, means, differences from the best, notes."""
-    metrics = comparison.metrics
-    means: list[list[Cell]] = [
-        [setup.name, str(len(setup.runs)), *(_mean(comparison, setup, metric) for metric in metrics)]
-        for setup in comparison.setups
-    ]
-    rows: list[list[Cell]] = [
-        [
-            *(one.setup, one.metric),
-            styled(f"{one.difference:+.3g}", "bold" * comparison.is_significant(one)),
-            interval(one.lower, one.upper, "+.3g"),
-            *(number(one.p_value, ".2g"), number(one.holm_p_value, ".2g")),
-        ]
-        for setup in comparison.setups
+def sections(comparison: Comparison) -> Sections:
+    """The report: the set-ups, best first, with verdict and notes; and the differences in all metrics."""
+    primary, setups = comparison.primary, comparison.setups
+    main = list(dict.fromkeys([comparison.select, *([primary] if primary is not None else [])]))
+    others = [metric for metric in comparison.metrics if metric not in main]
+    of_primary = {one.setup: one for one in comparison.differences if one.metric == primary}
+    tested = ["difference\nfrom the first", "Holm's p"] * bool(of_primary)
+    names = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *others)]
+    columns = ["set-up", "runs", *names[: len(main)], *tested, *names[len(main) :]]
+    rows = list[list[Cell]]()
+    for setup in setups:
+        cells = {metric: _mean(comparison, setup, metric) for metric in (*main, *others)}
+        beside = _difference(comparison, of_primary.get(setup.name)) if tested else []
+        of_main, rest = [cells[metric] for metric in main], [cells[metric] for metric in others]
+        rows.append([Text(setup.name, overflow="fold"), str(len(setup.runs)), *of_main, *beside, *rest])
+    notes = [f"{verdict(comparison)}.", *filter(None, [disagreement(comparison)]), *sentences(comparison)]
+    kept, align = 2 + len(main) + len(tested), "l" + "R" * (len(columns) - 1)
+    found = {"": Table(columns=columns, rows=rows, align=align, notes=notes, keeps=kept)}
+    differences = [
+        [one.setup, one.metric, *_difference(comparison, one)]
+        for setup in setups
         for one in comparison.differences
         if one.setup == setup.name
     ]
-    head = ["set-up", "metric", "difference", "interval", "p", "Holm p"]
-    differences = Table(columns=head, rows=rows, align="llrrrr").markdown()
-    first, *others = sentences(comparison)
-    has_interval = any(mean.upper > mean.mean for setup in comparison.setups for mean in setup.means.values())
-    of_interval = (
-        f"±: half the width of Student's {100 * comparison.level:g} % interval of the mean over runs (one run per "
-        "seed)."
-    )
-    notes = [escape(note) for note in [first, *[of_interval] * has_interval, *others]]
-    return [
-        "# Comparison",
-        f"**{escape(verdict(comparison))}.**",
-        Table(columns=["set-up", "runs", *metrics], rows=means, align="lr" + "r" * len(metrics)).markdown(),
-        *([f"Differences from {escape(comparison.best.name)}:", differences] if rows else ()),
-        "![Each metric of each set-up with its interval over runs, and the learning curves](comparison.png)",
-        bullets([*notes, *[f"{why}: `{command}`" for why, command in filter(None, [listener_test(comparison)])]]),
-    ]
+    if differences:
+        head = ["set-up", "metric", "difference", "Holm's p"]
+        found["Differences from the first set-up"] = Table(columns=head, rows=differences, align="llrr")
+    return found
 
 
-def comparison_table(comparison: Comparison, title: str, width: int) -> Table:
-    """Set-ups, best first: the metric that chose, the primary test metric with its difference, other means that fit.
-
-    Bold is the best mean of a column. A significant difference is green where the set-up is worse than the best one by
-    validation, red where it is better.
-
-    Args:
-        comparison: what is shown.
-        title: of the table.
-        width: of the terminal, in columns.
-    """
-    primary, setups = comparison.primary, comparison.setups
-    tested = any(one.metric == primary for one in comparison.differences)
-    main = list(dict.fromkeys([comparison.select, *([primary] if primary is not None else [])]))
-    others = [metric for metric in comparison.metrics if metric not in main]
-    room = width - 30 - 19 * len(main) - 40 * tested  # set-up and runs; mean and interval; difference and p
-    ends = np.cumsum([max(len(metric.rsplit("/")[-1]), 8) + 3 for metric in others])
-    wide, shown = room >= 0, others[: int((ends <= room).sum())]
-    has_interval = wide and any(np.isfinite(setup.means[metric].upper) for setup in setups for metric in main)
-    level = f"{100 * comparison.level:g} %"
-    notes = {
-        verdict(comparison): True,
-        f"±: half of the {level} interval of the mean over runs, which differ in seed": has_interval,
-        f"{len(others) - len(shown)} more metrics are in comparison.md": len(shown) < len(others),
-    }
-    names = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *shown)]
-    heads = [*names[: len(main)], *["difference\nfrom the first", "Holm's p"] * tested, *names[len(main) :]]
-    rows: list[list[Cell]] = [
-        [
-            Text(setup.name, overflow="fold"),
-            str(len(setup.runs)),
-            *(_mean(comparison, setup, metric, with_interval=wide) for metric in main),
-            *(_difference_cells(comparison, setup, with_interval=wide) if tested else ()),
-            *(_mean(comparison, setup, metric, with_interval=False) for metric in shown),
-        ]
-        for setup in setups
-    ]
-    return Table(
-        title=title,
-        columns=["set-up", "runs", *heads],
-        rows=rows,
-        align="l" + "R" * (1 + len(heads)),
-        notes=[note for note, is_said in notes.items() if is_said],
-    )
-
-
-def _mean(comparison: Comparison, setup: Setup, metric: str, *, with_interval: bool = True) -> Text:
+def _mean(comparison: Comparison, setup: Setup, metric: str) -> Text:
+    """Bold if it leads; with its interval if there is one, and the number of runs if some lack the metric."""
     mean = setup.means[metric]
     cell = styled(plain(mean.mean), "bold" if comparison.leads(setup, metric) else "default")
-    is_known = with_interval and np.isfinite(mean.upper)  # there is no interval of one run
-    return cell.append(f" ±{plain(mean.upper - mean.mean, digits=2)}" if is_known else "")
+    cell.append(f"\n±{plain(mean.upper - mean.mean, digits=2)}" * isfinite(mean.upper))
+    return cell.append(f"\n({mean.num} runs)" * (0 < mean.num < len(setup.runs)))
 
 
-def _difference_cells(comparison: Comparison, setup: Setup, *, with_interval: bool) -> list[Cell]:
-    if (one := comparison.difference(setup.name, comparison.primary)) is None:
+def _difference(comparison: Comparison, one: Difference | None) -> list[Cell]:
+    """With its interval: green if the set-up is worse than the best one by validation, red if it is better."""
+    if one is None:
         return ["", ""]
     colour = ("green" if one.difference < 0 else "red") if comparison.is_significant(one) else "default"
     cell = styled(f"{one.difference:+.3g}", colour)
-    if not np.isfinite(one.p_value):  # one session, or the same difference in all
-        return [cell, "–"]
-    return [cell.append(f" {interval(one.lower, one.upper, '+.2g')}" * with_interval), p_value(one.holm_p_value)]
+    return [cell.append(f"\n{interval(one.lower, one.upper, '+.2g')}" * isfinite(one.lower)), p_value(one.holm_p_value)]
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What each number means, and what is missing.
-
-    Returns:
-        Notes of one or two sentences each.
-    """
-    setups, best = comparison.setups, comparison.best.name
-    first = {"max": "highest", "min": "lowest"}[comparison.mode]
-    tests = f"the metrics {', '.join(f'test/{name}' for name in TESTED)}"
-    missing = f"one of {tests}" if comparison.primary is None else f"the test queries of {best} and of another set-up"
-    is_untested = not comparison.differences and (comparison.primary is None or len(setups) > 1)
-    notes = {
-        disagreement(comparison) or "": True,
-        f"Set-ups: {len(setups)}, runs: {sum(len(setup.runs) for setup in setups)}. Set-ups are sorted by their mean "
-        f"{comparison.select}, the {first} first; test metrics do not choose.": True,
-        "Bold: the best mean of a metric. Metrics where neither higher nor lower is better have no bold.": setups[1:],
-        **_about_runs(comparison),
-        **(_about_tests(comparison) if comparison.differences else {}),
-        f"No difference was tested: a test needs {missing}.": is_untested,
-    }
-    return [note for note, is_said in notes.items() if note and is_said]
-
-
-def _about_runs(comparison: Comparison) -> dict[str, object]:
-    """Notes, and whether each is needed."""
-    setups = comparison.setups
+    """What the numbers are of, and what is missing."""
+    setups, best, level = comparison.setups, comparison.best.name, f"{100 * comparison.level:g} %"
+    pairs = [f"by query ({comparison.num_queries:,} of {comparison.num_sessions:,} sessions)"] * bool(
+        comparison.num_queries
+    )
+    pairs += [f"in {TIME} by listener ({comparison.num_listeners:,})"] * bool(comparison.num_listeners)
     single = [setup.name for setup in setups if len(setup.runs) == 1]
-    repeated = [
-        f"{setup.name} (seed {', '.join(str(seed) for seed, count in counts.items() if count > 1)})"
-        for setup in setups
-        if (counts := Counter(run.seed for run in setup.runs)).total() > len(counts)
-    ]
-    few = {
-        metric: [
-            f"{one.name} {num} of {len(one.runs)}" for one in setups if (num := one.means[metric].num) < len(one.runs)
-        ]
-        for metric in comparison.metrics
-        if not metric.startswith(("ab/", "estimate/"))
-    }
-    without = [
-        f"{one.name} {num} of {len(one.runs)}" for one in setups if (num := len(one.runs) - len(one.with_queries))
-    ]
+    seeds = {setup.name: Counter(run.seed for run in setup.runs) for setup in setups}
+    twice = [name for name, counts in seeds.items() if max(counts.values()) > 1]
+    without = [setup.name for setup in setups if len(setup.tested) < len(setup.runs)]
     refitted = [
         run.run_id[:8] if len(run.run_id) == 32 else run.run_id for one in setups for run in one.runs if run.is_refitted
     ]
+    has_interval = any(isfinite(mean.upper) for setup in setups for mean in setup.means.values())
+    metrics = " or ".join(f"test/{name}" for name in TESTED[:2])
+    is_untested = len(setups) > 1 and not comparison.differences
     is_played = any(name.startswith("online/") for name in comparison.metrics)
-    return {
-        "online/… is of the model that a run exports, and the other metrics are of the one that it tested. These runs "
-        f"export another one, which was refitted on all sessions: {listed(refitted)}.": refitted and is_played,
-        f"One run only, therefore no interval over seeds: {listed(single)}.": single,
-        f"The same seed occurs more than once in {listed(repeated)}. All these runs count; if one run repeats another, "
-        "the intervals are too narrow.": repeated,
-        **{f"{metric} is the mean over the runs that have it: {listed(own)}.": own for metric, own in few.items()},
+    notes = {
+        f"Set-ups: {len(setups)}, runs: {sum(len(one.runs) for one in setups)}. Validation ({comparison.select}) sorts "
+        "the set-ups; test metrics do not choose.": True,
+        f"±: half of the {level} interval of the mean over runs, which differ in seed.": has_interval,
+        f"Difference: the set-up minus {best}, paired {', '.join(pairs)}, with its {level} interval over sessions or "
+        "listeners, and over seeds where there are several. Holm's p is corrected over all pairs of "
+        "set-ups.": comparison.differences,
+        f"No difference was tested: a test needs a metric such as {metrics}, and the test queries of {best} and of "
+        "another set-up.": is_untested,
+        f"One run only, therefore no variation over seeds: {listed(single)}.": single,
+        f"The same seed occurs more than once in {listed(twice)}; if a run repeats another, the intervals are too "
+        "narrow.": twice,
         f"No run has {', '.join(comparison.missing)}.": comparison.missing,
-        f"Runs without test queries are left out of the tests: {listed(without)}.": without,
+        f"Runs without test queries are left out of the tests: {listed(without)}.": without and pairs,
+        "online/… is of the model that a run exports, the other metrics are of the one that it tested. These runs "
+        f"export another one, which was refitted on all sessions: {listed(refitted)}.": refitted and is_played,
     }
+    return [note for note, is_said in notes.items() if is_said]
 
 
-def _about_tests(comparison: Comparison) -> dict[str, object]:
-    """Notes, and whether each is needed."""
-    best, tested = comparison.best.name, {one.setup for one in comparison.differences}
-    by_query = f"by query: {comparison.num_queries:,} test queries of {comparison.num_sessions:,} sessions"
-    by_listener = (
-        f"for {TIME} by listener: {comparison.num_listeners:,} simulated listeners, who had the same sessions with "
-        "the same random numbers in every run"
+def draw(comparison: Comparison, path: Path) -> None:
+    """Draw a panel for each metric: the mean of each set-up with its interval over seeds."""
+    from matplotlib.figure import Figure
+
+    setups, metrics = comparison.setups, comparison.metrics
+    across = min(len(metrics), 4 if len(setups) <= _MANY else 6)
+    down, title = ceil(len(metrics) / across), fill(verdict(comparison), 150, max_lines=3, placeholder=" …")
+    height = down * (0.9 + (0.4 if len(setups) <= _MANY else 0.22) * len(setups)) + 0.9
+    figure = Figure(figsize=(14, height), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axis in axes.flat[len(metrics) :]:
+        axis.set_visible(False)
+    for metric, axis in zip(metrics, axes.flat, strict=False):
+        _draw_metric(comparison, metric, axis)
+    names = [escaped(fill(setup.name, 36, max_lines=2, placeholder=" …")) for setup in setups]
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    says = (
+        "dot: mean over runs, hollow if not distinguishable from the first;  line: interval;  ticks: runs;  → ←: better"
     )
-    pairs = {"sessions": by_query} if comparison.num_queries else {}
-    pairs |= {"listeners": by_listener} if comparison.num_listeners else {}
-    single = [one.name for one in comparison.setups if one.name in {best, *tested} and len(one.with_queries) == 1]
-    is_one, has_no_p = comparison.num_sessions == 1, any(not np.isfinite(one.p_value) for one in comparison.differences)
-    return {
-        f"A difference is the value of a set-up minus the value of {best}, paired {', '.join(pairs.values())}. Its "
-        f"{100 * comparison.level:g} % interval and p account for variation across test {' or '.join(pairs)} and, "
-        "where a set-up has two runs or more, across seeds.": True,
-        f"Holm's p keeps the probability of a false alarm of a metric at {1 - comparison.level:.2g} over all pairs of "
-        "set-ups, whichever of them validation chose as the best.": True,
-        f"The tests of {listed(single)} do not include variation across seeds (one run): other seeds may give another "
-        "result.": single,
-        "All test queries are of one session, therefore nothing can be concluded about other sessions.": is_one,
-        "p is – where the difference is the same in every session: its variance cannot be estimated.": has_no_p
-        and not is_one,
-    }
+    figure.supxlabel(says, fontsize=8)
+    figure.suptitle(escaped(title), x=0.008, ha="left", fontsize=11)
+    figure.savefig(path, dpi=120)
 
 
-def listener_test(comparison: Comparison) -> tuple[str, str] | None:
-    """The A/B test with simulated listeners between the two best set-ups.
-
-    Returns:
-        What it is for, and a command; None for a single set-up, and for runs that did not learn from the simulated logs
-        of one world.
-    """
-    best, *others = (comparison.best_run(setup) for setup in comparison.setups[:2])
-    if not others or best.world is None or best.world != others[0].world:
-        return None
-    why = "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
-    if comparison.select.startswith("online/"):
-        why = "An A/B test of the two best set-ups, in simulated traffic"
-    control, treatment = short_run_name(others[0].run_id), short_run_name(best.run_id)
-    return why, f"{call_of('abtest')} {shlex.join([f'control={control}', f'treatment={treatment}', *best.world])}"
+def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
+    """An axis shows all runs, and intervals as far as these stay readable: that of two is thirteen times as wide."""
+    values = np.array([run.metrics.get(metric, np.nan) for setup in comparison.setups for run in setup.runs])
+    low, high = np.nanmin(values[np.isfinite(values)]), np.nanmax(values[np.isfinite(values)])
+    room = (high - low) or 0.05 * abs(high) or 1.0
+    for place, setup in enumerate(comparison.setups):
+        colour = palette.SETUPS[place] if place < len(palette.SETUPS) else palette.OTHERS
+        mean, one = setup.means[metric], comparison.difference(setup.name, metric)
+        runs = [run.metrics.get(metric, np.nan) for run in setup.runs]
+        axis.plot(runs, [place] * len(runs), "|", color=colour, ms=8, mew=1)
+        is_clear = one is None or comparison.is_significant(one)
+        draw_interval(axis, place, mean.mean, (mean.lower, mean.upper), colour, is_clear=is_clear)
+    left, right = axis.get_xlim()
+    axis.set_xlim(max(left, low - room), min(right, high + room))
+    axis.axhspan(-0.5, 0.5, color=palette.INK, alpha=0.05, lw=0)
+    arrow = {"max": " →", "min": " ←", None: ""}[comparison.better(metric)]
+    chosen = " (chooses)" * (metric == comparison.select)
+    axis.set_title(escaped(f"{metric}{arrow}{chosen}"), fontsize=9, fontweight="bold" if chosen else "normal")
+    axis.locator_params(axis="x", nbins=4)
+    tidy(axis, grid="x")

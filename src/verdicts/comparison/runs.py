@@ -2,13 +2,11 @@
 
 import json
 import re
-import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -34,7 +32,6 @@ from segue.statistics.online import LISTENERS_FILE, TIME
 from segue.statistics.ranking import BY_NEWNESS
 from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
 
-_CURVES = ("train/loss", "val/loss")
 # Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
 # four digits of the set-up's digest are added.
 _MAX_DIFFERENCES = 3
@@ -125,70 +122,94 @@ def _named(key: str, given: str, tracking_uri: str) -> str:
         raise InputError(f"{key}={given}: {error}") from None
 
 
-def setup_names(runs: Sequence[Any]) -> dict[str, str]:
-    """The name of the set-up of each run. Set-ups with the same name get the parameters in which they differ.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """A run before its test queries are read.
 
-    Returns:
-        Name of the set-up by run id.
+    Args:
+        run_id: id in MLflow, or the folder.
+        name: of its set-up, which several can have.
+        digest: of its set-up: the whole config but seed and data.
+        params: the config in one level, as texts.
     """
-    of = {run.info.run_id: run.data.tags.get("setup_digest", run.info.run_id) for run in runs}
-    first = {of[run.info.run_id]: run for run in reversed(runs)}
-    named: dict[str, list[str]] = {}
-    for setup, run in first.items():
-        named.setdefault(run.data.tags.get("setup", run.info.run_name), []).append(setup)
+
+    run_id: str
+    name: str
+    digest: str
+    params: Mapping[str, str]
+
+    @classmethod
+    def of_mlflow(cls, run: Any) -> "Found":
+        """A run of MLflow."""
+        tags, run_id = run.data.tags, run.info.run_id
+        name, digest_of_setup = tags.get("setup", run.info.run_name), tags.get("setup_digest", run_id)
+        return cls(run_id=run_id, name=name, digest=digest_of_setup, params=run.data.params)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Found":
+        """A run folder."""
+        config = read_config(folder / "config.yaml")
+        of_setup = {**config, "seed": 0} | dict.fromkeys(("callbacks", "datamodule", "hydra"))
+        params = {name: str(value) for name, value in flatten(config).items() if not name.startswith(_OF_A_FOLDER)}
+        name = str(config["run_name"]).removesuffix(f" seed={config['seed']}")
+        return cls(run_id=str(folder), name=name, digest=digest(of_setup), params={**params, "seed": config["seed"]})
+
+
+# Beginnings of settings that say where a run is, or that repeat others.
+_OF_A_FOLDER = ("run_dir", "run_name", "datamodule.", "ranker.", "recipe.", "logger", "hydra.", "swept", "callbacks.")
+
+
+def setup_names(runs: Sequence[Found]) -> list[str]:
+    """The name of the set-up of each run. Set-ups with the same name get the parameters in which they differ."""
+    first = {run.digest: run for run in reversed(runs)}
     names = {}
-    for name, setups in named.items():
-        params = [_params(first[setup]) for setup in setups]
-        keys = sorted({key for one in params for key in one if len({other.get(key) for other in params}) > 1})
-        for setup, own in zip(setups, params, strict=True):
-            differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
-            names[setup] = " ".join([name, *differing[:_MAX_DIFFERENCES]])
+    for name in {run.name for run in runs}:
+        params = {setup: _params(run) for setup, run in first.items() if run.name == name}
+        keys = sorted({key for one in params.values() for key in one})
+        keys = [key for key in keys if len({one.get(key) for one in params.values()}) > 1][:_MAX_DIFFERENCES]
+        for setup, own in params.items():
+            names[setup] = " ".join([name, *(f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys)])
     counts = Counter(names.values())
-    return {
-        run_id: names[setup] if counts[names[setup]] == 1 else f"{names[setup]} {setup[:4]}"
-        for run_id, setup in of.items()
-    }
+    full = {setup: name if counts[name] == 1 else f"{name} {setup[:4]}" for setup, name in names.items()}
+    return [full[run.digest] for run in runs]
 
 
-def _params(run: Any) -> dict[str, str]:
+def _params(run: Found) -> dict[str, str]:
     """The parameters of its set-up: of a class only the name, because modules move; none of callbacks."""
     return {
         key: value.rpartition(".")[2] if key.endswith("_target_") else value
-        for key, value in run.data.params.items()
+        for key, value in run.params.items()
         if key != "seed" and not key.startswith(("callbacks.", "trainer.plugins"))
     }
 
 
-def read(
-    runs: Sequence[Any], tracking_uri: str, *, curves: Sequence[str], on_run: Callable[[int], None] = lambda _: None
-) -> list[Run]:
-    """Fetch metrics, test queries and learning curves of each run from the store.
+def read(runs: Sequence[Any], tracking_uri: str, *, on_run: Callable[[int], None] = lambda _: None) -> list[Run]:
+    """Fetch metrics, test queries and listening test of each run from the store.
 
     Args:
         runs: MLflow runs.
         tracking_uri: URI of the MLflow store.
-        curves: metrics whose learning curves are fetched in addition to the losses.
         on_run: called with 1 after each run.
-
-    Returns:
-        One run for each of `runs`, in the same order.
 
     Raises:
         InputError: the store cannot be used.
     """
-    names, fetched = setup_names(runs), []
-    for run in runs:
-        metrics = run.data.metrics
-        shown = [name for name in (*_CURVES, *curves) if name in metrics]
+    fetched = []
+
+    def frame(run: Any, file: str) -> pd.DataFrame | None:
+        try:
+            return pd.read_parquet(fetch(tracking_uri, run.info.run_id, file))
+        except InputError:
+            return None
+
+    for run, name in zip(runs, setup_names([Found.of_mlflow(one) for one in runs]), strict=True):
         one = Run(
             run_id=run.info.run_id,
-            setup=names[run.info.run_id],
+            setup=name,
             seed=int(run.data.params.get("seed", 0)),
-            metrics=dict(metrics),
-            queries=_tested(_frame(run, tracking_uri, "test_queries.parquet")),
-            listening=_frame(run, tracking_uri, LISTENERS_FILE) if TIME in metrics else None,
-            history={name: curve for name in shown if (curve := _curve(run, tracking_uri, name))},
-            world=_world(run),
+            metrics=dict(run.data.metrics),
+            queries=_tested(frame(run, "test_queries.parquet")),
+            listening=frame(run, LISTENERS_FILE) if TIME in run.data.metrics else None,
             is_refitted=run.data.tags.get(EXPORTED) == REFITTED,
         )
         fetched.append(one)
@@ -197,7 +218,7 @@ def read(
 
 
 def read_folders(folders: Sequence[Path], names: Sequence[str] | None = None) -> list[Run]:
-    """Read runs from their folders, without a store and therefore without learning curves.
+    """Read runs from their folders, without a store.
 
     Args:
         folders: the run folders of `train.py`.
@@ -209,94 +230,38 @@ def read_folders(folders: Sequence[Path], names: Sequence[str] | None = None) ->
     Raises:
         InputError: a folder has no finished run, or the runs are trained on other data than the first.
     """
-    if twice := [folder for place, folder in enumerate(folders) if folder in folders[:place]]:
-        raise InputError(f"{twice[0]} is named twice; a run is compared with other runs")
-    found = [_RunInFolder.read(folder) for folder in folders]
-    for one in found:
-        if one.data_digest != found[0].data_digest:
-            raise InputError(
-                f"{one.folder} is trained on other data than {found[0].folder} (digest {one.data_digest}, not "
-                f"{found[0].data_digest}); compare models of the same plays"
-            )
-    given = list(names) if names is not None else list(setup_names(found).values())
-    return [one.as_run(name) for one, name in zip(found, given, strict=True)]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _RunInFolder:
-    """A run folder, with what `setup_names` reads of an MLflow run."""
-
-    folder: Path
-    data_digest: str
-    metrics: dict[str, float]
-    config: dict[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> "_RunInFolder":
-        record = RunRecord.read(folder)
+    runs = list[Run]()
+    digests = {folder: RunRecord.read(folder).data_digest for folder in folders}
+    if len(digests) < len(folders):
+        raise InputError(f"{max(folders, key=list(folders).count)} is named twice; a run is compared with other runs")
+    if other := next((folder for folder in folders if digests[folder] != digests[folders[0]]), None):
+        raise InputError(
+            f"{other} is trained on other data than {folders[0]} (digest {digests[other]}, not {digests[folders[0]]}); "
+            "compare models of the same plays"
+        )
+    found = [Found.of_folder(folder) for folder in folders]
+    for folder, one, name in zip(folders, found, names or setup_names(found), strict=True):
         try:
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise InputError(f"{folder} has no finished run; train again") from None
-        numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-        return cls(
-            folder=folder, data_digest=record.data_digest, metrics=numbers, config=read_config(folder / "config.yaml")
-        )
-
-    @property
-    def info(self) -> Any:
-        return SimpleNamespace(run_id=str(self.folder), run_name=self.config["run_name"])
-
-    @property
-    def data(self) -> Any:
-        digest_of_setup = digest({**self.config, "seed": 0} | dict.fromkeys(("callbacks", "datamodule", "hydra")))
-        name = str(self.config["run_name"]).removesuffix(f" seed={self.config['seed']}")
-        params = {name: str(value) for name, value in flatten(self.config).items() if not name.startswith(_OF_A_FOLDER)}
-        return SimpleNamespace(tags={"setup": name, "setup_digest": digest_of_setup}, params=params)
-
-    def as_run(self, name: str) -> Run:
-        """The run, for a comparison."""
-        frames = [self.folder / "test_queries.parquet", self.folder / LISTENERS_FILE]
+        frames = [folder / "test_queries.parquet", folder / LISTENERS_FILE]
         queries, listening = (pd.read_parquet(path) if path.is_file() else None for path in frames)
-        return Run(
-            run_id=str(self.folder),
+        run = Run(
+            run_id=one.run_id,
             setup=name,
-            seed=int(self.config["seed"]),
-            metrics=self.metrics,
+            seed=int(one.params["seed"]),
+            metrics={key: float(value) for key, value in metrics.items() if isinstance(value, int | float)},
             queries=_tested(queries),
-            listening=listening if TIME in self.metrics else None,
-            is_refitted=(self.folder / REFIT).is_file(),
+            listening=listening,
+            is_refitted=(folder / REFIT).is_file(),
         )
-
-
-# Beginnings of settings that say where a run is, or that repeat others.
-_OF_A_FOLDER = ("run_dir", "run_name", "datamodule.", "ranker.", "recipe.", "logger", "hydra.", "swept", "callbacks.")
-
-
-def _world(run: Any) -> tuple[str, ...] | None:
-    """The overrides of its command that choose the world; None if it did not learn from simulated logs."""
-    if not run.data.params.get("datamodule.prepare._target_", "").endswith(".MixedLogs"):
-        return None
-    return tuple(word for word in shlex.split(run.data.tags.get("command", "")) if re.match(r"(world|taste)\b", word))
+        runs.append(run)
+    return runs
 
 
 def _tested(queries: pd.DataFrame | None) -> pd.DataFrame | None:
     return None if queries is None else queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
-
-
-def _frame(run: Any, tracking_uri: str, file: str) -> pd.DataFrame | None:
-    try:
-        return pd.read_parquet(fetch(tracking_uri, run.info.run_id, file))
-    except InputError:
-        return None
-
-
-def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
-    """The values by epoch, counted from 0. The last logged value repeats that of the best epoch and is dropped."""
-    with client_of(tracking_uri) as client:
-        values = {one.step: one.value for one in client.get_metric_history(run.info.run_id, metric)}
-        end = max((one.step for one in client.get_metric_history(run.info.run_id, "fit_seconds")), default=None)
-    return [(step, value) for step, value in sorted(values.items()) if end is None or step < end]
 
 
 def attach(folder: Path, parent: Any, tracking_uri: str) -> None:

@@ -5,17 +5,14 @@ S sessions.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int
 
 from segue.errors import InputError
-from segue.reports.markdown import bullets
 from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
-from segue.reports.writing import write_report
 from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.verdicts.offpolicy.candidate import Candidate
 from segue.verdicts.offpolicy.decisions import Decisions, left_out_text
@@ -72,6 +69,10 @@ class OffPolicy:
         for name, one in (("first_step_snips", self.first_step_snips), ("first_step_dr", self.first_step_dr)):
             found |= {name: one.value, f"{name}_lower": one.lower, f"{name}_upper": one.upper}
         return found
+
+    def record(self) -> dict[str, Any]:
+        """The estimates as plain values, for `estimate.json`; the names of the metrics begin with `offline/`."""
+        return {f"offline/{name}": value for name, value in self.metrics().items()} | asdict(self)
 
 
 def estimate(log: Decisions, candidate: Candidate, artist_of: Int[np.ndarray, "N"]) -> OffPolicy:
@@ -188,18 +189,3 @@ def remarks(found: OffPolicy) -> list[str]:
         f"Left out: {found.lines_rejected:,} lines that are not events.": found.lines_rejected,
     }
     return [note for note, is_said in notes.items() if is_said]
-
-
-def write_estimate(found: OffPolicy, table: Table, folder: Path, candidate: Any, provenance: Mapping[str, str]) -> None:
-    """Write `estimate.md` and `estimate.json`.
-
-    Args:
-        found: the estimates.
-        table: the same as a table.
-        folder: the run folder.
-        candidate: the recommender as it was given.
-        provenance: command, commit and versions, by name.
-    """
-    blocks = ["# Estimate of a recommender that never ran", table.markdown(), bullets(remarks(found))]
-    named = {f"offline/{name}": value for name, value in found.metrics().items()}
-    write_report(folder, "estimate", {"candidate": candidate, **named, **asdict(found)}, provenance, blocks=blocks)

@@ -71,7 +71,7 @@ def test_a_run_that_a_full_disk_has_stopped_is_resumed(typed: Callable[..., None
         (["hydra.run.dir=run"], errno.EEXIST, "run"),
         (["-m", "hydra.sweep.dir='my sweep'"], errno.ENOENT, "my sweep/0/config.yaml"),
         ([], errno.EEXIST, "outputs/train/now"),
-        ([], errno.ENOENT, "outputs/train/now/plots/scores.png"),  # the folder was removed meanwhile
+        ([], errno.ENOENT, "outputs/train/now/plots/artists.png"),  # the folder was removed meanwhile
         (["store.folder=/proc/nowhere"], errno.ENOENT, "/proc/nowhere"),
         (["datamodule.path=data"], errno.ENOENT, "data/tracks.json"),
         (["+datamodule.path='data'"], errno.EISDIR, "data/tracks.json"),

@@ -10,10 +10,8 @@ import pytest
 from scipy import stats
 
 from segue.errors import InputError
-from segue.reports.markdown import document
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.verdicts.comparison.analysis import Comparison, Run, choose_metric, disagreement, verdict
-from segue.verdicts.comparison.report import blocks, record, sentences
 from tests.verdicts.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")
@@ -50,7 +48,7 @@ def test_what_listeners_heard_of_refitted_models_is_not_mixed_with_others() -> N
     tested = [heard(name, crowd(5), seed=seed) for name in ("a", "b") for seed in (1, 2)]
     refitted = replace(heard("a", crowd(9), seed=3), is_refitted=True)
     mixed = played([*tested, refitted])
-    assert {one.name: round(one.mean(TIME), 3) for one in mixed.setups} == {
+    assert {one.name: round(one.means[TIME].mean, 3) for one in mixed.setups} == {
         "a refitted": round(crowd(9).mean(), 3),
         "a": round(crowd(5).mean(), 3),
         "b": round(crowd(5).mean(), 3),
@@ -94,7 +92,7 @@ def test_listeners_kept_for_validation_choose_and_are_not_tested() -> None:
     assert played([changed, worse]).differences == played([better, worse]).differences
 
 
-def test_offline_ranking_that_disagrees_is_named_with_its_reason(disagreeing: Comparison) -> None:
+def test_offline_ranking_that_disagrees_is_named(disagreeing: Comparison) -> None:
     assert disagreeing.best.name == "convex"
     sentence = disagreement(disagreeing)
     assert sentence is not None
@@ -102,12 +100,7 @@ def test_offline_ranking_that_disagrees_is_named_with_its_reason(disagreeing: Co
         "Offline ranking disagrees: val/ndcg_at_10 would choose rules, with a mean time per session of "
     )
     assert "it measures how well the recommendations in the logs are predicted, not how long listeners play" in sentence
-    assert "58% of what rules plays are the most played tracks (convex: 6%)" in sentence
-    assert "61% of what rules plays is by the artist of the track before (convex: 32%)" in sentence
-    assert sentences(disagreeing)[0] == sentence
-    assert record(disagreeing)["disagreement"] == sentence
-    assert any(f"for {TIME} by listener: {LISTENERS} simulated" in one for one in sentences(disagreeing))
-    assert sentence in document(blocks(disagreeing)).replace("\\", "")
+    assert disagreeing.record()["disagreement"] == sentence
 
 
 def test_a_disagreement_within_the_noise_is_called_so() -> None:
@@ -123,7 +116,7 @@ def test_a_disagreement_within_the_noise_is_called_so() -> None:
 def test_rankings_that_agree_need_no_sentence() -> None:
     assert disagreement(played([heard("a", crowd(7), ndcg=0.3), heard("b", crowd(3), ndcg=0.1)])) is None
     logged = compared([run("a", val=0.2), run("b", val=0.1)])
-    assert (disagreement(logged), logged.offline, logged.num_listeners) == (None, None, 0)
+    assert (disagreement(logged), logged.num_listeners) == (None, 0)
 
 
 def test_runs_on_real_logs_are_compared_and_miss_nothing() -> None:

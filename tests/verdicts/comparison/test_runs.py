@@ -9,7 +9,7 @@ from mlflow.entities import LoggedModelOutput
 
 from segue.errors import InputError
 from segue.runs.tracking.store import open_store, parent_run
-from segue.verdicts.comparison.runs import find, read, register, setup_names
+from segue.verdicts.comparison.runs import Found, find, register, setup_names
 from tests.conftest import new_store
 
 
@@ -34,6 +34,11 @@ def make(uri: str, experiment: str, *, status: str = "FINISHED", params: Any = N
         client.log_param(run, name, value)
     client.set_terminated(run, status)
     return str(run)
+
+
+def names_of(uri: str, experiment: str) -> dict[str, str]:
+    found = [Found.of_mlflow(run) for run in find(uri, experiment, parent=None, filter_string="").runs]
+    return dict(zip([one.run_id for one in found], setup_names(found), strict=True))
 
 
 def ids(runs: list[Any]) -> set[str]:
@@ -86,7 +91,7 @@ def test_set_ups_with_one_name_get_the_parameters_in_which_they_differ(uri: str)
     again = make(uri, "names", setup_digest="a0", params={"optimizer.lr": 0.001, "seed": 2, "x.y": 3})
     other = make(uri, "names", setup_digest="b0", params={"optimizer.lr": 0.01, "seed": 1, "x.y": 3})
     alone = make(uri, "names", setup_digest="c0", setup="track")
-    names = setup_names(find(uri, "names", parent=None, filter_string="").runs)
+    names = names_of(uri, "names")
     assert names == {first: "convex lr=0.001", again: "convex lr=0.001", other: "convex lr=0.01", alone: "track"}
 
 
@@ -95,44 +100,8 @@ def test_set_ups_that_differ_in_many_parameters_have_different_names(uri: str) -
     one = make(uri, "many", setup_digest="aaaa1", params=dict.fromkeys(keys, 1.00001))
     two = make(uri, "many", setup_digest="bbbb1", params={**dict.fromkeys(keys, 1.00001), "q": 1.00002})
     three = make(uri, "many", setup_digest="cccc1", setup="convex q=1")
-    names = setup_names(find(uri, "many", parent=None, filter_string="").runs)
+    names = names_of(uri, "many")
     assert names == {one: "convex q=1 aaaa", two: "convex q=1 bbbb", three: "convex q=1 cccc"}
-
-
-def test_a_curve_ends_before_the_repeated_value_of_the_best_epoch(uri: str) -> None:
-    client, run = client_of(uri), make(uri, "curves", params={"seed": 7})
-    for step, value in enumerate([3.0, 1.0, 2.0]):
-        client.log_metric(run, "val/loss", value, step=step)
-    client.log_metric(run, "val/loss", 3.0, step=0)  # logged twice, as after a kill
-    client.log_metric(run, "val/loss", 1.0, step=3)
-    client.log_metric(run, "fit_seconds", 9.0, step=3)
-    [fetched] = read(find(uri, "curves", parent=None, filter_string="").runs, uri, curves=["val/loss"])
-    assert fetched.history == {"val/loss": [(0, 3.0), (1, 1.0), (2, 2.0)]}
-    assert fetched.metrics["val/loss"] == 1.0
-    assert fetched.seed == 7
-    assert fetched.queries is None
-
-
-@pytest.mark.parametrize(
-    ("target", "command", "world"),
-    [
-        ("segue.simulation.mixed_logs.MixedLogs", "python train.py -m seed=1,2 model=track", ()),
-        (
-            "segue.simulation.mixed_logs.MixedLogs",
-            "python train.py world=published world.seed=2 'run_name=new world'",
-            ("world=published", "world.seed=2"),
-        ),
-        (None, "python train.py datamodule=yes world=published", None),
-    ],
-    ids=["default world", "another world", "no simulated logs"],
-)
-def test_a_run_on_simulated_logs_knows_its_world(
-    uri: str, target: str | None, command: str, world: tuple[str, ...] | None
-) -> None:
-    params = {} if target is None else {"datamodule.prepare._target_": target}
-    run_id = make(uri, "worlds", params=params, command=command)
-    [fetched] = read([client_of(uri).get_run(run_id)], uri, curves=["val/loss"])
-    assert fetched.world == world
 
 
 def test_the_newest_model_of_a_run_is_registered(uri: str) -> None:

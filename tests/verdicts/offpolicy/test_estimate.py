@@ -16,7 +16,7 @@ from segue.simulation.listener import listen, start
 from segue.simulation.policies import Lists, Oracle, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
 from segue.statistics.intervals import LEVEL
-from segue.verdicts.offpolicy.estimate import estimate_table, remarks, write_estimate
+from segue.verdicts.offpolicy.estimate import estimate_table, remarks
 from segue.verdicts.offpolicy.estimators import effective_sample_size, snips
 from tests.verdicts.offpolicy.played import estimated, neighbours, simulate
 
@@ -124,18 +124,15 @@ def test_too_few_sessions_of_the_candidate_are_refused(mixed: Path, tmp_path: Pa
         estimated(nothing, given)
 
 
-def test_the_report_has_the_candidate_and_the_arms_of_the_log(mixed: Path, tmp_path: Path) -> None:
+def test_the_report_has_the_candidate_and_the_arms_of_the_log(mixed: Path) -> None:
     found = estimated(mixed, "popular")
     table = estimate_table(found, "popular")
     assert [tuple(row[:2]) for row in table.rows[:2]] == [("popular", "robust"), ("popular", "SNIPS")]
     of_arm = {arm: [s for s in sessions_of(mixed) if s[0]["experiments"]["TEST"] == arm] for arm in MIXED}
     means = {arm: np.mean([session[1]["time"] for session in of_arm[arm]]) for arm in MIXED}
     assert {row[0]: float(str(row[2])) for row in table.rows[2:]} == pytest.approx(means, abs=6e-4)
-    write_estimate(found, table, tmp_path / "report", "popular", {"command": "test"})
-    record = json.loads((tmp_path / "report/estimate.json").read_text())
+    record = found.record()
     assert record["offline/first_step_dr"] == record["first_step_dr"]["value"] == found.first_step_dr.value
-    text = (tmp_path / "report/estimate.md").read_text()
-    assert all(line in text for line in ("| popular | SNIPS |", "- command: test", f"- {remarks(found)[0]}"))
 
 
 def test_the_report_says_what_was_left_out(mixed: Path, tmp_path: Path) -> None:
