@@ -139,7 +139,7 @@ def test_the_last_plays_are_kept_newest_first(days: list[list[list[int]]], lengt
         assert past.tracks[:, number].tolist() == [track for track, _ in filled]
         assert past.ages[: len(own), number].tolist() == [7 - day for _, day in own]
         assert past.shares[: len(own), number].tolist() == [track for track, _ in own]
-    assert (memory.tracks[1] == -1).all(), "who played nothing remembers nothing"
+    assert (memory.plays["track"][1] == -1).all(), "who played nothing remembers nothing"
 
 
 def test_the_rule_is_chosen_by_the_context_and_has_no_other_settings(world: World, tmp_path: Path) -> None:
