@@ -51,13 +51,12 @@ class TrackAttributes:
         Returns:
             By name, a JSON value for each track: a list of names of genres, a list of numbers.
         """
-        found, rngs = dict[str, list[Any]](), map(np.random.default_rng, seed.spawn(2))
-        for name, draw, size, columns in zip(
-            NAMES, (_genres, _audio), (self.genres, self.audio), (style_dim, None), strict=True
-        ):
-            rng = next(rngs)
-            if size:
-                found[name] = draw(units(embeddings[:, :columns]), size, rng)
+        genre_rng, audio_rng = map(np.random.default_rng, seed.spawn(2))
+        found = dict[str, list[Any]]()
+        if self.genres:
+            found["genre"] = _genres(units(embeddings[:, :style_dim]), self.genres, genre_rng)
+        if self.audio:
+            found["audio"] = _audio(units(embeddings), self.audio, audio_rng)
         return found
 
 
@@ -73,7 +72,8 @@ def _genres(styles: Float64[np.ndarray, "N S"], num: int, rng: np.random.Generat
 def _audio(directions: Float64[np.ndarray, "N D"], num: int, rng: np.random.Generator) -> list[list[float]]:
     vectors = directions @ rng.normal(size=(directions.shape[1], num))
     vectors = vectors / vectors.std(0) + rng.normal(scale=NOISE, size=vectors.shape)
-    return vectors.round(3).tolist()
+    found: list[list[float]] = vectors.round(3).tolist()
+    return found
 
 
 def units(vectors: Float[np.ndarray, "n D"]) -> Float64[np.ndarray, "n D"]:

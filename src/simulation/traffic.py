@@ -177,7 +177,7 @@ def play(
             users[first:end] = task.users[places]
             if task.starts is not None and first < end:
                 planned[first:end] = midnight + planned_ms(task.starts[wave, places])
-        crowd = start(world, users, *draws, memory.past(users, day), planned)
+        crowd = start(world, users, draws[0], draws[1], memory.past(users, day), planned)
         visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
         propensities = [np.full(len(crowd), np.nan)] if keep_events else []
