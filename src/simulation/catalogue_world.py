@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32
 
 from segue.catalog import Catalog, most_played
 from segue.errors import InputError
@@ -16,6 +16,7 @@ from segue.runs.recommendations import Recommendations, file_digest
 from segue.runs.recommender_names import FILES, parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
+from segue.simulation.generated_attributes import units
 from segue.simulation.world import NumInterests, NumListeners, Seed, TasteModel, World, population
 
 _LEAST_TRACKS = 100
@@ -42,39 +43,31 @@ def of_catalogue(
     """
     if tracks is None:
         raise InputError(f"world=catalogue needs the run whose tracks it has: world.tracks= takes {FILES}")
-    catalog, plays = _sorted_catalogue(_lists_file("tracks", tracks, locate))
-    if plays is None or not plays.any():
-        raise InputError(f"world.tracks={tracks}: the run has no plays of its tracks; train it again")
-    if len(catalog) < _LEAST_TRACKS:
-        raise InputError(f"world.tracks={tracks} has {len(catalog)} tracks, and a world needs {_LEAST_TRACKS} or more")
     name = model or tracks
-    file = _lists_file("model", name, locate)
+    lists, of_model = _lists_file("tracks", tracks, locate), _lists_file("model", name, locate)
+    given, unsorted = Recommendations.read_with_catalog(lists)
+    order = np.argsort(unsorted.track_ids, kind="stable")  # as the files of a world are
+    if given.plays is None or not given.plays.any():
+        raise InputError(f"world.tracks={tracks}: the run has no plays of its tracks; train it again")
+    if len(order) < _LEAST_TRACKS:
+        raise InputError(f"world.tracks={tracks} has {len(order)} tracks, and a world needs {_LEAST_TRACKS} or more")
+    artists = [artist or None for artist in unsorted.artists[unsorted.artist_of[order]].tolist()]
+    ids, titles, plays = unsorted.track_ids[order].tolist(), unsorted.titles[order].tolist(), given.plays[order]
+    catalog = Catalog.from_columns(ids, titles, artists, source=str(lists))
     return World(
         catalog=catalog,
         top_tracks=most_played(plays),
-        embeddings=_embeddings(name, file.with_name(FILE), catalog),
+        embeddings=_embeddings(name, of_model.with_name(FILE), catalog),
         listeners=population(num_listeners, num_interests, plays / plays.sum(), np.random.default_rng(seed)),
-        model=TasteModel(name=name, lists=file_digest(file)),
+        model=TasteModel(name=name, lists=file_digest(of_model)),
     )
 
 
 def _lists_file(setting: str, name: str, locate: Callable[[str], Path]) -> Path:
     named = parse_name(name)
-    if named.kind == "stored":
-        return locate(named.name)
-    if named.kind != "path":
+    if named.kind not in ("stored", "path"):
         raise InputError(f"world.{setting}={name} does not name a run; it takes {FILES}")
-    return Path(named.name)
-
-
-def _sorted_catalogue(file: Path) -> tuple[Catalog, Int64[np.ndarray, "N"] | None]:
-    """The catalogue of a run sorted by id, as the files of a world are, and its plays."""
-    lists, catalog = Recommendations.read_with_catalog(file)
-    order = np.argsort(catalog.track_ids, kind="stable")
-    artists = [name or None for name in catalog.artists[catalog.artist_of[order]].tolist()]
-    ids, titles = catalog.track_ids[order].tolist(), catalog.titles[order].tolist()
-    plays = None if lists.plays is None else lists.plays[order]
-    return Catalog.from_columns(ids, titles, artists, source=str(file)), plays
+    return locate(named.name) if named.kind == "stored" else Path(named.name)
 
 
 def _embeddings(name: str, path: Path, catalog: Catalog) -> Float32[np.ndarray, "N D"]:
@@ -88,12 +81,7 @@ def _embeddings(name: str, path: Path, catalog: Catalog) -> Float32[np.ndarray, 
             "world.model=run:<id>"
         )
     vectors = SessionVectors.read(path, catalog)
-    directions = _units(vectors.items[:, : vectors.ends[-1]].astype(np.float64))
+    directions = units(vectors.items[:, : vectors.ends[-1]].astype(np.float64))
     is_known = directions.any(1)
     directions[is_known] -= directions[is_known].mean(0)
-    return (_LENGTH * _units(directions)).astype(np.float32)
-
-
-def _units(vectors: Float64[np.ndarray, "N D"]) -> Float64[np.ndarray, "N D"]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))
+    return (_LENGTH * units(directions)).astype(np.float32)

@@ -4,7 +4,7 @@ V sessions, E listens, U listeners, N tracks.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,10 @@ from jaxtyping import Float64, Int, Int64, Integer, Shaped, UInt8
 
 from segue.atomic import write_whole
 from segue.errors import InputError
+from segue.runs.profiles import DAY_MS
 from segue.simulation.listener import REST_MS, WHOLE, durations
 from segue.simulation.traffic import Day, Plays, planned_ms
 from segue.simulation.world import World
-
-DAY_MS = 24 * 60 * 60 * 1000
-"""Milliseconds of a day."""
 
 _CHUNK = 100_000  # events that are encoded by a thread
 _CHUNKS_TOGETHER = 2  # as many are encoded, by a thread each, while as many are written
@@ -51,9 +49,6 @@ class Events:
     arms: Int64[np.ndarray, "E"]
     propensities: Float64[np.ndarray, "E"]
 
-    def __len__(self) -> int:
-        return len(self.timestamps)
-
     def next_midnight(self, midnight: int) -> int:
         """Start of the next day. It is later than 24 hours if the sessions of the day take longer.
 
@@ -63,15 +58,15 @@ class Events:
         Returns:
             A multiple of 24 hours after `midnight`, in milliseconds since 1970.
         """
-        last = int(self.timestamps[-1]) + REST_MS if len(self) else midnight
-        return midnight + max(1, -(-(last - midnight) // DAY_MS)) * DAY_MS
+        busy_ms = int(self.timestamps.max(initial=midnight)) + REST_MS - midnight
+        return midnight - (-busy_ms // DAY_MS) * DAY_MS
 
     @classmethod
     def of(cls, plays: Plays, *, plan: Day, midnight: int, track_ms: int) -> "Events":
         """Compute the times of the events of a day.
 
-        A session starts at its planned time, or after the previous session of the same listener. The time of an event
-        is the end of a track, when the next one is requested.
+        A session starts at its planned time, or after the previous session of the same listener and a rest. The time of
+        an event is the end of a track, when the next one is requested.
 
         Args:
             midnight: start of the day, in milliseconds since 1970.
@@ -80,47 +75,28 @@ class Events:
         Returns:
             The events of all sessions, sorted by time.
         """
-        is_last = np.zeros(len(plays.tracks), bool)
-        is_last[plays.lengths.cumsum() - 1] = True
+        last = plays.lengths.cumsum() - 1
         elapsed = durations(plays.shares, track_ms).cumsum()
-        ends = elapsed[is_last]
-        before = np.concatenate([[0], ends[:-1]])
-        first_visits = plan.num_visits.cumsum() - plan.num_visits
-        planned = planned_ms(plan.starts[first_visits[plays.users] + plays.visits])
-        started = _session_starts(plays.users, plays.visits, planned, ends - before)
+        before = elapsed[last - plays.lengths + 1] - durations(plays.shares[last - plays.lengths + 1], track_ms)
+        planned = planned_ms(plan.starts[(plan.num_visits.cumsum() - plan.num_visits)[plays.users] + plays.visits])
+        started, free = np.empty_like(planned), np.zeros(len(plan.num_visits), np.int64)
+        for own in np.split(np.argsort(plays.visits, kind="stable"), np.bincount(plays.visits).cumsum()[:-1]):
+            users = plays.users[own]  # one session of each
+            started[own] = np.maximum(planned[own], free[users])
+            free[users] = started[own] + (elapsed[last] - before)[own] + REST_MS
         timestamps = elapsed + np.repeat(midnight + started - before, plays.lengths)
+        following, propensities = np.roll(plays.tracks, -1), np.roll(plays.propensities, -1)
+        following[last] = -1  # and the first track of a session has no propensity
         order = np.argsort(timestamps, kind="stable")
         return cls(
             timestamps=timestamps[order],
             users=np.repeat(plays.users, plays.lengths)[order],
             tracks=plays.tracks[order],
             shares=plays.shares[order],
-            following=np.where(is_last, -1, np.roll(plays.tracks, -1))[order],
+            following=following[order],
             arms=np.repeat(plan.arm_of[plays.users], plays.lengths)[order],
-            propensities=np.roll(plays.propensities, -1)[order],  # the first track of a session has none
+            propensities=propensities[order],
         )
-
-
-_OfVisits = Int64[np.ndarray, "V"]
-
-
-def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, durations: _OfVisits) -> _OfVisits:
-    """Start of each session, after the end of the listener's previous session and a rest.
-
-    `start_i = max(planned_i, start_{i-1} + busy_{i-1})`, which is `max over j ≤ i of (planned_j − total_{j-1})` plus
-    `total_{i-1}`, with `busy` the duration of a session and the rest after it, and `total` its running sum.
-    """
-    order = np.lexsort((visits, users))
-    listener = np.unique(users[order], return_inverse=True)[1]
-    busy = durations[order] + REST_MS
-    total = busy.cumsum() - busy
-    slack = planned[order] - total
-    # raises the values of each listener above those of all listeners before, therefore one running maximum is enough
-    offset = int(np.ptp(slack)) + 1 if len(slack) else 0
-    latest = np.maximum.accumulate(slack + listener * offset) - listener * offset
-    started = np.empty_like(planned)
-    started[order] = latest + total
-    return started
 
 
 def write_events(events: Events, world: World, experiments: Sequence[str], path: Path, *, release: str) -> None:
@@ -135,18 +111,17 @@ def write_events(events: Events, world: World, experiments: Sequence[str], path:
     Raises:
         InputError: the file cannot be written.
     """
-    ids = _json_of(world.listeners.user_ids), _json_of(world.catalog.track_ids)
-    chunks = [slice(start, start + _CHUNK) for start in range(0, len(events), _CHUNK)]
+    users, tracks = _json_of(world.listeners.user_ids), _json_of(world.catalog.track_ids)
 
-    def encode(some: slice) -> pa.Buffer:
-        part = Events(**{name: column[some] for name, column in vars(events).items()})
-        return _encode(part, *ids, experiments, release)
+    def encode(start: int) -> pa.Buffer:
+        part = Events(**{name: column[start : start + _CHUNK] for name, column in vars(events).items()})
+        return _encode(part, users, tracks, experiments, release)
 
     def write(partial: Path) -> None:
+        starts, encoded = range(0, len(events.timestamps), _CHUNK), list[pa.Buffer]()
         with partial.open("wb") as file, ThreadPoolExecutor(_CHUNKS_TOGETHER) as threads:
-            encoded: Iterator[pa.Buffer] = iter(())
-            for start in range(0, len(chunks) + _CHUNKS_TOGETHER, _CHUNKS_TOGETHER):
-                following = threads.map(encode, chunks[start : start + _CHUNKS_TOGETHER])  # while others are written
+            for first in range(0, len(starts) + _CHUNKS_TOGETHER, _CHUNKS_TOGETHER):
+                following = threads.map(encode, starts[first : first + _CHUNKS_TOGETHER])  # while others are written
                 file.writelines(encoded)
                 encoded = following
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from segue.settings import Setting, settings
 
@@ -52,26 +52,30 @@ class TrackAttributes:
             By name, a JSON value for each track: a list of names of genres, a list of numbers.
         """
         genre_rng, audio_rng = map(np.random.default_rng, seed.spawn(2))
-        genres = self._genres(_units(embeddings[:, :style_dim]), genre_rng) if self.genres else None
-        audio = self._audio(_units(embeddings), audio_rng) if self.audio else None
-        return {name: found for name, found in zip(NAMES, (genres, audio), strict=True) if found}
-
-    def _genres(self, styles: Float[np.ndarray, "N S"], rng: np.random.Generator) -> list[list[str]]:
-        genres = _units(rng.normal(size=(self.genres, styles.shape[1])))
-        noise = rng.normal(scale=NOISE / styles.shape[1] ** 0.5, size=styles.shape)
-        mixture = np.exp(SHARPNESS * (_units(styles + noise) @ genres.T - 1))
-        mixture /= mixture.sum(1, keepdims=True)
-        order = np.argsort(-mixture, axis=1, kind="stable").tolist()
-        num_written = np.maximum((mixture >= LEAST_SHARE).sum(1), 1).tolist()
-        return [[f"genre {n + 1}" for n in ranked[:num]] for ranked, num in zip(order, num_written, strict=True)]
-
-    def _audio(self, directions: Float[np.ndarray, "N D"], rng: np.random.Generator) -> list[list[float]]:
-        vectors = directions @ rng.normal(size=(directions.shape[1], self.audio))
-        vectors /= vectors.std(0)
-        vectors += rng.normal(scale=NOISE, size=vectors.shape)
-        found: list[list[float]] = vectors.astype(np.float64).round(3).tolist()
+        found = dict[str, list[Any]]()
+        if self.genres:
+            found["genre"] = _genres(units(embeddings[:, :style_dim]), self.genres, genre_rng)
+        if self.audio:
+            found["audio"] = _audio(units(embeddings), self.audio, audio_rng)
         return found
 
 
-def _units(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+def _genres(styles: Float64[np.ndarray, "N S"], num: int, rng: np.random.Generator) -> list[list[str]]:
+    genres = units(rng.normal(size=(num, styles.shape[1])))
+    noise = rng.normal(scale=NOISE / styles.shape[1] ** 0.5, size=styles.shape)
+    mixture = np.exp(SHARPNESS * (units(styles + noise) @ genres.T - 1))
+    num_written = np.maximum((mixture >= LEAST_SHARE * mixture.sum(1, keepdims=True)).sum(1), 1).tolist()
+    ranked = np.argsort(-mixture, axis=1, kind="stable").tolist()
+    return [[f"genre {row + 1}" for row in rows[:most]] for rows, most in zip(ranked, num_written, strict=True)]
+
+
+def _audio(directions: Float64[np.ndarray, "N D"], num: int, rng: np.random.Generator) -> list[list[float]]:
+    vectors = directions @ rng.normal(size=(directions.shape[1], num))
+    vectors = vectors / vectors.std(0) + rng.normal(scale=NOISE, size=vectors.shape)
+    found: list[list[float]] = vectors.round(3).tolist()
+    return found
+
+
+def units(vectors: Float[np.ndarray, "n D"]) -> Float64[np.ndarray, "n D"]:
+    """The directions of vectors: each has length 1, a vector of length 0 keeps it."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True), 1e-12))

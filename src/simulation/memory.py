@@ -7,50 +7,44 @@ listeners with new plays, E new plays.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, UInt8
+from jaxtyping import Bool, Int32, Int64, Shaped, UInt8
 
 from segue.simulation.listener import Past
+
+PLAY = np.dtype([("track", np.int32), ("day", np.int32), ("share", np.uint8)], align=True)
+"""A play: row of the track, -1 for no play; number of the day, from 1; share that was played, in hundredths."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Memory:
-    """The last plays of listeners, the newest first; -1 where there were fewer.
+    """The last plays of listeners, the newest first.
 
     Args:
-        tracks: row of each track.
-        shares: share of each that was played, in hundredths, 0 to 100.
-        days: number of the day of each, from 1.
+        plays: of each listener, as `PLAY`.
         has_left: whether each listener has left for good.
     """
 
-    tracks: Int32[np.ndarray, "U L"]
-    shares: UInt8[np.ndarray, "U L"]
-    days: Int32[np.ndarray, "U L"]
+    plays: Shaped[np.ndarray, "U L"]
     has_left: Bool[np.ndarray, "U"]
 
     @classmethod
     def empty(cls, num_listeners: int, length: int) -> "Memory":
         """Of listeners (U) who have played nothing; the last plays (L) of each will be remembered."""
-        shape = num_listeners, length
-        return cls(
-            tracks=np.full(shape, -1, np.int32),
-            shares=np.zeros(shape, np.uint8),
-            days=np.zeros(shape, np.int32),
-            has_left=np.zeros(num_listeners, bool),
-        )
+        plays = np.full((num_listeners, length), np.array((-1, 0, 0), PLAY))
+        return cls(plays=plays, has_left=np.zeros(num_listeners, bool))
 
     def of(self, listeners: Int64[np.ndarray, "u"]) -> "Memory":
         """A copy of that of some listeners."""
-        return Memory(**{name: column[listeners] for name, column in vars(self).items()})
+        return Memory(plays=self.plays[listeners], has_left=self.has_left[listeners])
 
     def put(self, listeners: Int64[np.ndarray, "u"], changed: "Memory") -> None:
         """Replace that of some listeners, in place."""
-        for name, column in vars(self).items():
-            column[listeners] = getattr(changed, name)
+        self.plays[listeners], self.has_left[listeners] = changed.plays, changed.has_left
 
     def past(self, listeners: Int64[np.ndarray, "S"], day: int) -> Past:
         """What listeners have played before."""
-        return Past(self.tracks[listeners].T, self.shares[listeners].T, day - self.days[listeners].T)
+        plays = self.plays[listeners].T
+        return Past(*(np.ascontiguousarray(one) for one in (plays["track"], plays["share"], day - plays["day"])))
 
     def add(
         self,
@@ -67,9 +61,11 @@ class Memory:
             tracks: row of each track, those of a listener one after another, in order of time.
             shares: share of each that was played, in hundredths.
         """
-        places, days = np.arange(self.tracks.shape[1]), np.full(len(tracks), day, np.int32)
-        newest = (lengths.cumsum()[:, None] - 1 - places).clip(min=0)
-        is_new, older = places < lengths[:, None], (places - lengths[:, None]).clip(min=0)
-        for column, added in ((self.tracks, tracks), (self.shares, shares), (self.days, days)):
-            kept = np.take_along_axis(column[listeners], older, axis=1)
-            column[listeners] = np.where(is_new, added[newest], kept) if len(added) else kept
+        if not len(tracks) or not self.plays.size:
+            return
+        added = np.empty(len(tracks), PLAY)
+        added["track"], added["share"], added["day"] = tracks, shares, day
+        places = np.arange(self.plays.shape[1])
+        newest, older = lengths.cumsum()[:, None] - 1 - places, places - lengths[:, None]
+        kept = np.take_along_axis(self.plays[listeners], older.clip(min=0), axis=1)
+        self.plays[listeners] = np.where(older < 0, added[newest.clip(min=0)], kept)

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from segue.errors import InputError
 from segue.settings import Setting, settings
-from segue.simulation.experiment import ArmReport, NumSessions, TrackSeconds, Traffic, run_experiment
+from segue.simulation.experiment import ArmReport, NumSessions, Plan, TrackSeconds, run_experiment
 from segue.simulation.policies import make_policies
 from segue.simulation.world import World
 
@@ -50,20 +50,15 @@ class MixedLogs:
         track_seconds: TrackSeconds,
         progress: ProgressBar,
     ) -> None:
+        traffic: dict[str, Any] = {"first_day": first_day, "track_seconds": track_seconds}
         self.world, self._progress = world, progress
         if own := [name for name, arm in arms.items() if isinstance(arm, Mapping) and "policy" in arm]:
             raise InputError(
                 f"datamodule.prepare.arms.{own[0]}: policy= names code, which settings of a run may not, as they may "
                 "be a stranger's; use simulate.py, and datamodule=botify for its logs"
             )
+        self._plan = Plan(experiment="MIXED", sessions=sessions, seed=seed, **traffic)
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
-        self._traffic = Traffic(sessions=sessions, seed=seed, first_day=first_day, track_seconds=track_seconds)
-        self._inputs: dict[str, Any] = {
-            **asdict(self._traffic),
-            "world": world.digest(),
-            "attributes": dict(world.attributes),
-            "arms": {arm: policy.description for arm, policy in self._policies.items()},
-        }
 
     def __call__(self, folder: Path) -> Path:
         """Write the logs, unless logs of the same inputs exist.
@@ -77,28 +72,21 @@ class MixedLogs:
         Raises:
             InputError: the folder has other logs, cannot be written, or a recommender fails.
         """
-        digest = hashlib.sha256(json.dumps(self._inputs, sort_keys=True).encode()).hexdigest()[:16]
         if (folder / "tracks.json").exists():
             raise InputError(
                 f"{folder} already has logs; read them with datamodule=botify, or choose another datamodule.path"
             )
-        complete, partial_folder = folder / digest, folder / f".{digest}.making"
-        if complete.is_dir():
-            return complete
+        arms = {arm: policy.description for arm, policy in self._policies.items()}
+        inputs = asdict(self._plan), self.world.digest(), dict(self.world.attributes), arms
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+        complete, making = folder / digest, folder / f".{digest}.making"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f".{digest}.lock"):
                 if not complete.is_dir():
-                    shutil.rmtree(partial_folder, ignore_errors=True)  # left by a process that was killed
-                    run_experiment(
-                        self._traffic,
-                        world=self.world,
-                        policies=self._policies,
-                        experiment="MIXED",
-                        folder=partial_folder,
-                        progress=self._one_bar,
-                    )
-                    partial_folder.rename(complete)
+                    shutil.rmtree(making, ignore_errors=True)  # left by a process that was killed
+                    run_experiment(self.world, self._policies, self._plan, making, progress=self._one_bar)
+                    making.rename(complete)
         except OSError as error:
             raise InputError(
                 f"cannot write logs to {folder}: {error.strerror}; choose another folder with datamodule.path=<folder>"

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.json as pj
 from jaxtyping import Int64
@@ -29,41 +30,34 @@ def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Play
     Raises:
         InputError: a log cannot be read.
     """
-    numbered = ((int(folder.name.removeprefix("day-")), folder) for folder in folders)
-    id_type = {name: pa.string() if ids.dtype == object else pa.int64()
-               for name, ids in (("user", world.listeners.user_ids), ("track", world.catalog.track_ids))}  # fmt: skip
-    schema = pa.schema({"message": pa.string(), "timestamp": pa.int64(), **id_type, "time": pa.float64()})
-    for day, folder in sorted(numbered):
-        path = folder / "data.json"
-        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        try:
-            lines = pj.read_json(path, parse_options=options) if path.stat().st_size else schema.empty_table()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"cannot read {path}: {str(error)[:200]}; repeat the run of this day") from None
-        users, tracks = (_rows_of(lines[name]) for name in ("user", "track"))
-        listener = world.listeners.rows_of(users[0])[users[1]]
-        order = np.lexsort((lines["timestamp"].to_numpy(), listener))  # of equal times, as they are in the log
-        ends = np.flatnonzero(pa.compute.equal(lines["message"], "last").to_numpy(zero_copy_only=False)[order])
-        lengths = np.diff(ends, prepend=-1)
-        own = listener[order][ends]
-        visits = np.arange(len(own)) - np.searchsorted(own, own)
-        shares = np.rint(lines["time"].to_numpy() * WHOLE).astype(np.uint8)[order]
-        yield (
-            day,
-            Plays(
-                users=own,
-                visits=visits,
-                lengths=lengths,
-                hundredths=np.add.reduceat(shares, np.append(0, ends[:-1] + 1), dtype=np.int64) if len(ends) else ends,
-                tracks=world.catalog.rows_of(tracks[0])[tracks[1]][order].astype(np.int32),
-                shares=shares,
-                propensities=np.full(len(shares), np.nan),
-            ),
-            lines["timestamp"].to_numpy()[order],
+    for day, path in sorted((int(folder.name.removeprefix("day-")), folder / "data.json") for folder in folders):
+        lines = _read(path, world)
+        for name, rows_of in (("user", world.listeners.rows_of), ("track", world.catalog.rows_of)):
+            codes, ids = pd.factorize(lines[name])
+            lines[name] = rows_of(keys_of(ids.tolist()))[codes]
+        lines = lines.sort_values(["user", "timestamp"], kind="stable")  # of equal times, as they are in the log
+        shares = np.rint(lines["time"].to_numpy() * WHOLE).astype(np.uint8)
+        ends = np.flatnonzero(lines["message"] == "last")
+        users = lines["user"].to_numpy(np.int64)[ends]
+        plays = Plays(
+            users=users,
+            visits=np.arange(len(users)) - np.searchsorted(users, users),
+            lengths=np.diff(ends, prepend=-1),
+            hundredths=np.diff(shares.cumsum(dtype=np.int64)[ends], prepend=0),
+            tracks=lines["track"].to_numpy(np.int32),
+            shares=shares,
+            propensities=np.full(len(shares), np.nan),
         )
+        yield day, plays, lines["timestamp"].to_numpy()
 
 
-def _rows_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of the distinct ids, and the number of that of each line."""
-    coded = column.combine_chunks().dictionary_encode()
-    return keys_of(coded.dictionary.to_pylist()), coded.indices.to_numpy()
+def _read(path: Path, world: World) -> pd.DataFrame:
+    columns = {"message": pa.string(), "timestamp": pa.int64(), "time": pa.float64()}
+    for name, ids in (("user", world.listeners.user_ids), ("track", world.catalog.track_ids)):
+        columns[name] = pa.string() if ids.dtype == object else pa.int64()
+    options = pj.ParseOptions(explicit_schema=pa.schema(columns), unexpected_field_behavior="ignore")
+    try:
+        table = pj.read_json(path, parse_options=options) if path.stat().st_size else pa.schema(columns).empty_table()
+        return table.to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read {path}: {str(error)[:200]}; repeat the run of this day") from None

@@ -2,7 +2,7 @@
 
 The listeners of an arm are divided into *shards*. The sessions of a shard are simulated in *waves*; in one wave each
 listener has at most one session. A few waves are a *task*, with its own random numbers.
-V sessions, E plays of a track, U listeners.
+V sessions, E plays of a track, U listeners, W waves.
 """
 
 import signal
@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import groupby, pairwise, zip_longest
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
@@ -35,6 +35,11 @@ MAX_TASKS_TOGETHER = 32
 """Largest number of tasks whose sessions are in the same arrays, which reduces the fixed cost of a step."""
 
 NO_HABITS = Habits()
+
+EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8, "propensities": np.float64}
+"""Columns of `Plays` with an entry for each track, and their types."""
+
+_NO_WAVE = np.iinfo(np.int64).max  # more than anyone visits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,48 +72,32 @@ class Plays:
         Args:
             parts: may be empty.
         """
-        empty = {name: np.empty(0, EVENTS.get(name, np.int64)) for name in cls.__dataclass_fields__}
+        none = {name: np.empty(0, EVENTS.get(name, np.int64)) for name in cls.__dataclass_fields__}
         return cls(
-            **{name: np.concatenate([none, *(getattr(one, name) for one in parts)]) for name, none in empty.items()}
+            **{name: np.concatenate([one, *(getattr(part, name) for part in parts)]) for name, one in none.items()}
         )
 
     @classmethod
     def of(
-        cls,
-        crowd: Crowd,
-        visits: Int64[np.ndarray, "V"],
-        propensities: Sequence[Float64[np.ndarray, "P"]] = (),
-        *,
-        keep_events: bool,
+        cls, crowd: Crowd, visits: Int64[np.ndarray, "V"], propensities: Sequence[Float64[np.ndarray, "P"]]
     ) -> "Plays":
         """The sessions of a crowd.
 
         Args:
             crowd: sessions that have ended.
             visits: number of each session among those of its listener on this day, shape `[V]`.
-            propensities: for each recommendation, the probability of that of each session at the first step (P), at
-                `crowd.place`; empty if they are not known.
-            keep_events: whether the single tracks are kept.
+            propensities: for each track, its probability in each session at the first step (P), at `crowd.place`; empty
+                if the single tracks are not kept.
         """
-        events = {name: np.empty(0, kind) for name, kind in EVENTS.items()}
-        if keep_events:
-            known = np.full(crowd.tracks.shape, np.nan)
-            for step, of_step in enumerate(propensities, start=1):
-                known[step] = of_step[crowd.place]
-            events = dict(
-                zip(EVENTS, (column.T.ravel() for column in (crowd.tracks, crowd.shares, known)), strict=True)
-            )
+        known = np.array([of_step[crowd.place] for of_step in propensities]).reshape(-1, len(crowd))
+        events = (column[: len(known)].T.ravel() for column in (crowd.tracks, crowd.shares, known))
         return cls(
             users=crowd.users,
             visits=visits,
             lengths=np.full(len(crowd), len(crowd.tracks)),
             hundredths=crowd.shares.sum(0, dtype=np.int64),
-            **events,
+            **dict(zip(EVENTS, events, strict=True)),
         )
-
-
-EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8, "propensities": np.float64}
-"""Columns of `Plays` with an entry for each track, and their types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +112,8 @@ class Task:
         seed: of the run.
         key: distinguishes the random numbers of this task from those of all others of the run.
         day: its number; says how long ago earlier plays were.
-        starts: planned start of each session of the shard, as a share of the day; those of a listener one after
-            another. None without a plan.
+        starts: planned start of the session of each listener in each of these waves, as a share of the day, and any
+            number where there is no session; of no waves without a plan.
     """
 
     arm: int
@@ -134,20 +123,7 @@ class Task:
     seed: int
     key: tuple[int, ...]
     day: int = 1
-    starts: Float64[np.ndarray, "V"] | None = None
-
-    def starts_ms(self, listeners: Int64[np.ndarray, "S"], visit: int, midnight: int) -> Int64[np.ndarray, "S"]:
-        """Planned start of a session of some listeners, in milliseconds since 1970.
-
-        Args:
-            listeners: their places in `users`.
-            visit: number of the session among those of the day, from 0.
-            midnight: start of the day.
-        """
-        if self.starts is None:
-            return np.zeros(len(listeners), np.int64)
-        first = self.num_visits.cumsum() - self.num_visits
-        return planned_ms(self.starts[first[listeners] + visit]) + midnight
+    starts: Float64[np.ndarray, "W U"] | None = None
 
 
 def planned_ms(starts: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
@@ -178,31 +154,33 @@ def play(
         policy: the recommender; more than one task requires that it `is_stateless`.
         tasks: the tasks.
         keep_events: whether the single tracks are kept, with their propensities.
-        memory: what the listeners of the world have played; it is changed.
+        memory: what the listeners of the world have played; it is changed. None for nothing.
         midnight: start of the day, in milliseconds since 1970.
         habits: what the listeners do because of earlier days.
 
     Yields:
         Sessions that have ended, step by step.
     """
+    memory, day = memory or Memory.empty(len(world.listeners), 0), tasks[0].day
     seeds = (np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks)
     listener_rngs, policy_rngs = zip(*(map(np.random.default_rng, pair) for pair in seeds), strict=True)
-    day = tasks[0].day
-    for visits in zip_longest(*(task.waves for task in tasks), fillvalue=np.iinfo(np.int64).max):
-        present = [np.flatnonzero(task.num_visits > visit) for task, visit in zip(tasks, visits, strict=True)]
-        if memory is not None and memory.has_left.any():
-            present = [own[~memory.has_left[task.users[own]]] for task, own in zip(tasks, present, strict=True)]
+    for wave, visits in enumerate(zip_longest(*(task.waves for task in tasks), fillvalue=_NO_WAVE)):
+        present = [
+            np.flatnonzero((task.num_visits > visit) & ~memory.has_left[task.users])
+            for task, visit in zip(tasks, visits, strict=True)
+        ]
         sizes = [len(places) for places in present]
         firsts = np.cumsum([0, *sizes])
-        users = np.concatenate([task.users[places] for task, places in zip(tasks, present, strict=True)])
-        draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes, strict=True)]
-        planned = (task.starts_ms(places, n, midnight) for task, places, n in zip(tasks, present, visits, strict=True))
-        past = None if memory is None else memory.past(users, day)
-        interest_draws, first_draws = map(np.concatenate, zip(*draws, strict=True))
-        crowd = start(world, users, interest_draws, first_draws, past, np.concatenate([*planned]))
+        users, planned = np.empty(firsts[-1], np.int64), np.zeros(firsts[-1], np.int64)
+        draws = np.concatenate([rng.random((2, size)) for rng, size in zip(listener_rngs, sizes, strict=True)], axis=1)
+        for task, places, (first, end) in zip(tasks, present, pairwise(firsts.tolist()), strict=True):
+            users[first:end] = task.users[places]
+            if task.starts is not None and first < end:
+                planned[first:end] = midnight + planned_ms(task.starts[wave, places])
+        crowd = start(world, users, draws[0], draws[1], memory.past(users, day), planned)
         visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
-        num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
+        propensities = [np.full(len(crowd), np.nan)] if keep_events else []
         while len(crowd):
             parts = pairwise(np.searchsorted(crowd.place, firsts).tolist())
             tracks, (chances, boredom_draws) = np.empty(len(crowd), np.int64), np.empty((2, len(crowd)))
@@ -211,22 +189,21 @@ def play(
                     tracks[first:end], chances[first:end] = policy.recommend(crowd.part(first, end))
                     listener_rng.random(out=boredom_draws[first:end])
             if keep_events:
-                propensities.append(np.empty(num_sessions))
+                propensities.append(np.empty(len(users)))
                 propensities[-1][crowd.place] = chances
             crowd = listen(world, crowd, tracks, boredom_draws, habits.worth(crowd, tracks))
             if not (has_ended := crowd.budget <= 0).any():
                 continue
-            ended = crowd.where(has_ended)
+            ended, crowd = crowd.where(has_ended), crowd.where(~has_ended)
             policy.finish(ended)
-            if memory is not None:
+            if memory.plays.size:
                 lengths = np.full(len(ended), len(ended.tracks))
                 memory.add(ended.users, lengths, ended.tracks.T.ravel(), ended.shares.T.ravel(), day)
-                if habits.leaving:
-                    nums = np.diff(np.searchsorted(ended.place, firsts)).tolist()
-                    draws_of = [rng.random(num) for rng, num in zip(listener_rngs, nums, strict=True)]
-                    memory.has_left[ended.users] |= habits.leave(ended, np.concatenate(draws_of))
-            yield Plays.of(ended, visit_of[ended.place], propensities, keep_events=keep_events)
-            crowd = crowd.where(~has_ended)
+            if habits.leaving:
+                nums = np.diff(np.searchsorted(ended.place, firsts)).tolist()
+                draws_of = [rng.random(num) for rng, num in zip(listener_rngs, nums, strict=True)]
+                memory.has_left[ended.users] |= habits.leave(ended, np.concatenate(draws_of))
+            yield Plays.of(ended, visit_of[ended.place], propensities)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,17 +251,17 @@ class Day:
         starts = rng.random(sessions)
         starts = starts[np.lexsort((starts, visitors))]
         num_visits = np.bincount(visitors, minlength=len(people))
-        first_visit = num_visits.cumsum() - num_visits
-        shards = []
+        first_visit, shards = num_visits.cumsum() - num_visits, list[list[Task]]()
         for arm in range(len(arms)):
             users = np.flatnonzero((arm_of == arm) & (num_visits > 0))
             for number, part in enumerate(np.array_split(users, -(-len(users) // SHARD)) if len(users) else []):
-                waves, step = range(int(num_visits[part].max())), max(1, TASK // len(part))
                 of_shard: dict[str, Any] = {"arm": arm, "users": part, "num_visits": num_visits[part], "seed": seed}
-                first = first_visit[part] - (num_visits[part].cumsum() - num_visits[part])
-                of_shard["starts"] = starts[first.repeat(num_visits[part]) + np.arange(num_visits[part].sum())]
-                tasks = ((waves[first : first + step], (day, arm, number, first)) for first in waves[::step])
-                shards.append([Task(**of_shard, waves=some, key=key, day=day) for some, key in tasks])
+                every, step, tasks = range(int(num_visits[part].max())), max(1, TASK // len(part)), list[Task]()
+                for waves in (every[first : first + step] for first in every[::step]):
+                    places = (first_visit[part] + np.array(waves)[:, None]).clip(max=sessions - 1)
+                    key = (day, arm, number, waves[0])
+                    tasks.append(Task(**of_shard, waves=waves, key=key, day=day, starts=starts[places]))
+                shards.append(tasks)
         return cls(day=day, arm_of=arm_of, num_visits=num_visits, starts=starts, shards=shards)
 
     def in_order(self, plays: Plays) -> Plays:
@@ -320,38 +297,13 @@ class Outcome:
     problem: str | None
 
 
-_Known = tuple[Memory | None, Mapping[int, np.ndarray]]
-"""What some listeners have played, and their profiles in an arm."""
+class _Known(NamedTuple):
+    """What is known of some listeners, as another process is told of it: their memory, and their profiles in an arm."""
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Simulator:
-    """What a process simulates with. It gets what it must know of the listeners of its tasks."""
-
-    world: World
-    policies: Sequence[Policy]
-    memory: Memory | None
-    how: Mapping[str, Any]
-
-    def known(self, arm: int, users: Int64[np.ndarray, "U"]) -> _Known:
-        profiles = self.policies[arm].profiles
-        return self.memory and self.memory.of(users), profiles.remembered(users.tolist()) if profiles else {}
-
-    def learn(self, arm: int, users: Int64[np.ndarray, "U"], known: _Known) -> None:
-        if self.memory and known[0]:
-            self.memory.put(users, known[0])
-        if profiles := self.policies[arm].profiles:
-            profiles.remember(known[1])
-
-    def play(self, batches: Sequence[Sequence[Task]], midnight: int) -> Outcome:
-        arm, parts, problem = batches[0][0].arm, list[Plays](), None
-        policy, num_before = self.policies[arm], self.policies[arm].fallbacks
-        try:
-            for tasks in batches:
-                parts.extend(play(self.world, policy, tasks, **self.how, memory=self.memory, midnight=midnight))
-        except InputError as error:
-            problem = str(error)
-        return Outcome(arm=arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - num_before, problem=problem)
+    arm: int
+    users: Int64[np.ndarray, "u"]
+    memory: Memory
+    profiles: Mapping[int, np.ndarray]
 
 
 class Players:
@@ -376,13 +328,13 @@ class Players:
         memory: Memory | None = None,
         habits: Habits = NO_HABITS,
     ) -> None:
-        how = {"keep_events": keep_events, "habits": habits}
-        self._simulator = _Simulator(world=world, policies=policies, memory=memory, how=how)
-        self._workers, self._pool = workers, None
+        self._world, self._policies, self._workers, self._pool = world, policies, workers, None
+        self._memory = memory or Memory.empty(len(world.listeners), 0)
+        self._how: dict[str, Any] = {"keep_events": keep_events, "memory": self._memory, "habits": habits}
+        self._goes_on = bool(self._memory.plays.size or habits.leaving)  # a session depends on those before it
         if workers > 1:
-            self._pool = ProcessPoolExecutor(
-                workers, get_context("spawn"), initializer=_init_worker, initargs=(self._simulator,)
-            )
+            each = Players(world, policies, workers=1, **self._how)
+            self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _init_worker, (each,))
 
     def __enter__(self) -> "Players":
         return self
@@ -390,7 +342,7 @@ class Players:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        for policy in self._simulator.policies:
+        for policy in self._policies:
             policy.close()
 
     def play(self, shards: Sequence[Sequence[Task]], midnight: int = 0) -> Iterator[Outcome]:
@@ -405,22 +357,43 @@ class Players:
         """
         chains = list(self._chains(shards))
         if self._pool is None:
-            yield from (self._simulator.play([tasks], midnight) for chain in chains for tasks in chain)
+            yield from (self.outcome([tasks], midnight) for chain in chains for tasks in chain)
             return
         # the processes start here, and inherit that Ctrl-C is blocked: this one gets it
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            running = {}
+            running = []
             for chain in chains:
-                arm, users = chain[0][0].arm, np.concatenate([task.users for task in chain[0]])
-                known = self._simulator.known(arm, users)
-                running[self._pool.submit(_play_in_worker, chain, midnight, users, known)] = arm, users
+                known = self.known(chain[0][0].arm, np.concatenate([task.users for task in chain[0]]))
+                running.append(self._pool.submit(_play_in_worker, chain, midnight, known))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         for done in as_completed(running):
             outcome, known = done.result()
-            self._simulator.learn(*running[done], known)
+            self.learn(known)
             yield outcome
+
+    def known(self, arm: int, users: Int64[np.ndarray, "u"]) -> _Known:
+        """What is known of some listeners of an arm."""
+        profiles = self._policies[arm].profiles
+        return _Known(arm, users, self._memory.of(users), profiles.remembered(users.tolist()) if profiles else {})
+
+    def learn(self, known: _Known) -> None:
+        """Replace what is known of some listeners of an arm."""
+        self._memory.put(known.users, known.memory)
+        if profiles := self._policies[known.arm].profiles:
+            profiles.remember(known.profiles)
+
+    def outcome(self, chain: Sequence[Sequence[Task]], midnight: int) -> Outcome:
+        """Simulate a chain of batches in this process."""
+        arm, parts, problem = chain[0][0].arm, list[Plays](), None
+        policy, num_before = self._policies[arm], self._policies[arm].fallbacks
+        try:
+            for tasks in chain:
+                parts.extend(play(self._world, policy, tasks, **self._how, midnight=midnight))
+        except InputError as error:
+            problem = str(error)
+        return Outcome(arm=arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - num_before, problem=problem)
 
     def _chains(self, shards: Sequence[Sequence[Task]]) -> Iterator[list[list[Task]]]:
         """Chains of batches: the tasks of a batch are simulated together, the batches of a chain one after another.
@@ -429,8 +402,8 @@ class Players:
         """
         for arm, of_arm in groupby(shards, key=lambda shard: shard[0].arm):
             own, size = list(of_arm), 1
-            if self._simulator.policies[arm].is_stateless:
-                if self._simulator.memory is None:
+            if self._policies[arm].is_stateless:
+                if not self._goes_on:
                     own = [[task] for shard in own for task in shard]
                 size = min(MAX_TASKS_TOGETHER, -(-len(own) // self._workers))
             for first in range(0, len(own), size):
@@ -438,18 +411,14 @@ class Players:
                 yield [[task for task in batch if task is not None] for batch in batches]
 
 
-_simulator: _Simulator  # of a process of the pool
+_players: Players  # of a process of the pool
 
 
-def _init_worker(simulator: _Simulator) -> None:
-    global _simulator
-    _simulator = simulator
+def _init_worker(players: Players) -> None:
+    global _players
+    _players = players
 
 
-def _play_in_worker(
-    chain: list[list[Task]], midnight: int, users: Int64[np.ndarray, "U"], known: _Known
-) -> tuple[Outcome, _Known]:
-    arm = chain[0][0].arm
-    _simulator.learn(arm, users, known)
-    outcome = _simulator.play(chain, midnight)
-    return outcome, _simulator.known(arm, users)
+def _play_in_worker(chain: list[list[Task]], midnight: int, known: _Known) -> tuple[Outcome, _Known]:
+    _players.learn(known)
+    return _players.outcome(chain, midnight), _players.known(known.arm, known.users)

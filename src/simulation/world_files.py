@@ -51,17 +51,20 @@ _Id = Annotated[int | str, AfterValidator(_checked_id)]
 
 
 class _Listener(BaseModel):
-    """A line of `users.json`."""
+    """A line of `users.json`; the names are those of `Listeners`."""
 
     model_config = ConfigDict(strict=True)
 
     user: _Id
     interests: list[_Id] = Field(min_length=1)
-    consume_bias: float = Field(ge=-1e6, le=1e6)
-    consume_sharpness: float = Field(ge=0, le=1e6)
-    interest_neighbours: int = Field(NUM_NEIGHBOURS, ge=1, le=1000)
-    session_budget: int = Field(SESSION_BUDGET, ge=1, le=1_000_000)
-    artist_discount_gamma: float = Field(ARTIST_DISCOUNT, ge=0, le=1)
+    bias: float = Field(alias="consume_bias", ge=-_LARGEST, le=_LARGEST)
+    sharpness: float = Field(alias="consume_sharpness", ge=0, le=_LARGEST)
+    num_neighbours: int = Field(NUM_NEIGHBOURS, alias="interest_neighbours", ge=1, le=1000)
+    budget: int = Field(SESSION_BUDGET, alias="session_budget", ge=1, le=1_000_000)
+    artist_discount: float = Field(ARTIST_DISCOUNT, alias="artist_discount_gamma", ge=0, le=1)
+
+
+_NUMBERS = {name: str(field.alias) for name, field in _Listener.model_fields.items() if field.alias}
 
 
 def write_world(world: World, folder: Path) -> None:
@@ -76,10 +79,10 @@ def write_world(world: World, folder: Path) -> None:
     write_catalog(catalog, folder / "tracks.json", world.attributes)
     write_whole(folder / "tracks.npy", lambda path: np.save(path, world.embeddings, allow_pickle=False))
     write_top_tracks(catalog.track_ids[world.top_tracks], folder / "top_tracks.json")
-    interests = (catalog.track_ids[rows[rows >= 0]].tolist() for rows in people.interests)
-    numbers = people.bias, people.sharpness, people.num_neighbours, people.budget, people.artist_discount
-    columns = people.user_ids.tolist(), interests, *(column.tolist() for column in numbers)
-    lines = (dict(zip(_Listener.model_fields, line, strict=True)) for line in zip(*columns, strict=True))
+    interests = [catalog.track_ids[rows[rows >= 0]].tolist() for rows in people.interests]
+    columns = {"user": people.user_ids.tolist(), "interests": interests}
+    columns |= {key: getattr(people, name).tolist() for name, key in _NUMBERS.items()}
+    lines = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     write_lines(folder / "users.json", lines)
 
 
@@ -102,24 +105,22 @@ def read_world(
     Raises:
         InputError: a file is missing or damaged, or a setting is out of range.
     """
-    folder = Path(path)
-    catalog = read_catalog(folder / "tracks.json")
-    listeners = _read_listeners(folder / "users.json", catalog)
+    tracks, users, top, vectors = (Path(path) / name for name in WORLD_FILES)
+    catalog = read_catalog(tracks)
+    listeners = _read_listeners(users, catalog)
     loved = np.bincount(listeners.interests[listeners.interests >= 0], minlength=len(catalog))
-    if taste is None or (folder / "tracks.npy").exists():
-        embeddings = _read_embeddings(folder / "tracks.npy", len(catalog))
+    if taste is None or vectors.exists():
+        embeddings = _read_embeddings(vectors, len(catalog))
     else:
         of_artists = np.bincount(catalog.artist_of, weights=loved, minlength=catalog.num_artists)
-        embeddings = taste.embed(
-            catalog.artist_of, artist_fame=standardised(np.log1p(of_artists)), rng=np.random.default_rng(seed)
-        )
-    top_file = folder / "top_tracks.json"
+        fame = standardised(np.log1p(of_artists))
+        embeddings = taste.embed(catalog.artist_of, artist_fame=fame, rng=np.random.default_rng(seed))
     return World(
         catalog=catalog,
-        top_tracks=read_top_tracks(top_file, catalog) if top_file.exists() else most_played(loved),
+        top_tracks=read_top_tracks(top, catalog) if top.exists() else most_played(loved),
         embeddings=embeddings,
         listeners=listeners,
-        attributes=read_columns(folder / "tracks.json", NAMES, catalog),
+        attributes=read_columns(tracks, NAMES, catalog),
     )
 
 
@@ -135,7 +136,7 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         if (interests[-1] < 0).any():
             unknown = one.interests[int(interests[-1].argmin())]
             raise InputError(f"{where}: interest {unknown} is not a track of {path.with_name('tracks.json')}")
-        if one.interest_neighbours > len(catalog):
+        if one.num_neighbours > len(catalog):
             raise InputError(f"{where}: interest_neighbours must be at most {len(catalog)}, as many as tracks")
         if one.user in people:
             raise InputError(f"{where}: user {one.user} occurs twice; give each user one line")
@@ -146,29 +147,21 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
     rows = np.full((len(people), max(map(len, interests))), -1)
     for own, given in zip(rows, interests, strict=True):
         own[: len(given)] = given
-    return Listeners(
-        user_ids=ids_of([*people]),
-        interests=rows,
-        bias=np.array([one.consume_bias for one in people.values()]),
-        sharpness=np.array([one.consume_sharpness for one in people.values()]),
-        budget=np.array([one.session_budget for one in people.values()]),
-        artist_discount=np.array([one.artist_discount_gamma for one in people.values()]),
-        num_neighbours=np.array([one.interest_neighbours for one in people.values()]),
-    )
+    numbers = {name: np.array([getattr(one, name) for one in people.values()]) for name in _NUMBERS}
+    return Listeners(user_ids=ids_of([*people]), interests=rows, **numbers)
 
 
 def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
     try:
-        embeddings = np.load(path, allow_pickle=False)
+        embeddings = np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"cannot read {path} as an array of numbers: {error}") from None
-    if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu":
-        raise InputError(f"{path} must hold one array of numbers with a row for each track")
-    if len(embeddings) != num_tracks or not embeddings.shape[1]:
-        raise InputError(f"{path} has shape {embeddings.shape}; it needs one row for each of the {num_tracks} tracks")
-    invalid = ~(np.abs(embeddings) <= _LARGEST)  # also NaN
-    if invalid.any():
+    if embeddings.dtype.kind not in "fiu" or embeddings.ndim != 2 or len(embeddings) != num_tracks:
         raise InputError(
-            f"{path}, row {int(invalid.any(1).argmax())}: every number must be finite and at most {_LARGEST:g}"
+            f"{path} must hold one array of numbers with a row for each of the {num_tracks} tracks, and has "
+            f"{embeddings.dtype} of shape {embeddings.shape}"
         )
+    invalid = ~(np.abs(embeddings) <= _LARGEST)  # also NaN
+    if invalid.any() or not embeddings.shape[1]:
+        raise InputError(f"{path}: every number must be finite and at most {_LARGEST:g}, and a row needs one or more")
     return embeddings.astype(np.float32)

@@ -29,7 +29,7 @@ def simulate(config: DictConfig) -> None:
     refuse_used_folder(run_dir, "simulation.json")
     arms = plain(config.default_arms if config.arms is None else config.arms)
     after = Path(str(config.after)) if config.after else None
-    record = play(config, arms, str(config.experiment_name), write_logs=config.write_logs, after=after)
+    record = play(config, arms, str(config.experiment_name), after=after)
     names = {arm: str(recommender_name(given)) for arm, given in arms.items()}
     title = f"experiment {config.experiment_name}, {config.days} day{'s' * (config.days > 1)}"
     console.print(arms_table(record["arms"], names, title=title))
@@ -48,7 +48,6 @@ def play(
     experiment: str,
     *,
     says: str | None = None,
-    write_logs: bool = True,
     after: Path | None = None,
 ) -> dict[str, Any]:
     """Play the recommender of each arm to the listeners of the world.
@@ -58,7 +57,6 @@ def play(
         arms: what is recommended in each arm, by its name.
         experiment: its name in the log.
         says: printed before it starts.
-        write_logs: false: only the record.
         after: run folder of a previous run to continue.
 
     Returns:
@@ -83,12 +81,10 @@ def play(
     if says:
         console.print(says, markup=False)
     return run_experiment(
-        instantiate(config.traffic, _convert_="all"),
-        world=world,
-        policies=policies,
-        experiment=experiment,
-        folder=Path(config.run_dir),
-        write_logs=write_logs,
+        world,
+        policies,
+        instantiate(config.traffic, _convert_="all", experiment=experiment),
+        Path(config.run_dir),
         after=after,
         provenance=provenance(),
         progress=arm_bars,

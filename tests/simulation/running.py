@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from segue.simulation.experiment import Traffic, run_experiment
+from segue.simulation.experiment import Plan, run_experiment
 from segue.simulation.policies import Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
 
@@ -18,8 +18,6 @@ def run(
     folder: Path,
     policies: Mapping[str, Policy] | None = None,
     *,
-    experiment: str = "TEST",
-    write_logs: bool = True,
     after: Path | None = None,
     progress: Any = lambda _: nullcontext(lambda *_: None),
     **changes: Any,
@@ -29,8 +27,8 @@ def run(
         three = StickyArtist(world=world), Popular(num_tracks=20, world=world)
         policies = {"C": Random(world=world), "T1": three[0], "T2": three[1]}
     usual: dict[str, Any] = {"sessions": 400, "seed": 1, "first_day": "2026-01-05", "track_seconds": 200.0}
-    how: dict[str, Any] = {"experiment": experiment, "write_logs": write_logs, "after": after, "progress": progress}
-    return run_experiment(Traffic(**usual | changes), world=world, policies=policies, folder=folder, **how)
+    plan = Plan(**{"experiment": "TEST", **usual, **changes})
+    return run_experiment(world, policies, plan, folder, after=after, progress=progress)
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:

@@ -141,4 +141,4 @@ def test_the_last_plays_are_kept_newest_first(days: list[list[list[int]]], lengt
         assert past.tracks[:, number].tolist() == [track for track, _ in filled]
         assert past.ages[: len(own), number].tolist() == [7 - day for _, day in own]
         assert past.shares[: len(own), number].tolist() == [track for track, _ in own]
-    assert (memory.tracks[1] == -1).all(), "who played nothing remembers nothing"
+    assert (memory.plays["track"][1] == -1).all(), "who played nothing remembers nothing"

@@ -36,17 +36,12 @@ def simulated_day(world: "World", policy: "Policy", *, sessions: int, workers: i
     Returns:
         The record of the experiment, with `steps_per_second` and `seconds`.
     """
-    from segue.simulation.experiment import Traffic, run_experiment
+    from segue.simulation.experiment import Plan, run_experiment
 
     with tempfile.TemporaryDirectory() as folder:
-        return run_experiment(
-            Traffic(sessions=sessions, workers=workers, seed=1, first_day="2026-01-05", track_seconds=210.0),
-            world=world,
-            policies={"C": policy},
-            experiment="THROUGHPUT",
-            folder=Path(folder),
-            write_logs=logs,
-        )
+        day: dict[str, Any] = {"first_day": "2026-01-05", "track_seconds": 210.0, "write_logs": logs}
+        plan = Plan(experiment="THROUGHPUT", sessions=sessions, workers=workers, seed=1, **day)
+        return run_experiment(world, {"C": policy}, plan, Path(folder))
 
 
 def ours(_: Path, small: bool) -> Work:
