@@ -18,7 +18,6 @@ from segue.runs.catalog_files import (
     read_columns,
     read_lines,
     read_top_tracks,
-    refuse_mixed,
     write_catalog,
     write_lines,
     write_top_tracks,
@@ -142,7 +141,6 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         people[one.user] = one
     if not people:
         raise InputError(f"{path} is empty; a world needs at least one listener")
-    refuse_mixed([*people], str(path))
     rows = np.full((len(people), max(map(len, interests))), -1)
     for own, given in zip(rows, interests, strict=True):
         own[: len(given)] = given
