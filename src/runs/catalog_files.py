@@ -46,7 +46,7 @@ def read_catalog(path: Path) -> Catalog:
     Raises:
         InputError: the file is missing or damaged.
     """
-    records = [record for _, *record in catalog_records(path)]
+    records = [record[1:] for record in catalog_records(path)]
     order = ids_of([track for track, _, _ in records]).argsort()
     tracks, titles, artists = zip(*(records[row] for row in order), strict=True) if records else ((), (), ())
     return Catalog.from_columns(tracks, titles, artists, source=str(path))

@@ -35,7 +35,7 @@ FORMATS = {"botify": "track", "botify_2026": "item_id"}
 _LISTS = {"track": "recommendations", "item_id": "recommendations", "user": "tracks"}
 """What the lines of a file are about, and the key of their list."""
 
-_NUM_AT_ONCE = 2**20  # candidates that are looked up, checked or written at once
+_NUM_AT_ONCE = 2**18  # candidates that are looked up, checked or written at once
 
 
 def check_k(k: int, num_tracks: int) -> None:
@@ -227,9 +227,9 @@ def file_digest(path: Path) -> str:
 def _line() -> Any:
     """What parses and checks a line."""
     fast = Field(fail_fast=True)
-    ids = Annotated[list[Annotated[int, Field(ge=0)]], fast] | Annotated[list[str], fast]
-    scores = list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None
-    keys = {**dict.fromkeys(_LISTS, Id), **dict.fromkeys(_LISTS.values(), ids), "scores": scores}
+    ids: Any = Annotated[list[Annotated[int, Field(ge=0)]], fast] | Annotated[list[str], fast]
+    scores: Any = list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None
+    keys: dict[str, Any] = {**dict.fromkeys(_LISTS, Id), **dict.fromkeys(_LISTS.values(), ids), "scores": scores}
     keys |= {"plays": Annotated[int, Field(ge=0, lt=2**63)], "title": Any, "artist": Any}
     made: Any = TypedDict("Line", keys, total=False)  # type: ignore[misc]  # mypy wants a literal
     return TypeAdapter(with_config(ConfigDict(strict=True, cache_strings="keys"))(made)).validate_json
@@ -296,9 +296,9 @@ class _Lines:
         if not lengths:
             raise InputError(f"{path} is empty: expected one line for each track of the catalogue")
         self._texts = [*numbers]
-        self.subjects: list[Id] = [self._texts[number] for number in subjects] if is_text else subjects.tolist()
-        first, place = np.unique(keys_of(self.subjects), return_index=True)
-        if len(first) < len(lengths):
+        self.subjects: list[Any] = [self._texts[number] for number in subjects] if is_text else subjects.tolist()
+        _, place = np.unique(keys_of(self.subjects), return_index=True)
+        if len(place) < len(lengths):
             number = int(np.setdiff1d(np.arange(len(lengths)), place)[0])
             raise InputError(f"{self._where(number)}: {self.key} {self.subjects[number]} has two lines")
         self._plays, self._lengths = np.frombuffer(plays, np.int64), np.frombuffer(lengths, np.int64)
@@ -326,7 +326,7 @@ class _Lines:
             InputError: they are of another catalogue: a track is unknown, or has another title or artist.
         """
         own = catalog.rows_of(ids_of(self.subjects))
-        rows, plays = self.rows(catalog, own, self.subjects), None
+        rows, plays = self.rows(catalog, own), None
         given = zip(self.titles, self.artists, strict=True)
         known = zip(catalog.titles[own].tolist(), catalog.artists[catalog.artist_of[own]].tolist(), strict=True)
         for number, (named, in_catalog) in enumerate(zip(given, known, strict=True)):
@@ -345,14 +345,11 @@ class _Lines:
             rows, scores = all_rows, all_scores
         return Recommendations(rows=rows, scores=scores, plays=plays)
 
-    def rows(
-        self, catalog: Catalog, own: Int64[np.ndarray, "n"], subjects: list[Id] | None = None
-    ) -> Int64[np.ndarray, "n K"]:
+    def rows(self, catalog: Catalog, own: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n K"]:
         """The rows of the candidates, which take the place of their ids: there may be hundreds of millions.
 
         Args:
             own: row of the track of each line, which its list must not have; -1 where it is unknown, or a user.
-            subjects: the tracks that the lines are about; None where these are users.
 
         Raises:
             InputError: a track is not in the catalogue, or a list has one twice or the track that it is about.
@@ -363,12 +360,15 @@ class _Lines:
             is_filled = np.arange(ids.shape[1]) < self._lengths[some, None]
             found = np.where(is_filled, catalog.rows_of(ids) if row_of is None else row_of[ids], -1)
             unknown = is_filled & (found < 0)
-            if subjects is not None and (own[some] < 0).any():
-                self._refuse(subjects[number := some.start + int((own[some] < 0).argmax())], number, catalog)
-            if unknown.any():
-                line, place = (int(one[0]) for one in unknown.nonzero())
-                one = ids[line, place].item()
-                self._refuse(self._texts[one] if self._texts else one, some.start + line, catalog)
+            has_none = (own[some] < 0) & (self.key != "user")
+            if (is_bad := unknown.any(1) | has_none).any():
+                number = some.start + (line := int(is_bad.argmax()))
+                track: Any = ids[line, int(unknown[line].argmax())].item()
+                track = self.subjects[number] if has_none[line] else self._texts[track] if self._texts else track
+                raise InputError(
+                    f"{self._where(number)}: track {quoted(track)} is not in the catalogue of {len(catalog)} tracks; "
+                    f"{_OTHER}"
+                )
             ordered = np.sort(found)
             is_wrong = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
             is_wrong |= ((found == own[some, None]) & is_filled).any(1)
@@ -377,11 +377,6 @@ class _Lines:
                 raise self._damaged(number, "the list must name distinct tracks, and not the one that it is about")
             ids[:] = found
         return self._ids
-
-    def _refuse(self, track: Id, number: int, catalog: Catalog) -> None:
-        raise InputError(
-            f"{self._where(number)}: track {quoted(track)} is not in the catalogue of {len(catalog)} tracks; {_OTHER}"
-        )
 
 
 _OTHER = "use the catalogue that these recommendations were made for"

@@ -123,7 +123,7 @@ def read_world(
 
 
 def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
-    people, interests = dict[int | str, _Listener](), list[Int64[np.ndarray, "I"]]()
+    people, interests = dict[str, _Listener](), list[Int64[np.ndarray, "I"]]()
     for where, record in read_lines(path):
         try:
             one = _Listener.model_validate(record)
@@ -136,9 +136,9 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
             raise InputError(f"{where}: interest {unknown} is not a track of {path.with_name('tracks.json')}")
         if one.interest_neighbours > len(catalog):
             raise InputError(f"{where}: interest_neighbours must be at most {len(catalog)}, as many as tracks")
-        if one.user in people:
+        if str(one.user) in people:  # 7 and "7" are one id
             raise InputError(f"{where}: user {one.user} occurs twice; give each user one line")
-        people[one.user] = one
+        people[str(one.user)] = one
     if not people:
         raise InputError(f"{path} is empty; a world needs at least one listener")
     rows = np.full((len(people), max(map(len, interests))), -1)
