@@ -3,17 +3,16 @@
 N tracks of the catalogue, P popular tracks.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int, Int64, Shaped, UInt8
+from pydantic_core import from_json, to_json
 
-from segue.atomic import write_text, write_whole
+from segue.atomic import write_whole
 from segue.catalog import Catalog, Id, derived_id, id_problem, ids_of, quoted
 from segue.errors import InputError
 
@@ -47,8 +46,9 @@ def read_catalog(path: Path) -> Catalog:
     Raises:
         InputError: the file is missing or damaged.
     """
-    records = sorted((record for _, *record in catalog_records(path)), key=itemgetter(0))
-    tracks, titles, artists = zip(*records, strict=True) if records else ((), (), ())
+    records = [record[1:] for record in catalog_records(path)]
+    order = ids_of([track for track, _, _ in records]).argsort()
+    tracks, titles, artists = zip(*(records[row] for row in order), strict=True) if records else ((), (), ())
     return Catalog.from_columns(tracks, titles, artists, source=str(path))
 
 
@@ -62,7 +62,7 @@ def catalog_records(path: Path, *, derive: bool = False) -> list[tuple[str, Id, 
         For each line, its position as text for error messages, then id, title and artist of the track.
 
     Raises:
-        InputError: the file is missing or damaged, or some ids are whole numbers and others texts.
+        InputError: the file is missing or damaged.
     """
     found: list[tuple[str, Id, str | None, str | None]] = []
     for where, record in read_lines(path):
@@ -73,25 +73,8 @@ def catalog_records(path: Path, *, derive: bool = False) -> list[tuple[str, Id, 
         if (problem := id_problem(track)) or not isinstance(title, str | None) or not isinstance(artist, str | None):
             reason = f'; "track" {problem}, got {track!r}' if problem else ""
             raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": id}}{reason}')
-        for text in (title, artist):
-            if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise InputError(f"{where}: {text!r} contains an unpaired surrogate; correct the text")
         found.append((where, track, title, artist))
-    refuse_mixed([track for _, track, _, _ in found], str(path))
     return found
-
-
-def refuse_mixed(ids: Sequence[object], where: str) -> None:
-    """Refuse ids of which some are whole numbers and others texts: all ids of a file are of one kind.
-
-    Raises:
-        InputError: there are both.
-    """
-    if len({type(one) for one in ids}) > 1:
-        number, text = (next(one for one in ids if isinstance(one, kind)) for kind in (int, str))
-        raise InputError(
-            f"{where} has whole numbers and texts as ids, such as {number} and {text!r}; write all as texts"
-        )
 
 
 def read_columns(path: Path, names: Iterable[str], catalog: Catalog) -> dict[str, list[Any]]:
@@ -112,7 +95,7 @@ def write_top_tracks(track_ids: Shaped[np.ndarray, "P"], path: Path) -> None:
     Args:
         track_ids: ids of the most played tracks, most plays first.
     """
-    write_text(json.dumps(track_ids.tolist(), ensure_ascii=False), path)
+    write_whole(path, lambda partial: partial.write_bytes(to_json(track_ids.tolist())))
 
 
 def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
@@ -125,12 +108,11 @@ def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
         InputError: the file is missing or damaged, or a track is not in the catalogue.
     """
     try:
-        ids: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        ids: Any = from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} as JSON: {error}") from None
     if not isinstance(ids, list) or not ids or any(map(id_problem, ids)):
         raise InputError(f"{path} must hold one JSON array of track ids, most played first")
-    refuse_mixed(ids, str(path))
     rows = catalog.rows_of(ids_of(ids))
     if (rows < 0).any():
         unknown = quoted(ids[int((rows < 0).argmax())])
@@ -154,16 +136,15 @@ def read_plays(path: Path, catalog: Catalog) -> Int64[np.ndarray, "N"]:
     Raises:
         InputError: the file is missing or damaged.
     """
+    plays = np.zeros(len(catalog), np.int64)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file.items())
-            ids, given = unpacked("track_ids", arrays), arrays["plays"].astype(np.int64)
+        rows, given = catalog.rows_of(unpacked("track_ids", arrays)), arrays["plays"].astype(np.int64)
+        if rows.shape != given.shape:
+            raise ValueError("it must have a number of plays for each track")
     except UNREADABLE as error:
         raise InputError(f"cannot read {path}: {error}; train again") from None
-    if ids.shape != given.shape or ids.ndim != 1:
-        raise InputError(f"{path} is damaged: it must have a number of plays for each track; train again")
-    rows = catalog.rows_of(ids)
-    plays = np.zeros(len(catalog), np.int64)
     plays[rows[rows >= 0]] = given[rows >= 0]
     return plays
 
@@ -238,19 +219,18 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        if isinstance(record := from_json(line), dict):
+            return record
+        raise ValueError("it must be an object")
+    except ValueError as error:
         raise InputError(f"{where} is damaged: not JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where} is damaged: expected a JSON object, got {type(record).__name__}")
-    return record
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Write JSON lines. The file appears under its name only when it is complete."""
 
     def write(partial: Path) -> None:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        with partial.open("wb") as file:
+            file.writelines(to_json(record) + b"\n" for record in records)
 
     write_whole(path, write)

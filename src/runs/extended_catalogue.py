@@ -26,23 +26,20 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
             one, or has no new track.
     """
     ids, titles, artists = old.track_ids.tolist(), old.titles.tolist(), old.artists[old.artist_of].tolist()
-    derive = ids == list(map(derived_id, titles, artists))
     given: dict[str, tuple[str, str]] = {}
-    for where, track, title, artist in catalog_records(path, derive=derive):
+    for where, track, title, artist in catalog_records(path, derive=ids == list(map(derived_id, titles, artists))):
         if str(track) in given:
             raise InputError(f"{where}: track {track} occurs twice; every id must be unique")
         given[str(track)] = title or "", artist or ""
     for track, title, artist in zip(map(str, ids), titles, artists, strict=True):
         if track not in given:
             raise InputError(
-                f"catalogue={path} lacks track {quoted(track)} of the run; give a catalogue with all its tracks and "
-                "the new ones"
+                f"catalogue={path} lacks track {quoted(track)} of the run; give all its tracks and new ones"
             )
         called, by = given.pop(track)
-        if by != artist or (called and title and called != title):
+        if by != artist or called not in ("", title):
             raise InputError(
-                f"catalogue={path}: track {quoted(track)} is {called!r} by {by or 'nobody'!r}, and {title!r} by "
-                f"{artist or 'nobody'!r} in the run; correct it, or train a run with this catalogue"
+                f"catalogue={path}: track {quoted(track)} is {called!r} by {by!r}, not {title!r} by {artist!r}"
             )
     if not given:
         raise InputError(
@@ -56,7 +53,7 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
         artist_of.append(row)
     return Catalog(
         track_ids=ids_of([*ids, *given]),
-        titles=np.append(old.titles, np.array([title for title, _ in given.values()], object)),
+        titles=np.array([*titles, *(title for title, _ in given.values())], object),
         artist_of=np.append(old.artist_of, np.array(artist_of, np.int64)),
         artists=np.array(names, object),
     )

@@ -24,9 +24,6 @@ from segue.runs.provenance import CONF, provenance
 CHECKPOINT = "checkpoints/last.ckpt"
 """The checkpoint from which a run is resumed."""
 
-LAYOUT = 2
-"""Version of the names in a config. A run with other names cannot be composed again, and is not resumed."""
-
 RECORD = "run.json"
 """What a run leaves for resuming."""
 
@@ -59,41 +56,33 @@ class RunRecord:
 
     Args:
         mlflow_run_id: its run in MLflow, if it has one.
-        began_in: the folder that it was typed in; what the overrides name lies below it.
     """
 
     overrides: list[str]
     mlflow_run_id: str | None
     data_digest: str
-    began_in: str
 
     def write(self, run_dir: Path) -> None:
         """Write `run.json`."""
-        write_record({"layout": LAYOUT, **asdict(self)}, run_dir / RECORD)
+        write_record(asdict(self), run_dir / RECORD)
 
     @classmethod
     def read(cls, run_dir: Path) -> "RunRecord":
         """Read what `write` wrote.
 
         Raises:
-            InputError: no run was started in the folder, its record is damaged, or it has another layout.
+            InputError: no run was started in the folder, or its record is damaged.
         """
         from pydantic import TypeAdapter
 
-        path = run_dir / RECORD
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            known = TypeAdapter(cls).validate_python(record)
+            return TypeAdapter(cls).validate_json((run_dir / RECORD).read_bytes())
         except FileNotFoundError:
             raise InputError(
-                f"resume={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
-                "train.py, or a run id of MLflow"
+                f"resume={run_dir}: no run was begun there (it has no {RECORD}); give a run folder"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"resume={run_dir}: {path} is damaged; start the run again in another folder") from None
-        if record.get("layout") != LAYOUT:
-            raise InputError(f"resume={run_dir}: it is of another version of Segue; start the run again")
-        return known
+        except (OSError, ValueError):
+            raise InputError(f"resume={run_dir}: its {RECORD} is damaged; start the run again elsewhere") from None
 
 
 def short_run_name(run_id: str) -> str:
@@ -102,10 +91,8 @@ def short_run_name(run_id: str) -> str:
 
 
 def is_resumable(run_dir: Path) -> bool:
-    """Whether a run was started there whose record this version can use."""
-    with suppress(InputError):
-        return bool(RunRecord.read(run_dir))
-    return False
+    """Whether a run was started there."""
+    return (run_dir / RECORD).is_file()
 
 
 def refuse_used_folder(
@@ -140,12 +127,9 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
         InputError: another process has locked it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    remedy = (
-        "wait until it has ended; if it was killed then, the same command resumes the run"
-        if is_resumed
-        else "wait until it has ended, or choose another folder with hydra.run.dir=<folder>"
-    )
-    with locked(run_dir / LOCK, f"{run_dir} holds a run already, which another process is writing; {remedy}"):
+    remedy = "" if is_resumed else ", or choose another folder with hydra.run.dir=<folder>"
+    busy = f"{run_dir} holds a run already, which another process is writing; wait until it has ended{remedy}"
+    with locked(run_dir / LOCK, busy):
         try:
             yield
         except Exception:
@@ -196,32 +180,19 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
     try:
         OmegaConf.to_container(config.model, resolve=True)
     except InterpolationKeyError:
-        raise InputError(
-            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
-            "that datamodule= names it"
-        ) from None
+        raise InputError(f"recipe={recipe} has no values for model={model}; leave out recipe=") from None
     given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
     if "loss" not in config.ranker and given:
         raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
     if _has_own_context(model) and context not in (model, "session", "listener"):
-        raise InputError(
-            f"model={model} reads the order of the session, and context={context} is another query; leave context= out"
-        )
+        raise InputError(f"model={model} reads the order of the session; leave context={context} out")
     of_order = model if _has_own_context(model) else context
     if (CONF / "model" / f"{of_order}.yaml").is_file():
         own = OmegaConf.load(CONF / "context" / f"{of_order}.yaml").context.encoder.kind
-        kind = OmegaConf.select(config, "context.encoder.kind")
-        if kind != own:
-            raise InputError(
-                f"context.encoder{'=null' if kind is None else f'.kind={kind}'} is not what {of_order} reads the order "
-                f"with, which is {own}; leave it out, or use the model of its name: gru4rec for gru, sasrec for ligr, "
-                "model=convex context=session for none"
-            )
+        if (kind := OmegaConf.select(config, "context.encoder.kind")) != own:
+            raise InputError(f"context.encoder.kind={kind} is not that of {of_order}, which is {own}; leave it out")
     if "scorer" not in config.ranker and config.get("listener") is not None:
-        raise InputError(
-            f"context=listener adds to the scores of a head, and model={model} is none; leave it out, or use a head "
-            "such as model=convex"
-        )
+        raise InputError(f"context=listener adds to the scores of a head, and model={model} is none; leave it out")
 
 
 def _has_own_context(model: str) -> bool:
@@ -246,7 +217,6 @@ def record_beginning(
         overrides=[word for word in words if not word.startswith(OF_ONE_COMMAND)],
         mlflow_run_id=mlflow_run_id,
         data_digest=data_digest,
-        began_in=str(Path.cwd()),
     ).write(run_dir)
 
 

@@ -1,6 +1,5 @@
 """Where a result comes from: command, commit, versions, machine. Every result file carries it."""
 
-import json
 import os
 import platform
 import re
@@ -10,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -72,13 +71,12 @@ def git_diff(root: Path | None = CLONE) -> str:
 def _git(root: Path | None, *words: str) -> str | None:
     if root is None:  # a folder with packages may lie in a checkout of something else
         return None
-    try:
-        done = subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"
+    with suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", *words]
+        return (
+            subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode(errors="replace").strip()
         )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return None
 
 
 _of_verbs: list[list[str]] = []
@@ -132,34 +130,10 @@ def as_called(text: str) -> str:
     return _IN_A_TEXT.sub(lambda name: call_of(name[2]) if name[1] else program(name[2]), text)
 
 
-def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:
-    """Which build of torch is installed, since the lock leaves it open: version and commit, and its archive if known.
-
-    Args:
-        environment: the `.venv`, where `make setup` leaves `torch.json`; other installations have none.
-
-    Returns:
-        Nothing where torch is not installed.
-    """
-    try:
-        installed = distribution("torch")
-    except PackageNotFoundError:
-        return {}
-    text = Path(str(installed.locate_file("torch/version.py"))).read_text(encoding="utf-8")
-    build = dict(re.findall(r"^(__version__|git_version) = '(.+)'", text, re.MULTILINE))
-    found = {"torch_build": f"{build.get('__version__')}, commit {build.get('git_version')}"}
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads((environment / "torch.json").read_text(encoding="utf-8"))
-        if record["version"] == installed.version:  # another one may have been installed since
-            found["torch_archive"] = f"{record['archive']}, sha256 {record['sha256']}"
-    return found
-
-
 def provenance(root: Path | None = CLONE) -> dict[str, str]:
     """Command, commit, versions of what decides numbers and is installed, machine."""
     state = {"command": command(), **git_state(root), "python": platform.python_version()}
     for package in _PACKAGES:  # a machine that only serves has few of them
         with suppress(PackageNotFoundError):
             state[package] = version(package)
-    state |= torch_build()
     return state | {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}

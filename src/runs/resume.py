@@ -3,9 +3,8 @@
 `words_of_run` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from segue.errors import InputError
-from segue.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
+from segue.runs.folder import CHECKPOINT, RunRecord, as_dict, digest, flatten, refuse_used_folder
 from segue.runs.hydra_text import quoted
 from segue.runs.provenance import CONF
 from segue.runs.targets import check_targets, read_config
@@ -59,37 +58,24 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
         folder_of: from the name of a run, and the store if the command line names one, to the run folder.
 
     Raises:
-        InputError: there is no such run, it is not on this machine, its store is elsewhere, or it began before settings
-            were renamed.
+        InputError: there is no such run, it is not on this machine, or one of its words is unsafe.
     """
-    if (name := _named(words, "resume")) is None:
+    named = _values(words, "resume")
+    if not named or named[-1].lower() in ("true", "false", "null", ""):
         return list(words)
     if {"-m", "--multirun"} & set(words):
-        raise InputError(f"resume={name} resumes one run; in a sweep use resume=true, which skips finished runs")
-    folder = folder_of(name, _store_of(words)).resolve()
-    record = RunRecord.read(folder)
-    is_tracked = record.mlflow_run_id is not None and "MLFLOW_TRACKING_URI" not in os.environ
-    if is_tracked and Path(record.began_in) != Path.cwd() and not any(word.startswith("logger") for word in words):
-        raise InputError(
-            f"resume={folder}: it began in {record.began_in}, where its MLflow store is; go there first, name the "
-            "store with logger.tracking_uri=<uri>, or track no more with logger=none"
-        )
+        raise InputError(f"resume={named[-1]} resumes one run; in a sweep use resume=true, which skips finished runs")
+    folder = folder_of(named[-1], next(reversed(_values(words, "logger.tracking_uri")), None)).resolve()
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
     replaced = {_key(word) for word in given} | set(_OF_THIS_COMMAND)
-    before = [word for word in record.overrides if _key(word) not in replaced]
+    before = [word for word in RunRecord.read(folder).overrides if _key(word) not in replaced]
     for word in before:
         _refuse_unsafe(word, folder)
     return [*before, *given, *(f"{key}={quoted(str(folder))}" for key in ("resume", "hydra.run.dir"))]
 
 
-def _named(words: Sequence[str], key: str) -> str | None:
-    named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith(f"{key}=")]
-    return named[-1] if named and named[-1].lower() not in ("true", "false", "null", "") else None
-
-
-def _store_of(words: Sequence[str]) -> str | None:
-    uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
-    return uri[-1] if uri else None
+def _values(words: Sequence[str], key: str) -> list[str]:
+    return [word.partition("=")[2].strip("'\"") for word in words if word.startswith(f"{key}=")]
 
 
 def _key(word: str) -> str:
@@ -175,7 +161,7 @@ def run_to_resume(
 
 def config_digest(config: DictConfig) -> str:
     """Equal for all configs that make the same run, under the same names."""
-    return digest({**_plain(config), "layout": LAYOUT})
+    return digest(_plain(config))
 
 
 def setup_digest(config: DictConfig) -> str:
@@ -191,24 +177,12 @@ def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
 
 
 def _refuse_another(folder: Path, config: DictConfig) -> None:
-    for name, was, now in _others(folder, config) if (folder / "config.yaml").exists() else ():
-        if was is ...:
-            raise InputError(
-                f"resume={folder}: a run is resumed with its own settings, and {name} is none of them; "
-                f"{_COUNTED_NOTHING if name.startswith('counted') else ''}start a new run"
-            )
-        raise InputError(
-            f"resume={folder}: a run is resumed with its own settings, and {name} was {was}, not {now}; start a new "
-            "run for that (what may change: trainer.*, callbacks.*, logger, refit, datamodule.path)"
-        )
-
-
-_COUNTED_NOTHING = "where the run counted nothing, type counted=none, otherwise "
-
-
-def _others(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
-    """The settings of a run that are others now: the name of each, what it was, `...` where it is new, and is."""
+    if not (folder / "config.yaml").exists():
+        return
     was, now = (flatten(one) for one in (read_config(folder / "config.yaml"), as_dict(config)))
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
-        if not name.startswith(_MAY_CHANGE) and was.get(name, ...) != now.get(name):
-            yield name, was.get(name, ...), now.get(name)
+        if not name.startswith(_MAY_CHANGE) and was.get(name, "absent") != now.get(name):
+            raise InputError(
+                f"resume={folder}: a run is resumed with its own settings, and {name} was {was.get(name, 'absent')}, "
+                f"not {now.get(name)}; start a new run"
+            )

@@ -18,7 +18,6 @@ from segue.runs.catalog_files import (
     read_columns,
     read_lines,
     read_top_tracks,
-    refuse_mixed,
     write_catalog,
     write_lines,
     write_top_tracks,
@@ -125,7 +124,7 @@ def read_world(
 
 
 def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
-    people, interests = dict[int | str, _Listener](), list[Int64[np.ndarray, "I"]]()
+    people, interests = dict[str, _Listener](), list[Int64[np.ndarray, "I"]]()
     for where, record in read_lines(path):
         try:
             one = _Listener.model_validate(record)
@@ -138,12 +137,11 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
             raise InputError(f"{where}: interest {unknown} is not a track of {path.with_name('tracks.json')}")
         if one.num_neighbours > len(catalog):
             raise InputError(f"{where}: interest_neighbours must be at most {len(catalog)}, as many as tracks")
-        if one.user in people:
+        if str(one.user) in people:  # 7 and "7" are one id
             raise InputError(f"{where}: user {one.user} occurs twice; give each user one line")
-        people[one.user] = one
+        people[str(one.user)] = one
     if not people:
         raise InputError(f"{path} is empty; a world needs at least one listener")
-    refuse_mixed([*people], str(path))
     rows = np.full((len(people), max(map(len, interests))), -1)
     for own, given in zip(rows, interests, strict=True):
         own[: len(given)] = given

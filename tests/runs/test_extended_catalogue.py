@@ -55,11 +55,11 @@ def test_a_line_without_an_id_has_the_derived_one_if_those_of_the_run_are(tmp_pa
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (LINES[1:], r"lacks track 3 of the run; give a catalogue with all its tracks"),
+        (LINES[1:], r"lacks track 3 of the run"),
         ([*LINES, (5, "C", "Bob")], r"line 6: track 5 occurs twice; every id must be unique"),
-        ([*LINES[:3], (7, "A", "Bob")], r"track 7 is 'A' by 'Bob', and 'A' by 'Ann' in the run; correct it"),
-        ([(3, None, "Eve"), *LINES[1:]], r"track 3 is '' by 'Eve', and '' by 'nobody' in the run"),
-        ([*LINES[:3], (7, "Other", "Ann")], r"track 7 is 'Other' by 'Ann', and 'A' by 'Ann' in the run"),
+        ([*LINES[:3], (7, "A", "Bob")], r"track 7 is 'A' by 'Bob', not 'A' by 'Ann'"),
+        ([(3, None, "Eve"), *LINES[1:]], r"track 3 is '' by 'Eve', not '' by ''"),
+        ([*LINES[:3], (7, "Other", "Ann")], r"track 7 is 'Other' by 'Ann', not 'A' by 'Ann'"),
         ([LINES[0], *LINES[2:4]], r"has the 3 tracks of the run and no new one; add new tracks to it"),
     ],
     ids=["lacks", "twice", "artist", "artist of nobody", "title", "nothing new"],

@@ -1,11 +1,9 @@
 """A result says where it comes from."""
 
-import json
 import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 
 from segue.runs.provenance import (
     ROOT,
@@ -17,7 +15,6 @@ from segue.runs.provenance import (
     git_state,
     provenance,
     running,
-    torch_build,
 )
 from tests.conftest import ROOT as CLONE
 
@@ -62,27 +59,3 @@ def test_provenance_is_of_this_clone_wherever_it_is_asked(monkeypatch: pytest.Mo
     assert ROOT == CLONE
     monkeypatch.chdir(tmp_path)
     assert {**provenance(), **git_state(CLONE)} == provenance()
-
-
-@pytest.mark.parametrize(
-    ("record", "archive"),
-    [
-        (None, None),
-        ({"archive": "torch-2.whl", "sha256": "ab12"}, "torch-2.whl, sha256 ab12"),
-        ({"version": "0.1", "archive": "torch-0.1.whl", "sha256": "cd"}, None),  # of the torch that was there before
-        ({"archive": "torch-2.whl"}, None),
-        ([], None),
-    ],
-)
-def test_the_build_of_torch_is_known_and_its_archive_where_setup_wrote_it(
-    tmp_path: Path, record: object, archive: str | None
-) -> None:
-    from importlib.metadata import version
-
-    if record is not None:
-        text = json.dumps({"version": version("torch"), **record} if isinstance(record, dict) else record)
-        (tmp_path / "torch.json").write_text(text)
-    found = torch_build(tmp_path)
-    assert found.pop("torch_build") == f"{torch.__version__}, commit {torch.version.git_version}"
-    assert found == ({} if archive is None else {"torch_archive": archive})
-    assert provenance().keys() >= {"torch", "torch_build"}

@@ -149,51 +149,38 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD + "\n{", "line 2 is damaged: not JSON"),
+        (GOOD + "\n{", "line 2 is damaged: Invalid JSON"),
         (GOOD + "\n" + GOOD, "line 2: track 100 has two lines"),
-        ("[1]", 'line 1 is damaged: expected an object with a whole number under "track"'),
-        ('{"track": true, "recommendations": []}', 'whole number under "track"'),
-        ('{"track": 100, "recommendations": [101, "x"]}', "must be a list of track ids"),
-        ('{"track": 100, "recommendations": [101, 101]}', "distinct tracks other than 100"),
-        ('{"track": 100, "recommendations": [101], "scores": []}', "one finite number for each"),
-        ('{"track": 100, "recommendations": [101], "scores": [NaN]}', "one finite number for each"),
-        ('{"track": 100, "recommendations": [101], "scores": [1' + "0" * 400 + "]}", "one finite number for each"),
+        ("[1]", "line 1 is damaged"),
         ("[" * 100_000, "line 1 is damaged"),
+        (b"\xff\xfe", "line 1 is damaged"),
+        ("", "is empty"),
+        ('{"track": true, "recommendations": []}', "at track"),
+        ('{"track": 1' + "0" * 30 + ', "recommendations": []}', '"track" must be a whole number from 0 to'),
+        ('{"track": 100, "recommendations": [101, "x"]}', "at recommendations"),
+        ('{"track": 100, "recommendations": [true]}', "at recommendations"),
+        ('{"track": 100, "recommendations": [-1]}', "at recommendations"),
+        ('{"track": 100, "recommendations": [1' + "0" * 30 + "]}", "line 1 is damaged"),
+        ('{"track": 100, "recommendations": [101, 101]}', "distinct tracks"),
+        ('{"track": 100, "recommendations": [100]}', "not the one that it is about"),
+        ('{"track": 100, "recommendations": [101], "scores": []}', '"scores" must be one number for each candidate'),
+        ('{"track": 100, "recommendations": [101], "scores": [NaN]}', "at scores"),
+        ('{"track": 100, "recommendations": [101], "scores": [1' + "0" * 400 + "]}", "at scores"),
         ('{"track": 100, "recommendations": [999]}', "line 1: track 999 is not in the catalogue of 3 tracks"),
         (GOOD + '\n{"track": 7, "recommendations": [101]}', "line 2: track 7 is not in the catalogue"),
-        ('{"track": 1' + "0" * 30 + ', "recommendations": []}', 'whole number under "track"'),
-        ("", "is empty"),
-        (
-            '{"tracks": [100]}',
-            'line 1 is damaged: expected an object with a whole .* under "track", "item_id" or "user"',
-        ),
-        ('{"item_id": 100}', 'line 1 is damaged: "recommendations" must be a list of track ids'),
+        (GOOD + '\n{"track": "101", "recommendations": []}', "line 2 is damaged: its ids must be of the kind"),
+        (GOOD + '\n{"track": 101, "recommendations": ["100"]}', "line 2 is damaged: its ids must be of the kind"),
+        ('{"item_id": 100}', "line 1 is damaged: it has no 'recommendations'"),
         ('{"item_id": "x", "recommendations": []}', "line 1: track x is not in the catalogue of 3 tracks"),
         ('{"item_id": "", "recommendations": []}', '"item_id" must have 1 to 256 bytes, and has 0'),
-        ('{"track": "100", "recommendations": ["a\\u0000b"]}', r"the id 'a\\x00b' has a NUL"),
-        ('{"track": "é' + "é" * 128 + '", "recommendations": []}', "must have 1 to 256 bytes, and has 258"),
-        ('{"track": "100", "recommendations": [101]}', '"recommendations" must be a list of track ids, each a text'),
-        ('{"user": 7}', 'line 1 is damaged: "tracks" must be a list of track ids'),
-        ('{"user": 7, "recommendations": [100]}', '"tracks" must be a list of track ids'),
-        ('{"user": null, "tracks": [100]}', 'expected an object with a whole number under "user"'),
-        ('{"user": 7, "tracks": [100, 100]}', "line 1 is damaged: the list must name distinct tracks$"),
-        (
-            '{"user": 7, "tracks": [100]}\n{"user": 7, "tracks": [101]}',
-            "line 2: user 7 has two lines; give it one list",
-        ),
-        (
-            '{"user": 7, "tracks": [100]}\n{"user": 8, "tracks": [999]}',
-            "line 2: track 999 is not in the catalogue of 3",
-        ),
-        (
-            GOOD + '\n{"item_id": 101, "recommendations": [100]}',
-            'line 2 is damaged: expected an object with a whole number under "track"',
-        ),
-        (
-            '{"item_id": 101, "recommendations": [100]}\n{"user": 7, "tracks": [100]}',
-            'line 2 is damaged: expected an object with a whole number under "item_id"',
-        ),
-        (b"\xff\xfe", "line 1 is damaged"),
+        ('{"track": "100", "recommendations": ["a\\u0000b"]}', r"track 'a\\x00b' is not in the catalogue"),
+        ('{"track": "a", "recommendations": ["\\ud800"]}', "line 1 is damaged"),
+        ('{"user": 7, "recommendations": [100]}', "it has no 'tracks'"),
+        ('{"user": null, "tracks": [100]}', "at user"),
+        ('{"user": 7, "tracks": [100, 100]}', "line 1 is damaged: the list must name distinct tracks"),
+        ('{"user": 7, "tracks": [100]}\n{"user": 7, "tracks": [101]}', "line 2: user 7 has two lines"),
+        ('{"user": 7, "tracks": [100]}\n{"user": 8, "tracks": [999]}', "line 2: track 999 is not in the catalogue"),
+        (GOOD + '\n{"item_id": 101, "recommendations": [100]}', "line 2 is damaged: it has no 'track'"),
     ],
 )
 def test_a_damaged_file_is_refused_with_file_and_line(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -222,9 +209,7 @@ def test_a_list_longer_than_the_catalogue_is_refused(k: int) -> None:
 def test_a_file_with_other_names_than_the_catalogue_is_refused(tmp_path: Path, names: str) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(f'{{{names}, "track": 101, "recommendations": [100]}}\n')
-    with pytest.raises(
-        InputError, match=r"line 1: track 101 is .*use the catalogue that these recommendations were made"
-    ):
+    with pytest.raises(InputError, match=r"line 1: track 101 is .*use the catalogue that"):
         Recommendations.read(path, make_catalog([0, 0]))
 
 

@@ -21,7 +21,7 @@ from segue.reports.console import console
 from segue.runs.folder import parameters
 from segue.runs.resume import config_digest, setup_digest
 from segue.runs.tracking.mlflow_parts import remove_artifact, requirements_unchecked
-from segue.runs.tracking.store import INTERRUPTED, MAX_TAG, MODEL, PRUNED, client_of, open_store, run_colour
+from segue.runs.tracking.store import INTERRUPTED, MAX_TAG, MODEL, PRUNED, client_of, is_refusal, open_store
 
 # Seconds before a store that could not be reached is tried again, so that training does not wait for it.
 _PAUSE_S = 10.0
@@ -80,24 +80,22 @@ class RunLogger(MLFlowLogger):
 
     def _drain(self) -> bool:
         """Send the queue to the store, in order; False where it cannot be reached."""
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+
         while self._waiting:
             what, call = self._waiting[0]
             try:
                 call()
             except Exception as error:
-                if _is_unreachable(error):
+                if isinstance(error, MlflowException | RequestException | ConnectionError) and not is_refusal(error):
                     if not self._retry_at:
-                        console.print(
-                            f"{self.tracking_uri} cannot be reached; training continues, and MLflow gets all later",
-                            soft_wrap=True,
-                        )
+                        console.print(f"{self.tracking_uri} cannot be reached; training continues", soft_wrap=True)
                     self._retry_at = time.monotonic() + _PAUSE_S
                     return False
                 self._refused.append(f"{what} ({str(error).splitlines()[0][:200]})")
             self._waiting.popleft()
-        if self._retry_at:
-            console.print(f"{self.tracking_uri} can be reached again, and has everything", soft_wrap=True)
-            self._retry_at = 0.0
+        self._retry_at = 0.0
         return True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -217,29 +215,13 @@ class RunLogger(MLFlowLogger):
             Whether the store has everything.
         """
         self.send(f"that the run is {status}", lambda: self.experiment.set_terminated(self.run_id, status))
-        if self._waiting:
-            with console.status(f"waiting for {self.tracking_uri}"):
-                deadline = time.monotonic() + self._patience_s
-                while not self._drain() and time.monotonic() < deadline:
-                    time.sleep(1)
+        deadline = time.monotonic() + self._patience_s
+        while self._waiting and not self._drain() and time.monotonic() < deadline:
+            time.sleep(1)
         if lost := [*self._refused, *(what for what, _ in self._waiting)]:
-            console.print(
-                f"[bold red]MLflow did not get:[/] {', '.join(dict.fromkeys(lost))}; the run folder has it all",
-                soft_wrap=True,
-            )
+            line = f"MLflow did not get: {', '.join(dict.fromkeys(lost))}; the run folder has it all"
+            console.print(line, soft_wrap=True, markup=False)
         return not lost
-
-
-def _is_unreachable(error: Exception) -> bool:
-    """Whether the same request may succeed later: the store could not be reached, or was locked or overloaded."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import OperationalError
-
-    passing = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
-    if isinstance(error, MlflowException):
-        return error.error_code in passing
-    return isinstance(error, RequestException | OperationalError | ConnectionError)
 
 
 def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
@@ -272,5 +254,4 @@ def start_run(logger: RunLogger, config: DictConfig, *, setup: str, source: str,
     logger.start()
     logger.log_hyperparams(parameters(config))
     digests = {"setup_digest": setup_digest(config), "config_digest": config_digest(config), "data_digest": data_digest}
-    names = {"setup": setup, "source": source, "mlflow.runColor": run_colour(setup)}
-    logger.log_tags({**names, "run_dir": str(Path(config.run_dir)), **digests})
+    logger.log_tags({"setup": setup, "source": source, "run_dir": str(Path(config.run_dir)), **digests})

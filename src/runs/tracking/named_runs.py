@@ -36,9 +36,6 @@ from segue.runs.tracking.store import (
     open_store,
 )
 
-_ID_LENGTH = 32
-_MOST_LISTED = 5
-
 BESIDE = ("vectors.npz", "top_tracks.json", "plays.npz")
 """What `serve.py`, its page and `simulate.py` look for beside the recommendations of a run."""
 
@@ -101,19 +98,13 @@ def _run_of_id(start: str, tracking_uri: str) -> Any:
     if not re.fullmatch(r"[0-9A-Za-z-]+", start):
         raise InputError(f"{start!r} cannot be the id of a run; give run:<id>, or the path of a run folder")
     with client_of(tracking_uri) as client:
-        if len(start) == _ID_LENGTH:
-            return client.get_run(start)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        matches = client.search_runs(experiments, f"attributes.run_id LIKE '{start}%'", max_results=_MOST_LISTED + 1)
+        matches = client.search_runs(experiments, f"attributes.run_id LIKE '{start}%'", max_results=5)
     if not matches:
-        raise InputError(
-            f"MLflow ({tracking_uri}) has no run whose id begins with {start}; give run:<id>, or the path of a run "
-            "folder"
-        )
+        raise InputError(f"MLflow ({tracking_uri}) has no run whose id begins with {start}; give another, or a path")
     if len(matches) > 1:
-        listed = [f"{short_run_name(run.info.run_id)} ({run.info.run_name})" for run in matches[:_MOST_LISTED]]
-        more = ", and more" if len(matches) > _MOST_LISTED else ""
-        raise InputError(f"the ids of several runs begin with {start}: {', '.join(listed)}{more}; give more of the id")
+        listed = ", ".join(f"{short_run_name(run.info.run_id)} ({run.info.run_name})" for run in matches)
+        raise InputError(f"the ids of several runs begin with {start}: {listed}; give more of the id")
     return matches[0]
 
 
@@ -191,10 +182,8 @@ def folder_of(name: str, tracking_uri: str | None) -> Path:
         folder = find_run(name, tracking_uri).folder
     except InputError as error:
         raise InputError(f"resume={name}: {error}") from None
-    if folder is None:
-        raise InputError(f"resume={name}: MLflow does not know its run folder; give the path of the folder")
-    if not folder.is_dir():
-        raise InputError(f"resume={name}: its run folder {folder} is not on this machine; resume it where it ran")
+    if folder is None or not folder.is_dir():
+        raise InputError(f"resume={name}: its run folder {folder or ''} is not on this machine; resume it where it ran")
     return folder
 
 
@@ -301,16 +290,12 @@ def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, lo
 def _attach(what: str, name: str | None, **added: Any) -> bool:
     """Add to the run of a recommender; False where it is none, or its store cannot be used."""
     try:
-        if name is None or (run_id := _run_id_of(name)) is None:
+        named = parse_name(name or "")
+        is_run = named.kind == "path" or named.name.startswith("run:")
+        if name is None or not is_run or (run_id := find_run(name).run_id) is None:
             return False
         add_to_run(existing_store(), run_id, **added)
     except InputError as error:
         console.print(f"the {what} is not attached to {name}: {error}", soft_wrap=True, markup=False)
         return False
     return True
-
-
-def _run_id_of(name: str) -> str | None:
-    """The id of the run that a recommender's name means; None where it is no run, or one without MLflow."""
-    named = parse_name(name)
-    return find_run(name).run_id if named.kind == "path" or named.name.startswith("run:") else None

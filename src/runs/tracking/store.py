@@ -1,12 +1,10 @@
 """MLflow: open the store, find runs and their files, and the parent runs of sweeps."""
 
-import colorsys
 import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,7 +57,7 @@ def client_of(tracking_uri: str) -> Iterator[Any]:
         yield mlflow.MlflowClient(tracking_uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         first = str(error).splitlines()[0][:300]
-        if isinstance(error, MlflowException) and error.error_code in _REFUSALS:
+        if is_refusal(error):
             raise InputError(f"MLflow ({tracking_uri}) refuses: {first}") from error
         raise InputError(
             f"cannot use the MLflow store {tracking_uri}: {first}; set logger.tracking_uri or MLFLOW_TRACKING_URI"
@@ -69,6 +67,11 @@ def client_of(tracking_uri: str) -> Iterator[Any]:
 _REFUSALS = (
     "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE", "BAD_REQUEST",
 )  # fmt: skip
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a store was reached and refuses a request, which it will do again."""
+    return getattr(error, "error_code", None) in _REFUSALS
 
 
 def open_store(tracking_uri: str, experiment: str) -> str:
@@ -84,13 +87,12 @@ def open_store(tracking_uri: str, experiment: str) -> str:
     """
     file = _file_of(tracking_uri)
     try:
+        held: Any = nullcontext()
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-        held = nullcontext() if file is None else FileLock(file.parent / f".{file.name}.lock").acquire()
+            held = FileLock(file.parent / f".{file.name}.lock").acquire()
     except OSError as error:
-        raise InputError(
-            f"cannot use the MLflow store {tracking_uri}: {error.strerror}; set logger.tracking_uri"
-        ) from None
+        raise InputError(f"cannot use the MLflow store {tracking_uri}: {error}; set logger.tracking_uri") from None
     with held, client_of(tracking_uri) as client:
         return _ensure_experiment(client, experiment)
 
@@ -146,15 +148,13 @@ def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> li
         InputError: the store cannot be used, or does not understand the filter.
     """
     with client_of(tracking_uri) as client:
-        found = client.get_experiment_by_name(experiment)
-        runs: list[Any] = []
-        search, token = partial(client.search_runs, order_by=["attributes.start_time DESC"], max_results=1000), None
-        while found is not None:
-            page = search([found.experiment_id], filter_string, page_token=token)
-            runs += page
-            if not (token := page.token):
-                break
-        return runs
+        if (found := client.get_experiment_by_name(experiment)) is None:
+            return []
+        newest = ["attributes.start_time DESC"]
+        return list(client.search_runs([found.experiment_id], filter_string, max_results=_MOST_RUNS, order_by=newest))
+
+
+_MOST_RUNS = 50_000  # that MLflow returns at once
 
 
 # Overrides that do not change what a sweep consists of, but how it is run.
@@ -201,19 +201,6 @@ def parent_run(
                 client.set_terminated(run_id, status)
         except InputError as error:
             warn(str(error))
-
-
-def run_colour(setup: str) -> str:
-    """The colour of a set-up in MLflow's charts: fixed for the five models, otherwise derived from its name."""
-    hue = int(hashlib.sha256(setup.encode()).hexdigest()[:8], 16) / 2**32
-    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.45, 0.6))
-    return _COLOURS.get(setup, f"#{red:02x}{green:02x}{blue:02x}")
-
-
-_COLOURS = {
-    "track α=1": "#1f77b4", "artist α=0": "#ff7f0e", "mean α=0.5": "#2ca02c", "convex α=learned": "#d62728",
-    "contextual": "#7f7f7f",
-}  # fmt: skip
 
 
 def add_to_run(

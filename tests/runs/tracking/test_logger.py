@@ -1,21 +1,15 @@
 """The logger against a store that goes away and comes back, and against a real one; what it has before a training."""
 
-import contextlib
-import sqlite3
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
 
 import mlflow
 import pytest
-import sqlalchemy
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer
 
 from segue.reports.console import console
-from segue.runs.tracking.logger import RunLogger, build_logger, run_logger, start_run
+from segue.runs.tracking.logger import RunLogger, build_logger, start_run
 from segue.runs.tracking.store import open_store
-from segue.verbs.terminal.quiet import silence_libraries
 from tests.conftest import new_store
 
 
@@ -73,9 +67,7 @@ def test_what_a_store_missed_is_told_in_order_when_it_is_back(logger: RunLogger,
     logger.log_metrics({"val/loss": 1.0, "epoch": 2}, step=51)
     assert run_of(logger).data.metrics == {"val/loss": 3.0}
     away.is_away = False
-    with console.capture() as said:
-        assert logger.finish()
-    assert "can be reached again, and has everything" in " ".join(said.get().split())
+    assert logger.finish()
     history = logger.experiment.get_metric_history(logger.run_id, "val/loss")
     assert [(one.step, one.value) for one in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
     assert [one.path for one in logger.experiment.list_artifacts(logger.run_id)] == ["notes.txt"]
@@ -91,24 +83,6 @@ def test_what_a_store_was_never_told_is_said(logger: RunLogger, away: Away, tmp_
     words = " ".join(said.get().split())
     assert "MLflow did not get: metrics of epoch 1, recommendations.jsonl, that the run is FINISHED" in words
     assert "the run folder has it all" in words
-
-
-@pytest.mark.timing
-def test_a_locked_store_is_said_in_a_line_and_told_later(
-    logger: RunLogger, uri: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait = "PRAGMA busy_timeout = {};".format  # MLflow waits 20 s for a store that is locked
-    plain = sqlalchemy.text
-    monkeypatch.setattr("mlflow.store.db.utils.sql.text", lambda sql: plain(sql.replace(wait(20000), wait(200))))
-    silence_libraries()
-    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as other, console.capture() as said:
-        other.execute("BEGIN EXCLUSIVE")
-        logger.log_metrics({"val/loss": 2.0, "epoch": 1})
-    assert "cannot be reached; training continues" in " ".join(said.get().split())
-    assert "Traceback" not in "".join(capfd.readouterr())
-    with console.capture():
-        assert logger.finish()
-    assert run_of(logger).data.metrics == {"val/loss": 2.0}
 
 
 def test_what_a_store_refuses_is_said_and_does_not_hold_up_the_rest(logger: RunLogger) -> None:
@@ -173,14 +147,3 @@ def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
     assert (tags["setup"], tags["data_digest"], tags["run_dir"]) == ("track", "of the data", config.run_dir)
     assert len(tags["config_digest"]) == len(tags["setup_digest"]) == 16
     assert run.data.params == {"seed": "3"}
-
-
-def test_where_no_logger_is_chosen_there_is_none(tmp_path: Path) -> None:
-    assert build_logger(config_of(tmp_path, logger=None), run_id=None) is None
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_logger_of_a_trainer_is_ours_or_none() -> None:
-    ours = create_autospec(RunLogger, instance=True)
-    assert run_logger(create_autospec(Trainer, instance=True, logger=ours)) is ours
-    assert run_logger(create_autospec(Trainer, instance=True, logger=None)) is None
