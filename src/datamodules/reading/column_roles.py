@@ -13,7 +13,7 @@ import pandas as pd
 from segue.datamodules.reading.clocks import look_like_times, num_times, run_like_a_clock, source_of
 from segue.datamodules.reading.column_names import OTHER_NAMES, ROLES, USUAL_NAMES, plain, spellings
 from segue.datamodules.reading.raw_rows import SAMPLE, RawRows
-from segue.datamodules.reading.units import NO, YES, as_numbers, is_hms
+from segue.datamodules.reading.units import MS_OF, NO, YES, as_numbers, is_hms
 from segue.errors import InputError
 from segue.runs.hydra_text import as_word
 
@@ -147,6 +147,7 @@ class _Search:
         if "timestamp" in self._roles and "timestamp" not in self._mapping:
             self._time_by_values()
             unfit = {**{role: name for role, name in others.items() if role == "timestamp"}, **unfit}
+        self._refuse_hours_elsewhere()
         for role, name in unfit.items():  # it is refused, or its rows are, with the reason
             if role not in self._mapping and name in self._free():
                 self._choose(role, name, "by its name")
@@ -163,6 +164,20 @@ class _Search:
             columns = self._columns  # texts rather than numbers
             best = max(clocks, key=lambda name: (not _num("shares", columns[name]), columns[name].nunique()))
             self._choose("timestamp", best, "by its values")
+
+    def _refuse_hours_elsewhere(self) -> None:
+        """Refuse days without an hour beside a column of times of day: all plays would be at midnight."""
+        days, names = self._mapping.get("timestamp"), {*USUAL_NAMES["timestamp"], *OTHER_NAMES["timestamp"]}
+        if days is None or num_times(self._columns[days], self._unit)[0] in MS_OF:
+            return
+        hours = [name for name in self._free() if spellings(name) & names]
+        hours = [name for name in hours if self._columns[name].str.match(r"\d?\d:\d\d").mean() > 0.99]
+        if hours and not self._columns[days].str.contains(":").any():
+            raise InputError(
+                f"column {days} has days and column {hours[0]} times of day; make one column of both with "
+                f"datamodule.sql.columns, such as '\"{days}\" || ' ' || \"{hours[0]}\"', and name it in "
+                f"datamodule.columns.timestamp, or give {option('timestamp', days)} if the hour does not matter"
+            )
 
     def _free(self) -> list[str]:
         """Columns whose values are known, and that have no role."""

@@ -260,7 +260,7 @@ def _format_of(file: Path, settings: FileFormat) -> str:
         if start.startswith(magic):
             raise InputError(f"cannot read {file}: it is {what}")
     text = start.replace(b"\0", b"").lstrip(BOM + b"\xff\xfe \t\r\n")
-    if settings.format == "auto" and found != "csv":
+    if settings.format == "auto" and (found != "csv" or re.match(rb'\[?\s*\{\s*"', text)):
         found = _format_of_start(text, found)
     scan = scan_text(file, quote=quote_of(settings, found))
     if found == "json" and text.startswith(b"[") and scan.last != b"]":  # DuckDB reads what there is

@@ -312,15 +312,15 @@ def _keys(database: Database, files: Files, lines: str) -> tuple[dict[str, str],
         LIMIT {SAMPLE}) WHERE json_type(value) = 'OBJECT'"""
     [(found,)] = files.run(database, query).fetchall()
     keys: dict[str, object] = json.loads(found or "{}")
-    inner = dict[str, str]()
+    inner = dict[str, Any]()
     for name, shape in keys.items():
         inner |= _inside(name, shape, lambda shape: shape if isinstance(shape, dict) else {})
     return dict.fromkeys(keys, "VARCHAR"), dict.fromkeys(inner, "VARCHAR")
 
 
-def _inside(path: str, shape: Any, fields_of: Callable[[Any], Mapping[str, Any]]) -> dict[str, str]:
+def _inside(path: str, shape: Any, fields_of: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     """The shape of each value inside another one, by its path."""
-    found = dict[str, str]()
+    found = dict[str, Any]()
     for name, of_name in fields_of(shape).items():
         if name and "." not in name:
             found |= {f"{path}.{name}": of_name, **_inside(f"{path}.{name}", of_name, fields_of)}
