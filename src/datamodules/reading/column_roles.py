@@ -279,5 +279,5 @@ def _first_texts(rows: RawRows, names: Sequence[str]) -> dict[str, pd.Series]:
     """The first values of columns as texts, without empty ones."""
     cells = ", ".join(f"NULLIF(trim({rows.shown(name)}), '')" for name in names)
     found = rows.run(f"SELECT {cells} FROM ({rows.relation(limit=SAMPLE)})").fetchall() if names else []
-    table = pd.DataFrame(found, columns=pd.Index(names, dtype=object), dtype=object)
-    return {name: table[name].dropna() for name in names}
+    values = zip(*found, strict=True) if found else [()] * len(names)
+    return {name: pd.Series(texts, name=name, dtype=object).dropna() for name, texts in zip(names, values, strict=True)}

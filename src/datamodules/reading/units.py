@@ -144,4 +144,4 @@ def as_numbers(values: Sequence[str]) -> np.ndarray:
     if has_decimal_commas(values):
         texts = texts.str.replace(",", ".", regex=False)
     numbers = np.asarray(pd.to_numeric(texts.str.removesuffix("%"), errors="coerce"), float)
-    return numbers[np.isfinite(numbers)]
+    return np.asarray(numbers[np.isfinite(numbers)])
