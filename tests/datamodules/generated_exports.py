@@ -32,12 +32,7 @@ LANGUAGES = {
     "English": ("customer_id", "started_at", "tune", "band", "listening_time", "song_length"),
 }
 ROLES = ("user", "timestamp", "title", "artist", "played", "duration")
-_ENCODINGS = {
-    **dict.fromkeys(LANGUAGES, ("utf-8", "utf-8-sig", "utf-16", "windows-1252")),
-    "Russian": ("utf-8", "utf-16-le", "utf-8-sig"),
-    "Polish": ("utf-8", "windows-1250", "iso-8859-2"),
-    "Turkish": ("utf-8", "utf-16", "windows-1254"),
-}
+_ENCODINGS = ("utf-8", "utf-8-sig", "utf-16")
 _TITLES = {
     "German": "Über den Wolken", "French": "Où est l'été", "Spanish": "¿Dónde está el niño?", "Italian": "Perché no",
     "Portuguese": "Coração, não", "Russian": "Звезда", "Polish": "Zażółć gęślą jaźń", "Turkish": "Işıl ışıl, güneş",
@@ -80,26 +75,13 @@ def local(format_: str, zone: str = "UTC") -> Write:
     return lambda time: time.astimezone(ZoneInfo(zone)).strftime(format_)
 
 
-def excel(time: datetime) -> float:
-    """A time as the days of a spreadsheet."""
-    return (time - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1)
-
-
 WRITTEN: dict[str, tuple[Write, str]] = {
     "iso": (iso, "iso"),
     "seconds": (lambda time: int(time.timestamp()), "s"),
     "milliseconds": (lambda time: int(time.timestamp() * 1000), "ms"),
     "microseconds": (lambda time: int(time.timestamp() * 1e6), "us"),
-    "both": (lambda time: int(time.timestamp()) * (1000 if time.second % 2 else 1), "epoch"),
-    "spreadsheet": (excel, "excel"),
-    "decimal comma": (lambda time: str(excel(time)).replace(".", ","), "excel"),
-    "dots": (local("%d.%m.%Y %H:%M:%S"), "%d.%m.%Y %H:%M:%S"),
-    "American": (local("%m/%d/%Y %I:%M:%S %p"), "%m/%d/%Y %I:%M:%S %p"),
-    "Takeout": (local("%b %d, %Y, %I:%M:%S\u202f%p UTC"), "%b %d, %Y, %I:%M:%S\u202f%p %Z"),
-    "compact": (local("%Y%m%d%H%M%S"), "%Y%m%d%H%M%S"),
 }
 """How times are written, and the unit that they are seen to have."""
-_TWO_COLUMNS = {"%Y-%m-%d": "%H:%M:%S", "%d.%m.%Y": "%H:%M:%S", "%m/%d/%Y": "%I:%M:%S %p", "%Y%m%d": "%H:%M:%S"}
 
 
 @dataclass(kw_only=True)
@@ -135,23 +117,16 @@ class _Writer:
         self.format = format_
         self.plays = plays(rng.randint(300, 500), seed=seed, block=15, title=_TITLES[language])
         self.export = Export(path=folder / f"export.{format_}", names=self.names, plays=self.plays)
-        self.encoding = rng.choice(_ENCODINGS[language])
+        self.encoding = rng.choice(_ENCODINGS)
         self.delimiter = rng.choice(",;\t|")
         self.end = rng.choice(["\n", "\r\n", "\r"])
         quotings: list[Literal[0, 1]] = [csv.QUOTE_MINIMAL, csv.QUOTE_ALL]
         self.quoting = rng.choice(quotings)
-        ways = [name for name in WRITTEN if name != "decimal comma" or format_ in _OF_TEXT]
-        self.way = rng.choice([*ways, "two columns"])
+        self.way = rng.choice([*WRITTEN])
         if format_ == "spreadsheet":
-            self.encoding, self.delimiter, self.end = "utf-8-sig", ";", "\r\n"
-            self.way = rng.choice(["decimal comma", "dots", "two columns", "American"])
-        self.write_time = WRITTEN.get(self.way, WRITTEN["iso"])[0]
-        if self.way == "decimal comma" and self.delimiter == ",":
-            self.delimiter = ";"
-        if self.way == "Takeout" and self.encoding.startswith(("windows", "iso")):
-            self.encoding = "utf-8"  # the others lack its space
+            self.encoding, self.delimiter, self.end, self.way = "utf-8-sig", ";", "\r\n", "iso"
+        self.write_time = WRITTEN[self.way][0]
         self.has_minutes = rng.random() < 0.3 and format_ in _OF_TEXT  # 3:25
-        self.days, self.hours = rng.choice([*_TWO_COLUMNS.items()])
 
     def random_name(self) -> str:
         return "q" + "".join(self.rng.choices(string.ascii_lowercase, k=4))
@@ -165,17 +140,11 @@ class _Writer:
         names, found = self.names, []
         device = self.rng.random() < 0.5
         for n, play in enumerate(self.plays):
-            row: Row = {names["user"]: play.user}
-            if self.way == "two columns":
-                row |= {"q_day": local(self.days)(play.at), "q_hour": local(self.hours)(play.at)}
-            else:
-                row[names["timestamp"]] = self.write_time(play.at)
+            row: Row = {names["user"]: play.user, names["timestamp"]: self.write_time(play.at)}
             amounts = [f"{n // 60}:{n % 60:02}" if self.has_minutes else n for n in (play.played, play.length)]
             row |= {names["title"]: play.title, names["artist"]: play.artist}
             row |= {names["played"]: amounts[0], names["duration"]: amounts[1]}
             found.append({**row, **({"device": ["phone", "car"][n % 2], "bpm": 90 + n % 50} if device else {})})
-        if self.way == "two columns":
-            self.names["timestamp"] = "q_day + q_hour"
         return found
 
     def as_text(self, rows: Sequence[Row]) -> str:
@@ -216,8 +185,6 @@ class _Writer:
         text = self.as_text(rows)
         if format_ == "spreadsheet":
             self.export.path = path = path.with_suffix(".csv")
-            if self.rng.random() < 0.5:
-                text = f"sep={self.delimiter}\r\n{text}"
         content = text.encode(self.encoding)
         if format_ == "csv.gz":
             content = gzip.compress(content, 1)
@@ -266,7 +233,7 @@ class _Writer:
     def _no_time_rows(self, rows: list[Row]) -> None:
         for play, row in zip(self.plays, rows, strict=True):
             if not play.is_read:
-                row["q_hour" if self.way == "two columns" else self.names["timestamp"]] = "unknown"
+                row[self.names["timestamp"]] = "unknown"
 
 
 _OF_TEXT = ("csv", "txt", "csv.gz", "zip", "folder", "spreadsheet")

@@ -67,8 +67,9 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
     reasons = {
         line: reason if "share" in reason else reason.partition(", got ")[0] for line, reason in of_values.items()
     }
-    whole = "DECIMAL(22, 3)"
-    schema = json.dumps({"message": "VARCHAR", "timestamp": whole, "user": whole, "track": whole, "time": "DOUBLE"})
+    cell = "TRY_CAST(text ->> '$.{name}' AS {type}) AS {name}"
+    types = {"message": "VARCHAR", **dict.fromkeys(("timestamp", "user", "track"), "DECIMAL(22, 3)"), "time": "DOUBLE"}
+    cells = ", ".join(cell.format(name=name, type=type_) for name, type_ in types.items())
     database = duckdb.connect()
     database.execute("CREATE TABLE texts (line BIGINT, text VARCHAR)")
     database.executemany("INSERT INTO texts VALUES (?, ?)", list(enumerate(lines, start=1)))
@@ -82,7 +83,8 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
             WHEN COALESCE(track <> f.track, TRUE) THEN 'track must be a whole number'
             WHEN f.time IS NULL THEN 'time must be a number'
             WHEN f.time NOT BETWEEN 0 AND 1 THEN 'the share played must lie in [0, 1], got ' || f.time END AS reason
-        FROM (SELECT line, json_transform(TRY_CAST(text AS JSON), '{schema}') AS f FROM texts)
+        FROM (SELECT line, CASE WHEN json_valid(text) THEN f END AS f
+              FROM texts LEFT JOIN (SELECT line, {cells} FROM texts WHERE json_valid(text)) f USING (line))
         ORDER BY line""").fetchall()
     assert reasons == {
         line: reason for line, _, _, track, reason in expected if reason and (track == 100 or "share" not in reason)

@@ -76,38 +76,33 @@ def test_local_times_follow_daylight_saving(tmp_path: Path) -> None:
     moments = [start + timedelta(minutes=7 * n) for n in range(120)]
     write = local("%d.%m.%Y %H:%M", "Europe/Berlin")
     rows = [{"Datum": write(moment), "song": f"S{n % 9}"} for n, moment in enumerate(moments)]
-    assert times_of(tmp_path, rows, zone="Europe/Berlin") == [int(moment.timestamp() * 1000) for moment in moments]
+    options = {"zone": "Europe/Berlin", "units": {"timestamp": "%d.%m.%Y %H:%M"}}
+    assert times_of(tmp_path, rows, **options) == [int(moment.timestamp() * 1000) for moment in moments]
 
 
-@pytest.mark.parametrize(
-    ("day", "hour", "names"),
-    [
-        ("%Y-%m-%d", "%H:%M:%S", ("date", "time")),
-        ("%d.%m.%Y", "%H:%M:%S", ("Datum", "Uhrzeit")),
-        ("%m/%d/%Y", "%I:%M:%S %p", ("x1", "x2")),
-        ("%Y%m%d", "%H:%M:%S", ("q", "time")),
-    ],
-)
-def test_a_day_and_a_time_of_day_in_two_columns_are_one_time(
-    tmp_path: Path, day: str, hour: str, names: tuple[str, str]
-) -> None:
+def test_another_format_of_times_is_given_and_then_found_by_its_values(tmp_path: Path) -> None:
+    for name in ("Datum", "x7"):
+        rows = table(("user", name, "title", "artist", "played", "duration"), write=local("%d.%m.%Y %H:%M:%S"))
+        assert times_of(tmp_path, rows, units={"timestamp": "%d.%m.%Y %H:%M:%S"}) == TIMES
+    rows = table(("user", "Datum", "title", "artist", "played", "duration"), write=local("%d.%m.%Y %H:%M:%S"))
+    with pytest.raises(InputError, match=r"times in column Datum are written, such as '06.01.2025.*timestamp=s, ms"):
+        roles_of(tmp_path, rows)
+
+
+def test_seconds_and_milliseconds_in_one_column_are_refused(tmp_path: Path) -> None:
+    rows = table(("user", "ts", "title", "artist", "played", "duration"), write=lambda time: int(time.timestamp()))
+    with pytest.raises(InputError, match="cannot see how the times in column ts are written"):
+        roles_of(tmp_path, [row | {"ts": row["ts"] * 1000} if n % 7 else row for n, row in enumerate(rows)])
+
+
+def test_days_beside_times_of_day_are_refused_with_what_joins_them(tmp_path: Path) -> None:
     rows = table(("user", "x7", "title", "artist", "played", "duration"), write=lambda time: time)
-    rows = [{names[0]: local(day)(row["x7"]), names[1]: local(hour)(row.pop("x7")), **row} for row in rows]
-    roles = roles_of(tmp_path, rows, delimiter=";")
-    both = " + ".join(names)
-    assert (roles.mapping["timestamp"], roles.evidence["timestamp"]) == (both, "by its values: a day and a time of day")
-    assert not {*names} & {*roles.holds}
-    assert times_of(tmp_path, rows) == TIMES
-    assert times_of(tmp_path, rows, columns={"timestamp": both}) == TIMES
-    rows[9][names[1]] = ""
-    log = read("table", as_csv(tmp_path / "plays.csv", rows), max_rejected=0.01)
-    assert (log.reading.num_rejected, log.reading.num_events) == (1, 299)
-
-
-def test_durations_are_no_times_of_day(tmp_path: Path) -> None:
-    rows = table(("user", "date", "title", "artist", "played", "duration"), write=local("%d.%m.%Y"))
-    rows = [row | {"zeit": f"{row['played'] // 60:02}:{row['played'] % 60:02}"} for row in rows]
-    assert roles_of(tmp_path, rows).mapping["timestamp"] == "date"
+    rows = [{"date": f"{row['x7']:%Y-%m-%d}", "time": f"{row.pop('x7'):%H:%M:%S}", **row} for row in rows]
+    with pytest.raises(InputError, match=r"column date has days and column time times of day; make one column of both"):
+        roles_of(tmp_path, rows)
+    joined = {"columns": {"timestamp": "at"}, "sql": {"columns": {"at": '"date" || \' \' || "time"'}}}
+    assert times_of(tmp_path, rows, **joined) == TIMES
+    assert roles_of(tmp_path, rows, columns={"timestamp": "date"}).mapping["timestamp"] == "date"
 
 
 @pytest.mark.parametrize("name", ["ended_at", "End time", "Ende"])
@@ -120,14 +115,6 @@ def test_the_end_of_a_play_is_a_time_with_a_remark(tmp_path: Path, name: str) ->
     begun = table(("user", "started_at", "title", "artist", "played", "duration"))
     rows = [row | {name: iso(START + timedelta(hours=n))} for n, row in enumerate(begun)]
     assert roles_of(tmp_path, rows).mapping["timestamp"] == "started_at"
-
-
-def test_days_or_months_first_are_refused_with_both_formats(tmp_path: Path) -> None:
-    rows = [row for row in table(USUAL, write=local("%d/%m/%Y %H:%M")) if int(row["x7"][:2]) <= 12]
-    with pytest.raises(InputError, match=r"times in column x7 are written.*'%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M' fits"):
-        roles_of(tmp_path, rows)
-    times = times_of(tmp_path, rows, units={"timestamp": "%d/%m/%Y %H:%M"})
-    assert times == [time // 60_000 * 60_000 for time in TIMES[: len(rows)]]
 
 
 NO_TIMES: dict[str, Of] = {
@@ -206,56 +193,6 @@ def test_a_name_whose_values_do_not_fit_gives_way(tmp_path: Path) -> None:
         roles_of(tmp_path, rows)
 
 
-def test_the_time_played_and_the_length_are_found_by_their_values(tmp_path: Path) -> None:
-    rows = table(("user", "when", "title", "artist", "aa", "bb"), bpm=lambda _, rng: rng.randint(60, 200))
-    roles = roles_of(tmp_path, rows)
-    assert (roles.mapping["played"], roles.mapping["duration"]) == ("aa", "bb")
-    for row in rows:
-        row["aa"] *= 1000  # another unit than the length
-    assert roles_of(tmp_path, rows).mapping["played"] == "aa"
-    for row in rows:
-        row["aa"] = round(row["aa"] / 1000 / row.pop("bb"), 3)
-    assert roles_of(tmp_path, rows).mapping["played_ratio"] == "aa"
-
-
-@pytest.mark.parametrize(
-    "of",
-    [
-        lambda _, rng: rng.randint(60, 200),  # beats per minute, age
-        lambda _, rng: round(rng.random(), 3),  # a score of a model
-        lambda _, rng: rng.randint(0, 100),  # volume
-        lambda n, _: n % 2,  # a flag
-        lambda _, rng: rng.choice([0, 0.5, 1]),  # a rating
-    ],
-)
-def test_other_numbers_are_no_time_and_no_share_played(tmp_path: Path, of: Of) -> None:
-    rows = [{"ts": row["x7"], "title": row["title"]} for row in table(USUAL)]
-    rows = [row | {"qq": of(n, random.Random(n))} for n, row in enumerate(rows)]
-    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
-    by_track = [row | {"qq": of(n, random.Random(row["title"]))} for n, row in enumerate(rows)]
-    assert roles_of(tmp_path, by_track).mapping == {"timestamp": "ts", "title": "title"}
-
-
-def test_a_feature_of_the_track_is_no_share_played(tmp_path: Path) -> None:
-    rows = [{"ts": row["x7"], "title": f"S{n // 2}"} for n, row in enumerate(table(USUAL))]
-    rows = [row | {"qq": min(1.0, round(1.3 * random.Random(row["title"]).random(), 3))} for row in rows]
-    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
-
-
-def test_a_number_below_the_length_that_never_equals_it_is_no_time_played(tmp_path: Path) -> None:
-    rows = [{"ts": row["x7"], "title": row["title"], "bb": row["duration"]} for row in table(USUAL)]
-    rows = [row | {"qq": random.Random(n).randint(1, row["bb"])} for n, row in enumerate(rows)]
-    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
-
-
-def test_a_flag_is_named_with_its_switch(tmp_path: Path) -> None:
-    rows = [{"ts": row["x7"], "title": row["title"], "qq": ["ja", "nein"][n % 2]} for n, row in enumerate(table(USUAL))]
-    roles = roles_of(tmp_path, rows)
-    assert (roles.holds, roles.alternatives) == ({"qq": "300 of 300 are flags"}, {"qq": "skipped"})
-    log = read("table", as_csv(tmp_path / "plays.csv", rows), changes={"columns": {"skipped": "qq"}})
-    assert {share for *_, share, _ in log.rows} == {0.0, 1.0}
-
-
 def test_a_private_column_is_not_looked_at(tmp_path: Path) -> None:
     rows = table(USUAL, ip_addr=lambda n, _: iso(START + timedelta(minutes=n)))
     del rows[0]["x7"]
@@ -265,7 +202,7 @@ def test_a_private_column_is_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_spreadsheets_have_decimal_commas_and_durations_of_minutes(tmp_path: Path) -> None:
-    rows = [{"Datum": f"03.11.2026 14:{n:02}", "Titel": f"S{n % 7}", "Anteil": ["0,25", "1"][n % 2]} for n in range(60)]
+    rows = [{"Datum": f"2026-11-03 14:{n:02}", "Titel": f"S{n % 7}", "Anteil": ["0,25", "1"][n % 2]} for n in range(60)]
     log = read("table", as_csv(tmp_path / "plays.csv", rows, delimiter=";"), max_rejected=0.0)
     assert {share for *_, share, _ in log.rows} == {0.25, 1.0}
     rows = [{"Datum": row["Datum"], "Titel": row["Titel"], "Spielzeit": "1:30", "Dauer": "0:03:00"} for row in rows]

@@ -126,7 +126,7 @@ def _from_file(database: Database, one: AttributeSettings, path: Path) -> Attrib
     rows = open_rows(database, files, one)
     column = "line" if files.format == "lines" else rows.found(one.path, key=f"{one.group}.column")
     are_lists = one.kind == "vector" and rows.type_of(column).endswith("]")  # of Parquet: faster than by texts
-    text = f"TRY_CAST({rows.cell(column)[0]} AS FLOAT[])" if are_lists else rows.whole_text(column)
+    text = f"TRY_CAST({rows.value(column)} AS FLOAT[])" if are_lists else rows.whole_text(column)
     track = "NULL" if one.track is None else rows.whole_text(rows.found(one.track, key=f"{one.group}.track"))
     rows.run(f"""CREATE OR REPLACE TABLE attribute AS
         SELECT row_number() OVER () - 1 AS place, CAST({track} AS VARCHAR) AS track, {text} AS text

@@ -1,6 +1,6 @@
-"""Which column has which role: what the settings say, or what the names and the values of the columns mean.
+"""Which column has which role: what the settings say, or what the names of the columns mean if their values fit.
 
-Names in English come first, names in other languages next, if the values fit; then the values alone.
+Names in English come first, names in other languages next. The time of a play is also found by its values alone.
 """
 
 import re
@@ -8,9 +8,12 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import pandas as pd
+
+from segue.datamodules.reading.clocks import look_like_times, num_times, run_like_a_clock, source_of
 from segue.datamodules.reading.column_names import OTHER_NAMES, ROLES, USUAL_NAMES, plain, spellings
-from segue.datamodules.reading.column_values import ColumnValues, look_at_columns, nested_paths
-from segue.datamodules.reading.raw_rows import RawRows
+from segue.datamodules.reading.raw_rows import SAMPLE, RawRows
+from segue.datamodules.reading.units import MS_OF, NO, YES, as_numbers, is_hms
 from segue.errors import InputError
 from segue.runs.hydra_text import as_word
 
@@ -19,17 +22,14 @@ _NEVER_READ = re.compile(
     r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
 )
 
-# Usual paths inside a column.
-_NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
 _MOST_COLUMNS = 200  # columns whose values are looked at
-
-# What the values of a role are, and whether most values of a column are that.
-_KINDS: dict[str, tuple[str, Callable[[ColumnValues], bool]]] = {
-    "timestamp": ("times", lambda column: column.are_times),
-    "played_ratio": ("shares", lambda column: column.are_shares),
-    "played": ("durations", lambda column: column.are_durations),
-    "duration": ("durations", lambda column: column.are_durations),
-    "skipped": ("flags", lambda column: column.are_flags),
+# Roles whose values have a form, and what it is called.
+_KINDS = {
+    "timestamp": "times",
+    "played_ratio": "shares",
+    "played": "durations",
+    "duration": "durations",
+    "skipped": "flags",
 }
 
 
@@ -56,12 +56,13 @@ def option(role: str, column: str) -> str:
     return shlex.quote(f"datamodule.columns.{role}={word}")
 
 
-def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> Roles:
+def map_columns(rows: RawRows, given: Mapping[str, str | None], *, unit: str) -> Roles:
     """Find the column of each role.
 
     Args:
         rows: the rows.
         given: for each role the path of a column, None for none, or `auto` for one that names or values show.
+        unit: value of `datamodule.units.timestamp`.
 
     Returns:
         The roles, and what is known of the columns without one.
@@ -81,7 +82,7 @@ def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> Roles:
     mapping = {role: path for role, path in mapping.items() if path not in rows.absent}
     found = Roles(mapping=mapping)
     if roles := [role for role, path in given.items() if path == "auto"]:
-        found = _Search(rows, mapping, roles).found()
+        found = _Search(rows, mapping, roles, unit).found()
     mapping = dict(found.mapping)
     for role, path in mapping.items():
         if role not in ("user", "session") and path == mapping.get("user"):
@@ -90,11 +91,10 @@ def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> Roles:
                 "another column, or give datamodule.columns.user=null"
             )
     if "track" not in mapping and "title" not in mapping:
-        columns, remedy = "columns", "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
-        if rows.files.format == "csv" and len(rows.types) == 1:
-            columns, remedy = "column", "datamodule.files.delimiter=<what separates columns>, or datamodule.files.skip="
-            remedy += "<lines before the names>"
-        raise InputError(f"{rows.files.shown[0]} has the {columns} {rows.listed}; give {remedy}")
+        remedy = "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
+        if rows.files.format == "csv" and len(rows.types) <= 2:
+            remedy = "datamodule.files.skip=<lines before the names>, or datamodule.files.delimiter=<character>"
+        raise InputError(f"{rows.files.shown[0]} has the columns {rows.listed}; give {remedy}")
     return replace(found, mapping={role: mapping[role] for role in ROLES if role in mapping})
 
 
@@ -127,74 +127,119 @@ class _Search:
         rows: the rows.
         given: the columns that the settings name.
         roles: the roles that they leave open.
+        unit: value of `datamodule.units.timestamp`.
     """
 
-    def __init__(self, rows: RawRows, given: Mapping[str, str], roles: Sequence[str]) -> None:
-        self._rows, self._given, self._roles = rows, given, roles
-        nested = [path for path in nested_paths(rows) if not is_private(path)]
-        usual = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
-        left_out = {*rows.absent, *{path.split(".")[0] for path in nested}}
-        names = [name for name in (*rows.types, *usual, *rows.derived) if name not in left_out and not is_private(name)]
-        self._names = list(dict.fromkeys([*names, *nested]))
-        can_be_read = [name for name in self._names if not rows.is_json or not re.search(r'["\\*]', name)]
-        self._sample = look_at_columns(rows, can_be_read[:_MOST_COLUMNS] if len(self._names) > 1 else [])
-        self._usual = [name for name in names if name not in given.values()]
-        self._all = [name for name in self._sample.columns if name not in given.values()]
+    def __init__(self, rows: RawRows, given: Mapping[str, str], roles: Sequence[str], unit: str) -> None:
+        self._given, self._roles, self._unit = given, roles, unit
+        left_out = {*rows.absent, *(path.split(".")[0] for path in rows.inner)}
+        names = [name for name in (*rows.types, *rows.derived) if name not in left_out]
+        names += [path for path in rows.inner if not any(other.startswith(f"{path}.") for other in rows.inner)]
+        self._names = [name for name in names if not is_private(name)]
+        self._columns = _first_texts(rows, self._names[:_MOST_COLUMNS])
         self._mapping: dict[str, str] = {}
         self._evidence: dict[str, str] = {}
 
     def found(self) -> Roles:
         """The roles, and the columns that have none."""
-        unfit = self._by_usual_names()
-        self._titles_in_track()
-        self._by_other_names()
-        self._titles_in_track()
-        self._by_values()
+        unfit = self._by_names(USUAL_NAMES, lambda name: {plain(name)})
+        others = self._by_names({role: [*USUAL_NAMES[role], *OTHER_NAMES[role]] for role in ROLES}, spellings)
+        if "timestamp" in self._roles and "timestamp" not in self._mapping:
+            self._time_by_values()
+            unfit = {**{role: name for role, name in others.items() if role == "timestamp"}, **unfit}
+        self._refuse_hours_elsewhere()
         for role, name in unfit.items():  # it is refused, or its rows are, with the reason
-            if role not in self._mapping and name not in self._mapping.values():
+            if role not in self._mapping and name in self._free():
                 self._choose(role, name, "by its name")
-        self._times_of_days()
         mapping = {**self._given, **self._mapping}
-        used = {*mapping.values(), *mapping.get("timestamp", "").split(" + ")}
-        columns = {name: self._sample.columns.get(name) for name in self._names if name not in used}
-        alternatives = {name: could for name in columns if (could := self._alternative(name, mapping))}
-        holds = {name: "" if column is None else column.holds for name, column in columns.items()}
+        unused = [name for name in self._names if name not in mapping.values()]
+        times = [name for name in unused if name in self._columns and look_like_times(self._columns[name], self._unit)]
+        holds = {name: self._evidence_of("timestamp", name) if name in times else "" for name in unused}
+        alternatives = {name: could for name in unused if (could := self._alternative(name, is_time=name in times))}
         return Roles(mapping=mapping, evidence=self._evidence, holds=holds, alternatives=alternatives)
 
+    def _time_by_values(self) -> None:
+        clocks = [name for name in self._free() if run_like_a_clock(self._columns[name], self._unit)]
+        if clocks := [name for name in clocks if source_of(name, self._columns, self._unit) is None]:
+            columns = self._columns  # texts rather than numbers
+            best = max(clocks, key=lambda name: (not _num("shares", columns[name]), columns[name].nunique()))
+            self._choose("timestamp", best, "by its values")
+
+    def _refuse_hours_elsewhere(self) -> None:
+        """Refuse days without an hour beside a column of times of day: all plays would be at midnight."""
+        days, names = self._mapping.get("timestamp"), {*USUAL_NAMES["timestamp"], *OTHER_NAMES["timestamp"]}
+        if days is None or num_times(self._columns[days], self._unit)[0] in MS_OF:
+            return
+        hours = [name for name in self._free() if spellings(name) & names]
+        hours = [name for name in hours if self._columns[name].str.match(r"\d?\d:\d\d").mean() > 0.99]
+        if hours and not self._columns[days].str.contains(":").any():
+            raise InputError(
+                f"column {days} has days and column {hours[0]} times of day; make one column of both with "
+                f"datamodule.sql.columns, such as '\"{days}\" || ' ' || \"{hours[0]}\"', and name it in "
+                f"datamodule.columns.timestamp, or give {option('timestamp', days)} if the hour does not matter"
+            )
+
+    def _free(self) -> list[str]:
+        """Columns whose values are known, and that have no role."""
+        return [name for name in self._columns if name not in (*self._given.values(), *self._mapping.values())]
+
+    def _num(self, role: str, name: str) -> int:
+        texts = self._columns[name]
+        return num_times(texts, self._unit)[1] if role == "timestamp" else _num(_KINDS[role], texts)
+
+    def _evidence_of(self, role: str, name: str) -> str:
+        return f"{self._num(role, name):,} of {len(self._columns[name]):,} are {_KINDS[role]}"
+
     def _choose(self, role: str, name: str, why: str) -> None:
+        has_values = role in _KINDS and len(self._columns.get(name, ())) > 0
         self._mapping[role] = name
-        if (column := self._sample.columns.get(name)) is not None and len(column) and role in _KINDS:
-            what, fits = _KINDS[role]
-            num = column.time[1] if role == "timestamp" else len(column.numbers)
-            num = len(column) if role == "skipped" or (fits(column) and not num) else num
-            why += f": {column.evidence(what, num)}" if fits(column) else f", but few of its values are {what}"
-        self._evidence[role] = why
+        self._evidence[role] = f"{why}: {self._evidence_of(role, name)}" if has_values else why
 
-    def _free(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if name not in self._mapping.values()]
+    def _fits(self, role: str, name: str, *, is_usual: bool) -> bool:
+        """Whether the values of a column may have a role that its name says."""
+        if not (num := len(self._columns[name])):
+            return is_usual
+        if role in _KINDS:
+            return 2 * self._num(role, name) > num
+        return is_usual or (
+            (role != "track" or self._is_filled(name)) and not look_like_times(self._columns[name], self._unit)
+        )
 
-    def _by_usual_names(self) -> dict[str, str]:
-        """Choose by the usual names. Only a column that is filled may have the ids of tracks.
+    def _is_filled(self, name: str) -> bool:
+        return len(self._columns[name]) >= 0.99 * max(map(len, self._columns.values()))
+
+    def _has_numbers(self, name: str) -> bool:
+        texts = self._columns[name]
+        return len(texts) > 0 and bool(texts.str.fullmatch(r"-?\d+").all())
+
+    def _by_names(self, known: Mapping[str, Sequence[str]], spelt: Callable[[str], set[str]]) -> dict[str, str]:
+        """Choose by names: of several columns the one whose name comes first. The ids of tracks are in a filled column.
+
+        Args:
+            known: names of each role, as `plain` makes them.
+            spelt: the name of a column as these have it.
 
         Returns:
-            The column of each role of which no column with a usual name has fitting values.
+            The column of each role of which no column with such a name has fitting values.
         """
-        names, unfit = self._usual, dict[str, str]()
-        if "title" in self._given:  # a column `track` beside it is seldom an id
-            names = [name for name in names if plain(name) not in USUAL_NAMES["title"] or self._rows.has_numbers(name)]
-        by_plain = {plain(name): name for name in reversed(names)}
+        is_usual, unfit = known is USUAL_NAMES, dict[str, str]()
         for role in self._roles:
-            free = self._free([by_plain[name] for name in USUAL_NAMES[role] if name in by_plain])
-            if role == "track" and len(free) > 1:
-                free = [name for name in free if self._rows.is_filled(name)] or free
-            columns = self._sample.columns
-            fitting = [
-                name for name in free if role not in _KINDS or name not in columns or _KINDS[role][1](columns[name])
-            ]
+            if role in self._mapping:
+                continue
+            places = {
+                name: [known[role].index(one) for one in spelt(name) if one in known[role]] for name in self._free()
+            }
+            named = sorted((name for name in places if places[name]), key=lambda name: min(places[name]))
+            if role == "track" and "title" in self._given:  # a column `track` beside it is seldom an id
+                named = [n for n in named if plain(n) not in USUAL_NAMES["title"] or self._has_numbers(n)]
+            fitting = [name for name in named if self._fits(role, name, is_usual=is_usual)]
+            if role == "track":
+                fitting = [name for name in fitting if self._is_filled(name)] or fitting
             if fitting:
                 self._choose(role, fitting[0], "by its name")
-            elif free:
-                unfit[role] = free[0]
+            elif named:
+                unfit[role] = named[0]
+        self._titles_in_track()
         return unfit
 
     def _titles_in_track(self) -> None:
@@ -204,110 +249,35 @@ class _Search:
         if plain(mapping.get("title", "")) == "name" and is_ambiguous:
             del mapping["title"]  # beside a track, `name` is rather that of the listener
         has_artist = "artist" in mapping or "artist" in self._given
-        if is_ambiguous and "title" not in mapping and has_artist and not self._rows.has_numbers(mapping["track"]):
+        if is_ambiguous and "title" not in mapping and has_artist and not self._has_numbers(mapping["track"]):
             mapping["title"] = mapping.pop("track")
             self._evidence["title"] = self._evidence.pop("track")
 
-    def _by_other_names(self) -> None:
-        """Choose by names of other languages, by names with a unit and by those inside objects, if the values fit."""
-        for role in self._roles:
-            if role in self._mapping:
-                continue
-            known = [*USUAL_NAMES[role], *OTHER_NAMES[role]]
-            named = [name for name in self._free(self._all) if spellings(name) & set(known)]
-            if fitting := [name for name in named if self._is_fit(role, name)]:
-                first = min(fitting, key=lambda name: min(map(known.index, spellings(name) & set(known))))
-                self._choose(role, first, "by its name")
-
-    def _is_fit(self, role: str, name: str) -> bool:
-        """Whether a column that has an unusual name may have a role."""
-        column = self._sample.columns[name]
-        if not len(column):
-            return False
-        if role == "timestamp":
-            return column.are_times
-        if role == "skipped":
-            return column.are_flags
-        if column.are_times or column.are_flags:
-            return False
-        if role in _KINDS:
-            return _KINDS[role][1](column)
-        if role == "track" and "title" in (*self._mapping, *self._given):
-            return column.are_uris and self._is_filled(column)
-        return role != "track" or self._is_filled(column)
-
-    def _is_filled(self, column: ColumnValues) -> bool:
-        return len(column) >= 0.99 * len(self._sample.texts)
-
-    def _times_of_days(self) -> None:
-        """Read the days of a column with the times of day of another one."""
-        columns, chosen = self._sample.columns, self._mapping.get("timestamp")
-        free, own = self._free(self._all), [name for name in (chosen,) if name in columns]
-        if "timestamp" not in self._roles or (chosen and not own):
-            return
-        days = [name for name in own or free if columns[name].are_days]
-        hours = [name for name in free if columns[name].are_times_of_day]
-        if own and columns[own[0]].are_times_of_day:
-            days, hours = [name for name in free if columns[name].are_days], own
-        days, hours = ([name for name in names if self._sample.source_of(name) is None] for names in (days, hours))
-        if days and hours:
-            self._mapping["timestamp"] = self._rows.found(f"{days[0]} + {hours[0]}", key="datamodule.columns.timestamp")
-            self._evidence["timestamp"] = "by its values: a day and a time of day"
-
-    def _by_values(self) -> None:
-        """Choose by the values alone, where they leave no doubt."""
-        columns = self._sample.columns
-        if "timestamp" in self._roles and "timestamp" not in self._mapping:
-            clocks = [name for name in self._free(self._all) if columns[name].run_like_a_clock]
-            if clocks := [name for name in clocks if self._sample.source_of(name) is None]:
-                best = max(clocks, key=lambda name: (not columns[name].are_numbers, columns[name].num_distinct))
-                self._choose("timestamp", best, "by its values")
-        if "track" in self._roles and not {"track", "title"} & {**self._given, **self._mapping}.keys():
-            uris = [name for name in self._free(self._all) if columns[name].are_uris and self._is_filled(columns[name])]
-            if uris:
-                self._choose("track", uris[0], "by its values")
-                self._evidence["track"] += f": {columns[uris[0]].holds}"
-        self._amounts_by_values()
-
-    def _amounts_by_values(self) -> None:
-        """Choose the columns of durations or of shares where no name says how much was played."""
-        mapping, sample = {**self._given, **self._mapping}, self._sample
-        key = [mapping[role] for role in ("track", "title", "artist") if mapping.get(role) in sample.columns]
-        key = key[:1] if "track" in mapping else key
-        if not key or {"played_ratio", "skipped"} & mapping.keys() or not {"played", "duration"} & {*self._roles}:
-            return
-        amounts = [name for name in self._free(self._all) if sample.are_amounts(name)]
-        known = {role: [name] for role, name in mapping.items() if name in sample.columns}
-        durations, played = known.get("duration", []), known.get("played", [])
-        if "duration" not in mapping and "duration" in self._roles:
-            durations = [name for name in amounts if sample.are_lengths(name, key)]
-        if "played" not in mapping and "played" in self._roles:
-            played = [name for name in amounts if not sample.is_fixed_by(key, name)]
-        pairs = [
-            (sample.part_of(part, whole), {"played": part, "duration": whole})
-            for whole in durations
-            for part in played
-            if part != whole
-        ]
-        share, best = max(pairs, key=lambda pair: pair[0], default=(0.0, dict[str, str]()))
-        if share and not best.keys() <= mapping.keys():
-            for role, name in best.items():
-                if role not in mapping:
-                    self._choose(role, name, "by its values")
-        elif "played" not in mapping and "played_ratio" in self._roles:
-            shares = [name for name in amounts if sample.are_shares(name, key)]
-            if len(shares) == 1:
-                self._choose("played_ratio", shares[0], "by its values")
-
-    def _alternative(self, name: str, mapping: Mapping[str, str]) -> str | None:
+    def _alternative(self, name: str, *, is_time: bool) -> str | None:
         """The role that a column without one could have."""
-        if (column := self._sample.columns.get(name)) is None:
+        if name not in self._columns:
             return None
-        if column.look_like_times:
-            return None if self._sample.source_of(name) else "timestamp"
+        if is_time:
+            return None if source_of(name, self._columns, self._unit) else "timestamp"
         for role in self._roles:
-            if spellings(name) & {*USUAL_NAMES[role], *OTHER_NAMES[role]} and self._is_fit(role, name):
+            if spellings(name) & {*USUAL_NAMES[role], *OTHER_NAMES[role]} and self._fits(role, name, is_usual=False):
                 return role
-        if column.are_flags and not {"played_ratio", "played", "skipped"} & mapping.keys():
-            return None if self._sample.source_of(name) else "skipped"
-        return "track" if column.are_uris else None
+        return None
+
+
+def _num(kind: str, texts: pd.Series) -> int:
+    """How many texts are shares, durations or flags."""
+    if kind == "flags":
+        return int(texts.str.lower().isin([*YES, *NO]).sum())
+    numbers = as_numbers(texts.tolist())
+    if kind == "shares":
+        return int(((numbers >= 0) & (numbers <= 120)).sum())
+    return int((numbers >= 0).sum()) or sum(map(is_hms, texts))
+
+
+def _first_texts(rows: RawRows, names: Sequence[str]) -> dict[str, pd.Series]:
+    """The first values of columns as texts, without empty ones."""
+    cells = ", ".join(f"NULLIF(trim({rows.shown(name)}), '')" for name in names)
+    found = rows.run(f"SELECT {cells} FROM ({rows.relation(limit=SAMPLE)})").fetchall() if names else []
+    values = zip(*found, strict=True) if found else [()] * len(names)
+    return {name: pd.Series(texts, name=name, dtype=object).dropna() for name, texts in zip(names, values, strict=True)}

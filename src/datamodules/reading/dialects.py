@@ -1,26 +1,19 @@
-"""How text files are written: their encoding, delimiter, quotes and names of columns."""
+"""How text files are written: their delimiter, quotes and names of columns."""
 
 import csv
 import re
-import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import duckdb
 
 from segue.datamodules.reading.files import Files, quote_of
-from segue.datamodules.reading.plain_text import read_start
-from segue.datamodules.reading.queries import Database, one_line, quoted_text
+from segue.datamodules.reading.queries import Database, quoted_text
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
 MOST_REJECTED = 1_000_000
 """Lines of one file that DuckDB may reject; each is kept in memory. With more, the format is wrong."""
-_MOST_LINES_OF_NAMES = 20  # lines that a first row may have, because names in quotes have ends of lines
-_SAMPLE = 2**20  # bytes of a file whose lines show how it is written
-# A line before the names, in which Excel reads the delimiter.
-_OF_EXCEL = re.compile(rb"(?:\xef\xbb\xbf)?sep=([\x09\x20-\x7e])\r?\n", re.IGNORECASE)
-_EMPTY = (b'""', b"''")  # a row of one empty cell, after which DuckDB finds no delimiter
+_NUM_LINES = 200  # first lines that show the delimiter and the names
 # A number, a time or a UUID, which is no name of a column.
 _VALUE = re.compile(r"[+-]?[\d.,:eE/ -]*\d[\d.,:TZ/ -]*|[0-9a-f]{8}-[0-9a-f-]{27}|true|false", re.IGNORECASE)
 
@@ -60,26 +53,22 @@ class Dialect:
 
 
 def dialect_of(database: Database, files: Files, settings: FileFormat, encoding: str, *, is_parallel: bool) -> Dialect:
-    """How csv files are written: what the settings say, otherwise what DuckDB finds in the first file.
+    """How csv files are written: what the settings say, otherwise what the first lines show.
 
     Raises:
-        InputError: this cannot be seen, or the files have different columns or two columns of one name.
+        InputError: the files have different columns, or two columns of one name.
     """
-    delimiter, key = settings.delimiter.replace("\\t", "\t"), settings.group
-    if files.local and not settings.skip and (of_excel := _OF_EXCEL.match(read_start(files.local[0]))):
-        settings = replace(settings, skip=1)
-        delimiter = of_excel[1].decode() if delimiter == "auto" else delimiter
+    quote, key = quote_of(settings, "csv"), settings.group
+    query = f"SELECT COALESCE(line, '') FROM {Dialect(encoding=encoding, skip=settings.skip).scan()} LIMIT {_NUM_LINES}"
+    starts = [
+        [f"{line}\n" for (line,) in replace(files, paths=[path], shown=[shown]).run(database, query).fetchall()]
+        for path, shown in zip(files.paths, files.shown, strict=True)
+    ]
+    delimiter = settings.delimiter.replace("\\t", "\t")
     if delimiter == "auto":
-        delimiter = _delimiter(database, files, settings, encoding)
-    quote = quote_of(settings, "csv")
-    lines = Dialect(encoding=encoding, skip=settings.skip).scan()
-    firsts = []
-    for path, shown in zip(files.paths, files.shown, strict=True):
-        query = f"SELECT COALESCE(line, '') FROM {lines} LIMIT {_MOST_LINES_OF_NAMES}"
-        found = replace(files, paths=[path], shown=[shown]).run(database, query).fetchall()
-        texts = [(line.replace(delimiter, "\x02") if delimiter else line) + "\n" for (line,) in found]
-        reader = csv.reader(texts, delimiter="\x02", quotechar=quote or None, quoting=0 if quote else 3)
-        firsts.append([cell.strip() for cell in next(filter(None, reader), [])])
+        widths = {one: Counter(map(len, _rows(starts[0], one, quote))).most_common(1)[:1] for one in ",;\t|"}
+        delimiter = max(widths, key=lambda one: [(num, width) for width, num in widths[one] if width > 1])
+    firsts = [[cell.strip() for cell in next(iter(_rows(lines, delimiter, quote)), [])] for lines in starts]
     first = firsts[0]
     has_header = (settings.names is None and _is_header(first)) if settings.header == "auto" else settings.header
     names = list(map(str, settings.names)) if settings.names is not None else first if has_header else [""] * len(first)
@@ -102,35 +91,14 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
     )
 
 
-def _delimiter(database: Database, files: Files, settings: FileFormat, encoding: str) -> str:
-    """The delimiter of the first file, as DuckDB finds it in its first lines, without empty ones and above 64 KiB."""
-    given = "" if settings.quote == "auto" else f", quote = {quoted_text(settings.quote)}"
-    with tempfile.NamedTemporaryFile(prefix="segue-", suffix=".csv") as sample:
-        path, skip = files.paths[0], settings.skip
-        if files.local:
-            start = read_start(files.local[0], _SAMPLE)
-            lines = start.splitlines(keepends=True)
-            if len(start) == _SAMPLE:
-                del lines[-1]
-            if text := b"".join(line for line in lines[skip:] if len(line) <= 2**16 and line.rstrip() not in _EMPTY):
-                path, skip = sample.name, 0
-                Path(path).write_bytes(text)
-        query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = true,
-            all_varchar = true, skip = {skip}, encoding = '{encoding}'{given})"""
-        try:
-            [(found,)] = database.execute(query, {"file": path}).fetchall()
-        except duckdb.Error as error:
-            if not files.local:
-                text_of_error = one_line(error).replace(files.paths[0], files.shown[0])
-                raise InputError(f"cannot read {files.shown[0]}: {text_of_error[:300]}") from None
-            raise InputError(
-                f"cannot see how the columns of {files.shown[0]} are separated; give "
-                f"{settings.group}.delimiter=<character>, or {settings.group}.format if it is not csv"
-            ) from None
-    return str(found)
+def _rows(lines: Sequence[str], delimiter: str, quote: str) -> list[list[str]]:
+    """The rows of the first lines, without blank ones. The last one may end early."""
+    texts = [line.replace(delimiter, "\x02") for line in lines] if delimiter else lines
+    csv.field_size_limit(1 << 30)
+    return list(filter(None, csv.reader(texts, delimiter="\x02", quotechar=quote or None, quoting=0 if quote else 3)))
 
 
-def _is_header(cells: list[str]) -> bool:
+def _is_header(cells: Sequence[str]) -> bool:
     """Whether a first row has names: every cell has a text that is no value.
 
     The first or the last may be empty: an index of pandas, or a delimiter at the end of each line.

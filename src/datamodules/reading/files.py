@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 
-from segue.datamodules.reading.plain_text import BOM, read_start, rewrite_text, scan_text, utf_16_of
+from segue.datamodules.reading.plain_text import BOM, read_start, rewrite_text, scan_text
 from segue.datamodules.reading.queries import Database, is_of_files, one_line, plain_path, scratch_folder
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
@@ -27,6 +27,8 @@ _FORMAT_OF_SUFFIX = {
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://")
 # Bytes that one archive may unpack to. A small file can be made that unpacks to more than any disk holds.
 _MOST_UNPACKED = 200 * 2**30
+_BLOCK, _MOST_BAD = 2**20, 0.01  # bytes of a text, and the share of their lines, that may be no UTF-8
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # a byte, as Python writes it
 _OF_MACOS = "__MACOSX"  # folder that macOS adds to an archive, with no data
 # What files begin with that people take for text, and what to do with them.
 _OTHER_FILES = {
@@ -81,10 +83,6 @@ class Files:
             where = next((shown for path, shown in pairs if plain_path(path) in text), all_files)
             for path, shown in pairs:
                 text = text.replace(path, shown)  # an address may have a secret after its name
-            if "state machine reached an invalid state" in text:
-                text = "ends of lines are of several kinds (LF, CRLF, CR); make them one, for example with dos2unix"
-            if "segment statistics update" in text:  # of a long line DuckDB keeps a part, with half of a character
-                text = "a long line cannot be read; correct it, or give datamodule.files.delimiter or encoding"
             remedy = "; correct the file, or give datamodule.files.format" if self.format in ("json", "parquet") else ""
             raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None
 
@@ -261,8 +259,8 @@ def _format_of(file: Path, settings: FileFormat) -> str:
     for magic, what in _OTHER_FILES.items():
         if start.startswith(magic):
             raise InputError(f"cannot read {file}: it is {what}")
-    text = start.decode(utf_16_of(start) or "latin-1", "ignore").encode("latin-1", "ignore").removeprefix(BOM).lstrip()
-    if settings.format == "auto":
+    text = start.replace(b"\0", b"").lstrip(BOM + b"\xff\xfe \t\r\n")
+    if settings.format == "auto" and (found != "csv" or re.match(rb'\[?\s*\{\s*"', text)):
         found = _format_of_start(text, found)
     scan = scan_text(file, quote=quote_of(settings, found))
     if found == "json" and text.startswith(b"[") and scan.last != b"]":  # DuckDB reads what there is
@@ -273,11 +271,9 @@ def _format_of(file: Path, settings: FileFormat) -> str:
 
 
 def _format_of_start(start: bytes, found: str) -> str:
-    if start.startswith(b"["):
-        return "json" if found != "csv" or start[1:2] in b"{[ \r\n" else found
     if start.startswith(b"{"):
         return "jsonl" if re.match(rb"\{[^\r\n]*\}\s*[\r\n]+\s*\{", start) or found == "jsonl" else "json"
-    return found
+    return "json" if start.startswith(b"[") else found
 
 
 def as_plain_text(database: Database, files: Files, settings: FileFormat) -> tuple[Files, str, bool]:
@@ -292,7 +288,7 @@ def as_plain_text(database: Database, files: Files, settings: FileFormat) -> tup
         The files, their encoding (several with commas between them), and whether cells may have ends of lines.
 
     Raises:
-        InputError: the encoding of a file cannot be seen, or is another one than the settings say.
+        InputError: a file is not UTF-8, apart from few lines, or has another encoding than the settings say.
     """
     quote = quote_of(settings, files.format)
     if files.format == "parquet" or not files.local:
@@ -301,13 +297,17 @@ def as_plain_text(database: Database, files: Files, settings: FileFormat) -> tup
     for place, (path, file, shown) in enumerate(zip(files.paths, files.local, files.shown, strict=True)):
         scan = scan_text(file, quote=quote)
         encoding = scan.encoding if settings.encoding == "auto" else settings.encoding
-        if not encoding:
-            raise InputError(
-                f"cannot see the encoding of {shown}: it is not UTF-8, and its words are of no language with Latin "
-                f"letters; give {settings.group}.encoding=<name>, such as windows-1251 or shift_jis"
-            )
-        is_plain = scan.is_uniform and not (files.format == "json" and scan.begins_with_mark)
-        if encoding != "utf-8" or not is_plain:
+        if encoding == "utf-8" and scan.bad_line is not None:
+            lines = read_start(file, _BLOCK).decode("utf-8", "surrogateescape").splitlines()
+            num_bad = sum(_NOT_UTF_8.search(line) is not None for line in lines)
+            if scan.bad_line <= settings.skip + 1 or num_bad > max(1, _MOST_BAD * len(lines)):
+                raise InputError(
+                    f"{shown} line {scan.bad_line} is not UTF-8; give {settings.group}.encoding=<name>, such as "
+                    "windows-1252, windows-1251 or shift_jis"
+                )
+            # otherwise DuckDB fails at a bad line in a column that is not used, instead of rejecting the line
+            database.execute("SET disabled_optimizers = 'in_clause, build_side_probe_side, unused_columns'")
+        if encoding != "utf-8" or not scan.is_plain:
             target = scratch_folder(database) / f"{settings.group}-{place}.txt"
             rewrite_text(file, encoding, target, shown=shown)
             path, scan = str(target), scan_text(target, quote=quote)

@@ -15,7 +15,7 @@ from segue.datamodules.reading.column_roles import Roles
 from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.table_settings import TableSettings
-from segue.datamodules.reading.units import EXCEL_DAYS, HMS, LATEST_MS, LEAST_MS, MS_OF, NO, USUAL_FORMATS, YES
+from segue.datamodules.reading.units import HMS, LATEST_MS, MS_OF, NO, YES, time_of_text
 from segue.errors import InputError
 
 _SHORT = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
@@ -25,7 +25,7 @@ _YES, _NO = (f"({', '.join(map(quoted_text, texts))})" for texts in (YES, NO))
 NO_TEXT, _NO_NUMBER, _NO_SHARE = (f"CAST(NULL AS {type_})" for type_ in ("VARCHAR", "BIGINT", "FLOAT"))
 CONSTANTS = ("FALSE", NO_TEXT, _NO_NUMBER, _NO_SHARE)
 """SQL of columns that have no meaning for a source."""
-_NAME_OF_UNIT = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_NAME_OF_UNIT = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,7 +90,7 @@ def parsed_columns(plan: Plan) -> dict[str, str]:
 
 def _is_yes(path: str, rows: RawRows) -> str:
     """SQL of whether a cell says yes, by a truth value or a text; NULL where it is empty."""
-    return rows.cell(path)[0] if rows.type_of(path) == "BOOLEAN" else f"lower({rows.text(path)}) IN {_YES}"
+    return rows.value(path) if rows.type_of(path) == "BOOLEAN" else f"lower({rows.text(path)}) IN {_YES}"
 
 
 def _case(branches: list[str]) -> str:
@@ -116,7 +116,7 @@ def whole(path: str, rows: RawRows) -> str:
     if rows.type_of(path) in _INTEGERS:
         return f"CAST({rows.typed(path, 'BIGINT')} AS BIGINT)"
     short = rows.typed(path, _SHORT)
-    long = rows.reread(path, _LONG)
+    long = rows.typed(path, _LONG)
     return f"""CASE WHEN {short} % CAST(1 AS {_SHORT}) = 0 THEN CAST({short} AS BIGINT)
                     WHEN {short} IS NULL AND TRY_CAST({long} AS BIGINT) = {long} THEN TRY_CAST({long} AS BIGINT) END"""
 
@@ -176,31 +176,15 @@ def _timestamp(plan: Plan) -> tuple[str, list[str]]:
     unit = plan.units["timestamp"]
     if rows.type_of(path).startswith(("TIMESTAMP", "DATE")):
         time, rule = f"epoch_ms(CAST({rows.typed(path, 'TIMESTAMPTZ')} AS TIMESTAMPTZ))", "a time"
-    elif unit in ("us", "ns"):
-        time = f"CAST(TRY_CAST({rows.text(path)} AS HUGEINT) // {round(1 / MS_OF[unit])} AS BIGINT)"
-        rule = f"a whole number of {_NAME_OF_UNIT[unit]} since 1970"
+    elif unit == "us":
+        time, rule = f"{rows.typed(path, 'BIGINT')} // 1000", "a whole number of microseconds since 1970"
     elif unit in ("s", "ms"):
-        number = whole(path, rows) if unit == "ms" else f"{_number(path, plan, _SHORT)} * {MS_OF[unit]:.0f}"
-        time = f"CAST({number} AS BIGINT)"
+        seconds = f"TRY_CAST({_number(path, plan, 'DOUBLE')} * 1000 AS BIGINT)"
+        time = whole(path, rows) if unit == "ms" else seconds
         rule = f"a {'whole ' * (unit == 'ms')}number of {_NAME_OF_UNIT[unit]} since 1970"
-    elif unit == "epoch":
-        number = _number(path, plan, _SHORT)
-        time = f"CAST(CASE WHEN {number} >= {LEAST_MS:.0f} THEN {number} ELSE {number} * 1000 END AS BIGINT)"
-        rule = "a number of seconds or milliseconds since 1970"
-    elif unit == "excel":
-        number = f"({_number(path, plan, 'DOUBLE')} - {EXCEL_DAYS[0]})"
-        is_day = f"{number} BETWEEN 0 AND {EXCEL_DAYS[1] - EXCEL_DAYS[0] - 1}"
-        since = f"make_timestamp_ms(CAST(round({number} * 86400000) AS BIGINT))"
-        time = f"CASE WHEN {is_day} THEN epoch_ms(CAST({since} AS TIMESTAMPTZ)) END"
-        rule = "a number of days since 1899-12-30, as spreadsheets have dates"
-    elif unit == "iso":
-        text, formats = rows.text(path), ", ".join(map(quoted_text, USUAL_FORMATS))
-        time = f"""epoch_ms(COALESCE(TRY_CAST({text} AS TIMESTAMPTZ),
-                        CAST(TRY_STRPTIME({text}, [{formats}]) AS TIMESTAMPTZ)))"""
-        rule = "a date and time such as 2026-01-31T12:00:00Z"
     else:
-        time = f"epoch_ms(CAST(TRY_STRPTIME({rows.text(path)}, {quoted_text(unit)}) AS TIMESTAMPTZ))"
-        rule = f"a time of the format {unit}"
+        time = f"epoch_ms({time_of_text(rows.text(path), unit)})"
+        rule = "a date and time such as 2026-01-31T12:00:00Z" if unit == "iso" else f"a time of the format {unit}"
     is_wrong = f"COALESCE({time} NOT BETWEEN 0 AND {LATEST_MS - 1}, TRUE)"
     reasons = [_must_be(f"{rule}, from 1970 to 2099", is_wrong, path, rows)]
     if plan.settings.clock == "end" and "played" in plan.mapping:
@@ -233,7 +217,7 @@ def _ratio(plan: Plan) -> tuple[str, list[str]]:
     path, rows, settings = plan.mapping["played_ratio"], plan.rows, plan.settings
     value = _number(path, plan, "DOUBLE")
     share = f"{value} / 100" if plan.units["played_ratio"] == "percent" else value
-    text = rows.shown(path) if rows.is_json and rows.type_of(path) == "VARCHAR" else rows.text(path)
+    text = rows.text(path)
     reasons = [_must_be("a number", f"{value} IS NULL AND {text} IS NOT NULL", path, rows)]
     if settings.unknown_shares == "reject":
         reasons.append(f"WHEN {value} IS NULL THEN {quoted_text(f'{path} must be a number')}")

@@ -25,7 +25,7 @@ from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
 from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, min_seconds_rule, parsed_columns
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
-from segue.datamodules.reading.units import has_decimal_commas, unit_of_duration, unit_of_ratio, unit_of_time
+from segue.datamodules.reading.units import MS_OF, has_decimal_commas, unit_of_duration, unit_of_ratio, unit_of_time
 from segue.errors import InputError
 
 _MOST_NAMED = 5  # names of files that are not read, in a remark
@@ -226,7 +226,7 @@ def _open(database: Database, files: Files, settings: TableSettings, left_out: L
     refuse_private(list(rows.types), settings.sql.texts)
     rows.name_in_sql(settings.sql.texts)
     rows.define(settings.sql.columns, key="datamodule.sql", each=settings.sql.each)
-    roles = map_columns(rows, settings.columns)
+    roles = map_columns(rows, settings.columns, unit=settings.units.timestamp)
     mapping = roles.mapping
     units, decimal_commas = _units(mapping, rows, settings)
     has_durations = tracks is not None and tracks.has_durations
@@ -262,7 +262,7 @@ def _units(mapping: Mapping[str, str], rows: RawRows, settings: TableSettings) -
         if found[role] == "auto":
             values = rows.first_values(column)
             found[role] = decide(values, column=column)
-        if not rows.is_json and rows.type_of(column) == "VARCHAR" and found[role] != "iso":
+        if rows.type_of(column) == "VARCHAR" and found[role] in (*MS_OF, "fraction", "percent"):
             values = rows.first_values(column) if values is None else values
             if has_decimal_commas(values) or any(value.endswith("%") for value in values):
                 commas.add(column)

@@ -15,11 +15,8 @@ from segue.settings import Setting, checked, from_config, settings
 
 RESERVED = ("track", "artist")
 """Names of what every catalogue has, which no attribute may have."""
-_TIMES = ("auto", "s", "ms", "us", "ns", "epoch", "excel", "iso")
-_OF_TIME = (
-    "since 1970: s, ms, us or ns; epoch: s and ms; excel: days of a spreadsheet; iso: a date and time; or a format of "
-    "strptime such as '%d %b %Y, %H:%M'"
-)
+_TIMES = ("auto", "s", "ms", "us", "iso")
+_OF_TIME = "since 1970: s, ms or us; iso: a date and time; or a format of strptime such as '%d %b %Y, %H:%M'"
 _Text = str | None
 _Column = str | int | None
 _Format = Literal["auto", "csv", "jsonl", "json", "parquet", "lines"]
@@ -53,7 +50,7 @@ class FileFormat:
     header: Annotated[Literal["auto"] | bool, Setting("whether csv begins with the names of its columns")] = "auto"
     names: Annotated[Sequence[str | int] | None, Setting("names of the columns of csv without a header")] = None
     skip: Annotated[int, Setting("number of lines before the header, or before the first row", least=0)] = 0
-    encoding: Annotated[str, Setting("such as windows-1252; auto: what the bytes show")] = "auto"
+    encoding: Annotated[str, Setting("such as windows-1252; auto: UTF-8, or UTF-16 by its mark")] = "auto"
 
     def __post_init__(self) -> None:
         if self.encoding == "auto":
