@@ -140,7 +140,7 @@ class Mixture(OneStep):
         dropped: what each that was dropped adds to the logarithm of the likelihood, in nats.
     """
 
-    temperature = 1.0  # type: ignore[assignment]  # scores are logarithms of probabilities
+    temperature = 1.0  # scores are logarithms of probabilities
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Mixture(OneStep):
         Raises:
             InputError: a run cannot be read, or has another model than the mixture has weighted.
         """
-        found = self._members.read(self.weights or self._members.folders)
+        found: dict[str, Ranker] = self._members.read(self.weights or self._members.folders)
         for name in (name for name in found if self._digests.get(name, "") not in ("", self._members.digest(name))):
             raise InputError(
                 f"model.models.{name}={self._members.folders[name]} has another model than this mixture has weighted; "

@@ -222,8 +222,9 @@ def search_of(
         before: the profiles of its run, with rows of tracks, from which `known_gap` is computed; None leaves it.
     """
     vectors = vectors if arm.context == "listener" else replace(vectors, listener=None)
-    how = {"num_lists": arm.num_lists, "may_repeat": not arm.avoids_heard}
-    search = SessionSearch(vectors, lists, artist_of=artist_of, **how)
+    search = SessionSearch(
+        vectors, lists, artist_of=artist_of, num_lists=arm.num_lists, may_repeat=not arm.avoids_heard
+    )
     if before is not None:
         search.vectors = replace(vectors, known_gap=search.known_gap(before, arm.artist_gap))
     return search

@@ -165,9 +165,9 @@ def draw_artists(
     axis, num = figure.subplots(), min(NUM_NAMES, len(chosen))
     colours = np.where(np.arange(len(chosen)) < num, BLUE, GREY)
     area = 8 + 260 * plays[chosen] / max(plays.max(), 1)
-    axis.scatter(*coordinates.T, s=area, c=colours, alpha=0.45, ec="white", lw=0.4)
-    for place, at in enumerate(coordinates[:num].tolist(), start=1):
-        axis.text(*at, str(place), fontsize=7, color=INK, ha="center", va="center")
+    axis.scatter(coordinates[:, 0], coordinates[:, 1], s=area, c=colours, alpha=0.45, ec="white", lw=0.4)
+    for place, (x, y) in enumerate(coordinates[:num].tolist(), start=1):
+        axis.text(x, y, str(place), fontsize=7, color=INK, ha="center", va="center")
     installed = set(fontManager.get_font_names())
     fonts = [font for font in FONTS if font in installed]
     letters = {chr(code) for font in fonts for code in FT2Font(findfont(font)).get_charmap()}

@@ -118,7 +118,7 @@ def write_events(events: Events, world: World, experiments: Sequence[str], path:
         return _encode(part, users, tracks, experiments, release)
 
     def write(partial: Path) -> None:
-        starts, encoded = range(0, len(events.timestamps), _CHUNK), list[pa.Buffer]()
+        starts, encoded = range(0, len(events.timestamps), _CHUNK), iter([pa.Buffer][:0])
         with partial.open("wb") as file, ThreadPoolExecutor(_CHUNKS_TOGETHER) as threads:
             for first in range(0, len(starts) + _CHUNKS_TOGETHER, _CHUNKS_TOGETHER):
                 following = threads.map(encode, starts[first : first + _CHUNKS_TOGETHER])  # while others are written

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,6 @@ def _read(path: Path, world: World) -> pd.DataFrame:
     options = pj.ParseOptions(explicit_schema=pa.schema(columns), unexpected_field_behavior="ignore")
     try:
         table = pj.read_json(path, parse_options=options) if path.stat().st_size else pa.schema(columns).empty_table()
-        return table.to_pandas()
+        return cast(pd.DataFrame, table.to_pandas())
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read {path}: {str(error)[:200]}; repeat the run of this day") from None

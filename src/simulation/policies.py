@@ -43,7 +43,7 @@ _CANDIDATES = 1024
 
 _BLOCK = 256  # sessions whose candidates are searched together: enough for fast arrays, few enough for the cache
 
-USUAL = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 4, "fallback": "random"}
+USUAL: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 4, "fallback": "random"}
 USUAL |= {"exploration": 0.0, "exploration_plays": 10, "familiar": 1.0}
 """Settings of an arm in Python; `conf/arm` has those of the commands."""
 
@@ -215,9 +215,9 @@ class Lists(Picks):
                 f"{file} has lists of {len(picker.users)} other users, and of none of the {len(world.listeners)} "
                 "listeners of this world; use lists of its users"
             )
-        beside = {"lists": file, "vectors": file and arm.is_of_session and file.with_name(FILE)}
+        beside: dict[str, Any] = {"lists": file, "vectors": file and arm.is_of_session and file.with_name(FILE)}
         beside["profiles"] = picker.before and file and file.with_name(PROFILES)
-        digests = {name: file_digest(one) for name, one in beside.items() if one}
+        digests: dict[str, Any] = {name: file_digest(one) for name, one in beside.items() if one}
         if arm.familiar < 1 and picker.search is not None:
             digests["known_gap"] = picker.search.vectors.known_gap
         where = {} if file is None else {"file": str(file.absolute())}
@@ -427,7 +427,11 @@ class RemoteService(Policy):
     def hint(self) -> str | None:
         """That it may be the run whose tastes the listeners have."""
         model = self.world.model
-        return model and f"whether it serves {model.name} is not checked; if it does, its time means nothing"
+        return (
+            None
+            if model is None
+            else (f"whether it serves {model.name} is not checked; if it does, its time means nothing")
+        )
 
     def check(self) -> None:
         """Refuse a service whose catalogue is not that of the world: by its size, and by some of its tracks."""

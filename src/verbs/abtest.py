@@ -1,5 +1,6 @@
 """From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -73,11 +74,13 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     with console.status("comparing"):
         analysis = analyse(users, settings, pre_period)
         analysis = replace(analysis, recommenders={arm: name for arm, name in names.items() if name is not None})
-        found = {"title": analysis.title, "sections": sections(analysis), "draw": partial(draw, analysis)}
-        write_report(run_dir, "abtest", analysis.record(), provenance(), **found)
+        found, picture = sections(analysis), partial(draw, analysis)
+        write_report(
+            run_dir, "abtest", analysis.record(), provenance(), title=analysis.title, sections=found, draw=picture
+        )
     attach_abtest(analysis.record(), run_dir, {"control": names["C"], "treatment": names["T1"]})
     console.print(analysis.title, "", sep="\n", markup=False)
-    show(found["sections"])
+    show(found)
     source = run_dir if config.logs is None else logs
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
     lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir)), *[("next", call_of("compare"))] * is_run]
@@ -145,7 +148,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         log = read_decisions(logs, catalog, **reading)
     with console.status("estimating"):
         found = estimate(log, candidate, catalog.artist_of)
-    report = {"": estimate_table(found, candidate.name), "Remarks": remarks(found)}
+    report: dict[str, Table | Sequence[str]] = {"": estimate_table(found, candidate.name), "Remarks": remarks(found)}
     title, record = "Estimate of a recommender that never ran", {"candidate": given, **found.record()}
     write_report(run_dir, "estimate", record, provenance(), title=title, sections=report)
     show(report)

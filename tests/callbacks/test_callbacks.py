@@ -384,10 +384,8 @@ class FixedVectors(Ranker, LightningModule):
         super().__init__()
         self._settings: dict[str, Any] = {"queries": table, "items": table, "plays": datamodule.vocabulary.plays}
 
-    def ranks(self, *_: Any) -> Any:
-        raise AssertionError("an export asks for no ranks")
-
-    top = fit_to = shares = describe = decided = decide = scoring = ranks
+    def scoring(self, *, every: bool = False, alone: bool = False) -> Any:
+        raise AssertionError("an export asks for no scores")
 
     def session_vectors(self) -> None:
         """None."""

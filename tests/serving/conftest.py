@@ -67,7 +67,7 @@ def make_release(
         catalog=catalog,
         top_tracks=np.array(list(top_tracks), np.int64),
         lists=lists or {},
-        vectors=vectors or {},
+        vectors=dict(vectors or {}),
     )
     contents.write(folder, provenance={})
     return Release(folder)

@@ -38,7 +38,12 @@ USUAL |= {"pick": "uniform", "exploration": 0.0, "exploration_plays": 1}
 
 
 def ready(arms: Any, *, experiment: str = "TEST", **changes: Any) -> ReleaseContents:
-    others = {"max_tracks": 128, "tracks": None, "world": no_world, "locate": lambda name: Path(f"/nowhere/{name}")}
+    others: dict[str, Any] = {
+        "max_tracks": 128,
+        "tracks": None,
+        "world": no_world,
+        "locate": lambda name: Path(f"/nowhere/{name}"),
+    }
     others |= {key: changes.pop(key) for key in [*changes] if key in others}
     return prepare_release(arms, experiment=experiment, defaults=USUAL | changes, **others)
 

@@ -243,6 +243,7 @@ def test_the_gap_is_that_of_the_run_whatever_was_played_since_as_in_a_service(
     gap = served.vectors["C"].known_gap
     assert gap is not None
     assert gap > 0
+    assert arm.picker.search is not None
     assert arm.picker.search.vectors.known_gap == pytest.approx(gap, rel=1e-6)
     assert arm.description["known_gap"] == arm.picker.search.vectors.known_gap
 
