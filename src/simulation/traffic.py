@@ -298,7 +298,7 @@ class Outcome:
 
 
 class _Known(NamedTuple):
-    """What is known of some listeners, as another process is told of it: their memory, and their profiles in an arm."""
+    """What is known of some listeners, as another process needs it: their memory, and their profiles in an arm."""
 
     arm: int
     users: Int64[np.ndarray, "u"]

@@ -88,7 +88,7 @@ def test_a_run_says_which_model_is_which(both: tuple[Path, str]) -> None:
     assert "tested       epoch 2 of 2, trained on the oldest 80 % of the sessions" in printed
     card = (cwd / "all" / "model_card.md").read_text()
     assert "- exported: refitted on all 1,500 sessions" in card
-    assert "No metric of a log is computed from it" in card
+    assert "`test/…` are of the tested model, `online/…` of the exported one." in card
     assert "- exported: the tested model" in (cwd / "none" / "model_card.md").read_text()
     assert not (cwd / "none" / "refit.json").exists()
 
