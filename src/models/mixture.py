@@ -313,7 +313,7 @@ class Mixture(OneStep):
         ndcgs = {name: list[np.ndarray]() for name in tried}
         for scores, some, following in self._scored(asked):
             for name, weights in tried.items():
-                mixed = self._among_candidates(self._mixed(scores, weights), some, None)
+                mixed = self.among_candidates(self._mixed(scores, weights), some, None)
                 ndcgs[name].append(ndcg(ranks_in(mixed, np.arange(len(some)), following)))
         means = {name: float(np.concatenate(of).mean()) for name, of in ndcgs.items()}
         self.gains = {name: means[""] - means[name] for name in without}
@@ -340,7 +340,7 @@ class Mixture(OneStep):
         to everything, and not which one knows what belongs at the top.
         """
         rows, alike = torch.from_numpy(following)[:, None], dict.fromkeys(scores, 1 / len(scores))
-        mean = self._among_candidates(self._mixed(scores, alike), histories, None)
+        mean = self.among_candidates(self._mixed(scores, alike), histories, None)
         num = min(_MOST_CANDIDATES, len(self.order) - 1)
         kept = (mean.gather(1, rows) >= mean.topk(num).values[:, -1:])[:, 0]
         best = mean.scatter(1, rows, torch.inf).topk(num).indices

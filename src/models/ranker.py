@@ -123,7 +123,7 @@ class Ranker(ABC):
             own = histories.where(some)
             line, first = lines_of(own.previous if is_shared else np.arange(len(some)))
             lines = own.where(first)
-            scores = self._among_candidates(score(lines), lines, among, every)
+            scores = self.among_candidates(score(lines), lines, among, every)
             ranks[some] = ranks_in(scores, line, following[some], order)
             on_block(len(some))
         return ranks
@@ -150,7 +150,7 @@ class Ranker(ABC):
 
         def find(places: Int64[np.ndarray, "B"]) -> tuple[Tensor, Tensor]:
             some = histories.where(places)
-            scores = self._among_candidates(score(some), some, among)
+            scores = self.among_candidates(score(some), some, among)
             return top_k(scores, k, order.to(scores.device), decimals=self._decimals)
 
         search = ListSearch(len(histories), k, min(_AT_ONCE, block_size(len(self.order))), find)
@@ -178,7 +178,7 @@ class Ranker(ABC):
         if len(boosts := self.context.repeats.boosts(every=every)) and not np.isfinite(boosts).all():
             line, age = ((heard := histories.newest_rows(len(boosts))) >= 0).nonzero()
             scores[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
-        return self._among_candidates(scores, histories, None, every).softmax(1)
+        return self.among_candidates(scores, histories, None, every).softmax(1)
 
     def lists(
         self,
@@ -207,7 +207,7 @@ class Ranker(ABC):
     def _decimals(self) -> int | None:
         return SCORE_DECIMALS if self.near_ties else None
 
-    def _among_candidates(
+    def among_candidates(
         self, scores: Float[Tensor, "B N"], histories: Histories, among: Among, every: bool = False
     ) -> Float[Tensor, "B N"]:
         """The scores, −∞ for what is no candidate."""

@@ -126,7 +126,7 @@ class Baseline(OneStep):
 
         After a history without scores, such as those of a model that only has an order, they are those of the order.
         """
-        scores = self._among_candidates(self.scores(histories, every=every, alone=alone), histories, None, every)
+        scores = self.among_candidates(self.scores(histories, every=every, alone=alone), histories, None, every)
         found, is_out = scores.clamp(min=0), scores < 0
         found[~found.any(1)] = torch.from_numpy(self.order).to(found).clamp(min=0)
         found.masked_fill_(is_out, 0)
