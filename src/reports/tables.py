@@ -68,21 +68,22 @@ _HALF_WIDTH = "±: half the width of the 95 % interval over {}"
 def tables_of_test(metrics: Mapping[str, Any], title: str) -> list[Table]:
     """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on.
 
-    Metrics with the same floors share a table. Those of new tracks and of the listening test have tables of their own;
-    those by position are in `metrics.json` alone.
+    Metrics of one protocol with the same floors share a table. Those of new tracks and of the listening test have
+    tables of their own; those by position are in `metrics.json` alone.
     """
     from segue.statistics.ranking import ACCURACY, EVERY_TARGET  # here, because --help waits for no pandas
 
     of_ranks = {name: metric.meaning for name, metric in {**ACCURACY, **EVERY_TARGET}.items()}
-    by_floors: dict[tuple[str, ...], dict[str, str]] = {}
+    by_floors: dict[tuple[bool, tuple[str, ...]], dict[str, str]] = {}
     for name in (key.removeprefix("test/") for key in metrics if key.startswith("test/")):
         known = [floor for floor in _FLOORS if f"test/{name}_{floor}_floor" in metrics]
         for group in {tuple(floor for floor in known if (floor in OF_LISTENERS) == is_own) for is_own in (False, True)}:
             if (group or not known) and not BESIDE.search(name):
                 key, place = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]  # it matches all
-                by_floors.setdefault(group, {})[name] = of_ranks.get(name) or _MEANINGS.get(key, "").format(place)
+                rows = by_floors.setdefault((name in EVERY_TARGET, group), {})
+                rows[name] = of_ranks.get(name) or _MEANINGS.get(key, "").format(place)
     found = []
-    for floors, rows in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
+    for (_, floors), rows in sorted(by_floors.items(), key=lambda item: (item[0][1] == (), item[0])):
         columns = {"model": "test/{}", **({"±": "test/{}_half_width"} if floors != OF_LISTENERS else {})}
         columns |= {floor: f"test/{{}}_{floor}_floor" for floor in floors}
         notes = [_HALF_WIDTH.format("test sessions"), *(f"{floor}, a floor: {_FLOORS[floor]}" for floor in floors)]

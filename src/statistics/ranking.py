@@ -138,7 +138,7 @@ set-ups are tested on them."""
 
 EVERY_TARGET: Mapping[str, Metric] = {
     "every_target_p_at_20": Metric(partial(recall_at, k=20), "next in the top 20"),
-    "every_target_mrr_at_20": Metric(partial(reciprocal_rank, k=20), "mean of 1 / rank, 0 below the top 20"),
+    "every_target_mrr_at_20": Metric(partial(reciprocal_rank, k=20), "1 / rank, top 20"),
 }
 """The metrics of the second protocol, P@20 and MRR@20 of published tables: every event after the first of a test
 session is a target, and every track is a candidate, tracks heard and the last one too. They are logged in test."""
