@@ -45,7 +45,6 @@ class Refitted:
         return {"epochs": self.num_epochs, "sessions": num_sessions, "pairs": num_pairs, "until": until}
 
 
-@dataclass(eq=False, kw_only=True)
 class AfterTest(Callback):
     """Recommendations, listening test, pictures, MLflow: each step gets what earlier ones made.
 
@@ -55,43 +54,49 @@ class AfterTest(Callback):
     Args:
         export: writes the recommendations. This and the following are None where they are left out.
         listening: plays the recommendations to simulated listeners.
-        refitted: set before the test; it is exported and played. None where the tested model is.
 
     Attributes:
+        refitted: set before the test; it is exported and played. None where the tested model is.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
 
-    context: RunContext
-    export: Export | None = None
-    listening: Listening | None = None
-    plots: Pictures | None = None
-    lineage: Lineage | None = None
-    refitted: Refitted | None = None
-    exported: Exported | None = None
-    examples: Table | None = None
+    def __init__(
+        self,
+        context: RunContext,
+        *,
+        export: Export | None = None,
+        listening: Listening | None = None,
+        plots: Pictures | None = None,
+        lineage: Lineage | None = None,
+    ) -> None:
+        self._context, self._export, self._listening = context, export, listening
+        self._plots, self._lineage = plots, lineage
+        self.refitted: Refitted | None = None
+        self.exported: Exported | None = None
+        self.examples: Table | None = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the steps."""
-        history, tested = self.context.history, ranker_of(pl_module)
+        history, tested = self._context.history, ranker_of(pl_module)
         served, written = tested, dict[str, Exported]()
         if self.refitted is not None:
             served = ranker_of(self.refitted.module.to(pl_module.device).eval())
-        if self.export is not None:
-            written = self._write_lists(self.export, tested, served)
+        if self._export is not None:
+            written = self._write_lists(self._export, tested, served)
             *_, self.exported = written.values()
             self._keep(trainer, self.exported.metrics)
             if self.exported.note is not None:
                 console.print(self.exported.note, soft_wrap=True)
             history.clock.end("lists")
-        if self.listening is not None and self.listening.test is not None:
-            self._keep(trainer, self.listening.play(served, self.exported), epoch=len(history.epochs))
+        if self._listening is not None and self._listening.test is not None:
+            self._keep(trainer, self._listening.play(served, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
-        if self.plots is not None:
-            self.plots.draw(tested, pl_module.device, self.context.datamodule, history.epochs)
+        if self._plots is not None:
+            self._plots.draw(tested, pl_module.device, self._context.datamodule, history.epochs)
             history.clock.end("pictures")
-        if self.lineage is not None:
-            self.lineage.log_results(trainer, {kind: one.path for kind, one in written.items()})
+        if self._lineage is not None:
+            self._lineage.log_results(trainer, {kind: one.path for kind, one in written.items()})
         for one in written.values():
             one.lists.remove()
 
@@ -101,7 +106,7 @@ class AfterTest(Callback):
         Returns:
             What was written, by what it is: EVALUATED, REFITTED. The last one is exported.
         """
-        refitted, path, known = self.refitted, export.path, self.context.datamodule
+        refitted, path, known = self.refitted, export.path, self._context.datamodule
         for name in (path.name, FILE, PROFILES):  # lists come last: a folder without them is no run
             path.with_name(name).unlink(missing_ok=True)
         if path.with_name(REFIT).exists():  # a run that is resumed may export another model than before
@@ -123,7 +128,7 @@ class AfterTest(Callback):
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""
-        self.context.history.test.update(metrics)
+        self._context.history.test.update(metrics)
         for logger in trainer.loggers if metrics else []:
             logger.log_metrics({**metrics, **more})
 
@@ -151,7 +156,7 @@ def build_callbacks(
     is_played = listening is not None and listening.test is not None
     check_monitor(monitor, context.datamodule, is_ranked="ranking" in made, is_played=is_played)
     after_test = AfterTest(
-        context=context,
+        context,
         export=None if export is None else export(len(context.datamodule.catalog)),
         listening=listening,
         plots=plots,

@@ -246,7 +246,7 @@ def test_a_kill_between_the_lists_of_both_models_leaves_no_mixture(tmp_path: Pat
     export = create_autospec(Export, instance=True, path=tmp_path / "recommendations.jsonl")
     export.write.side_effect = write
     data = create_autospec(PairDataModule, instance=True, catalog=range(3), vocabulary=None)
-    after_test = AfterTest(context=RunContext(datamodule=data), export=export)
+    after_test = AfterTest(RunContext(datamodule=data), export=export)
     refitted = create_autospec(Refitted, instance=True, data=data)
     refitted.record.return_value = {}
     refitted.module = create_autospec(PairRanker, instance=True, scorer=None)
