@@ -77,8 +77,8 @@ def sentences(comparison: Comparison) -> list[str]:
     refitted = [run.run_id[:8] if len(run.run_id) == 32 else run.run_id for run in comparison.runs if run.is_refitted]
     is_played = any(name.startswith("online/") for name in comparison.metrics)
     notes = {
-        f"Set-ups: {len(setups)}, runs: {len(comparison.runs)}. Validation ({comparison.select}) sorts the set-ups, test "
-        f"metrics do not. ±: half of the {level} interval of the mean over runs, which differ in seed.": True,
+        f"Set-ups: {len(setups)}, runs: {len(comparison.runs)}. Validation ({comparison.select}) sorts the set-ups, "
+        f"test metrics do not. ±: half of the {level} interval of the mean over runs, which differ in seed.": True,
         f"Difference: the set-up minus {best}, paired {', '.join(pairs)}, with its {level} interval over sessions or "
         "listeners, and over seeds where there are several. Holm's p is corrected over all pairs of "
         "set-ups.": comparison.differences,
