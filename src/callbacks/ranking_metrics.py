@@ -33,11 +33,8 @@ from segue.statistics.online import VAL_TIME
 
 _Ranks = Float64[np.ndarray, "Q"]
 _Metrics = Callable[[_Ranks], Mapping[str, float]]
-_NumVal = Annotated[
-    int, Setting("validate on this many queries, the first in a seeded order, or on all there are", least=1)
-]
-_SAMPLE = "test on a sample of sessions with at most this many queries, the same for every model and seed"
-_NumTest = Annotated[int | None, Setting(_SAMPLE, least=1, hint="null ranks all")]
+_NumVal = Annotated[int, Setting("most validation queries, the first in a seeded order", least=1)]
+_NumTest = Annotated[int | None, Setting("most test queries, a sample of whole sessions; null ranks all", least=1)]
 
 
 @settings("callbacks.ranking")
@@ -56,7 +53,6 @@ class RankingMetrics(Callback):
 
     Attributes:
         queries: those that are ranked, for `val` and `test`.
-        ranks: rank of the track that followed each test query, from 1; None before the test, and without queries.
     """
 
     def __init__(
@@ -71,12 +67,8 @@ class RankingMetrics(Callback):
     ) -> None:
         self._data = data = context.datamodule
         check_k(list_length, len(data.catalog))
-        self._list_length, self._queries_path, self._max_test_queries = (
-            list_length,
-            Path(queries_path),
-            max_test_queries,
-        )
-        self.ranks: np.ndarray | None = None
+        self._list_length, self._max_test_queries = list_length, max_test_queries
+        self._queries_path = Path(queries_path)
         val, test = (data.pairs[name].where(places_of_queries(data.pairs[name])) for name in ("val", "test"))
         if len(val) > max_val_queries:
             val = val.where(np.sort(np.random.default_rng(seed).permutation(len(val))[:max_val_queries]))
@@ -109,13 +101,16 @@ class RankingMetrics(Callback):
         """Log `test/<metric>` with floors and intervals, and write the queries."""
         queries = self.queries["test"]
         num_sessions = len(np.unique(queries.session))
-        sizes = {"queries": len(queries), "sessions": num_sessions, "all_queries": self._num_all_queries}
-        pl_module.log_dict({f"test/num_{name}": float(size) for name, size in sizes.items()})
+        means: dict[str, float] = {
+            "num_queries": len(queries),
+            "num_sessions": num_sessions,
+            "num_all_queries": self._num_all_queries,
+        }
         if len(queries):
-            means, per_query = self.measure(ranker_of(pl_module), "test")
-            self.ranks = per_query["rank"].to_numpy()
-            pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=1)  # are complete
+            found, per_query = self.measure(ranker_of(pl_module), "test")
+            means |= found
             write_whole(self._queries_path, lambda partial: per_query.to_parquet(partial, index=False))
+        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=1)
 
     def measure(self, ranker: Ranker, label: str) -> tuple[dict[str, float], pd.DataFrame]:
         """Rank the queries of a split, `val` or `test`, and compute all metrics of the ranks.
