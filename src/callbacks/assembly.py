@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -15,7 +14,6 @@ from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.errors import InputError
 from segue.models.export import OF_EVALUATED, Export, Exported
 from segue.models.ranker import Ranker
 from segue.reports.console import console
@@ -26,7 +24,6 @@ from segue.runs.folder import REFIT
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.session_vectors import FILE
 from segue.runs.tracking.store import EVALUATED, REFITTED
-from segue.statistics.online import VAL_TIME
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,10 +55,8 @@ class AfterTest(Callback):
         export: writes the recommendations. This and the following are None where they are left out.
         listening: plays the recommendations to simulated listeners.
 
-    What is exported and played is the refitted model, if there is one.
-
     Attributes:
-        refitted: set before the test; None where the tested model is exported.
+        refitted: set before the test; it is exported and played. None where the tested model is.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
@@ -70,71 +65,66 @@ class AfterTest(Callback):
         self,
         context: RunContext,
         *,
-        export: Export | None,
-        listening: Listening | None,
-        plots: Pictures | None,
-        lineage: Lineage | None,
+        export: Export | None = None,
+        listening: Listening | None = None,
+        plots: Pictures | None = None,
+        lineage: Lineage | None = None,
     ) -> None:
-        self._context, self._export = context, export
-        self._listening, self._plots, self._lineage = listening, plots, lineage
+        self._context, self._export, self._listening = context, export, listening
+        self._plots, self._lineage = plots, lineage
         self.refitted: Refitted | None = None
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the steps."""
-        data, history, evaluated = self._context.datamodule, self._context.history, ranker_of(pl_module)
-        ranker, pictures = evaluated, list[Path]()
+        history, tested = self._context.history, ranker_of(pl_module)
+        served, written = tested, dict[str, Exported]()
         if self.refitted is not None:
-            ranker = ranker_of(self.refitted.module.to(pl_module.device).eval())
-        of_evaluated: Exported | None = None
+            served = ranker_of(self.refitted.module.to(pl_module.device).eval())
         if self._export is not None:
-            self.exported, of_evaluated = self._write_lists(self._export, evaluated)
+            written = self._write_lists(self._export, tested, served)
+            *_, self.exported = written.values()
             self._keep(trainer, self.exported.metrics)
             if self.exported.note is not None:
                 console.print(self.exported.note, soft_wrap=True)
             history.clock.end("lists")
         if self._listening is not None and self._listening.test is not None:
-            self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
+            self._keep(trainer, self._listening.play(served, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
         if self._plots is not None:
-            pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs)
+            self._plots.draw(tested, pl_module.device, self._context.datamodule, history.epochs)
             history.clock.end("pictures")
         if self._lineage is not None:
-            given = {EVALUATED: of_evaluated, REFITTED: self.exported if self.refitted is not None else None}
-            models = {kind: one.path for kind, one in given.items() if one is not None}
-            self._lineage.log_results(trainer, models, pictures)
-        for one in {one for one in (of_evaluated, self.exported) if one is not None}:
+            self._lineage.log_results(trainer, {kind: one.path for kind, one in written.items()})
+        for one in written.values():
             one.lists.remove()
 
-    def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported | None]:
+    def _write_lists(self, export: Export, tested: Ranker, served: Ranker) -> dict[str, Exported]:
         """Write the lists of the model that is exported, and those of the model that was tested, if it is another.
 
         Returns:
-            What was exported, and the same of the tested model; None where it is not written.
+            What was written, by what it is: EVALUATED, REFITTED. The last one is exported.
         """
-        refitted, path = self.refitted, export.path
-        data, tested = self._context.datamodule if refitted is None else refitted.data, None
+        refitted, path, known = self.refitted, export.path, self._context.datamodule
         for name in (path.name, FILE, PROFILES):  # lists come last: a folder without them is no run
             path.with_name(name).unlink(missing_ok=True)
         if path.with_name(REFIT).exists():  # a run that is resumed may export another model than before
             shutil.rmtree(path.with_name(OF_EVALUATED), ignore_errors=True)
             path.with_name(REFIT).unlink()
+        written = {}
         if refitted is not None:
-            with progress("exporting the evaluated model", len(data.catalog)) as advance:
-                known = self._context.datamodule.vocabulary
-                tested = export.write(evaluated, known, advance, into=path.with_name(OF_EVALUATED))
+            with progress("exporting the evaluated model", len(known.catalog)) as advance:
+                into = path.with_name(OF_EVALUATED)
+                written[EVALUATED] = export.write(tested, known.vocabulary, advance, into=into)
             write_record(refitted.record(), path.with_name(REFIT))
-        ranker = evaluated if refitted is None else ranker_of(refitted.module)
-        profiles = None if ranker.listener is None else data.profiles()
-        if ranker.listener is not None and profiles is None:
-            console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
-        if profiles is not None:
+            known = refitted.data
+        if served.listener is not None and (profiles := known.profiles()) is not None:  # shards have none
             profiles.write(path.with_name(PROFILES))
-        with progress("exporting recommendations", len(data.catalog)) as advance:
-            exported = export.write(ranker, data.vocabulary, advance)
-        self.examples = examples_table(data.vocabulary, lambda rows: exported.lists.rows(rows))
-        return exported, exported if refitted is None else tested
+        with progress("exporting recommendations", len(known.catalog)) as advance:
+            exported = export.write(served, known.vocabulary, advance)
+        self.examples = examples_table(known.vocabulary, lambda rows: exported.lists.rows(rows))
+        return {**written, EVALUATED if refitted is None else REFITTED: exported}
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""
@@ -159,23 +149,17 @@ def build_callbacks(
     Raises:
         InputError: a callback is out of its range, or nothing computes `monitor`.
     """
-    check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
-    made: dict[str, Any] = {
-        name: choice if isinstance(choice, Callback) else choice(context)
-        for name, choice in chosen.items()
-        if choice is not None and name not in ("export", "plots")  # steps of `AfterTest` alone
-    }
+    given = {name: one for name, one in chosen.items() if one is not None}
+    export, plots = given.pop("export", None), given.pop("plots", None)
+    made: dict[str, Any] = {name: one if isinstance(one, Callback) else one(context) for name, one in given.items()}
     listening = made.get("listening")
-    if monitor == VAL_TIME and not (isinstance(listening, Listening) and listening.test is not None):
-        raise InputError(
-            f"monitor.metric={monitor} cannot be computed: it needs callbacks.listening, and logs of a simulated world "
-            "(datamodule=simulated); use monitor.metric=val/loss monitor.mode=min"
-        )
-    export = chosen.get("export")
+    is_played = listening is not None and listening.test is not None
+    check_monitor(monitor, context.datamodule, is_ranked="ranking" in made, is_played=is_played)
     after_test = AfterTest(
         context,
         export=None if export is None else export(len(context.datamodule.catalog)),
-        plots=chosen.get("plots"),
-        **{name: made.get(name) for name in ("listening", "lineage")},
+        listening=listening,
+        plots=plots,
+        lineage=made.get("lineage"),
     )
     return [context.history, *made.values(), after_test], after_test

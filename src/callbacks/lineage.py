@@ -1,13 +1,12 @@
 """Lineage of a run in MLflow: provenance, data, files and model."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.atomic import write_text
 from segue.callbacks.run_context import RunContext
@@ -22,6 +21,11 @@ from segue.runs.tracking.mlflow_parts import watch_machine
 from segue.runs.tracking.store import EXPORTED, REFITTED
 from segue.settings import Setting, settings
 
+_LOGGED = ("", "plots", "checkpoints", OF_EVALUATED)  # parts of a run folder
+_MACHINE = "seconds between two samples of processor, memory, disk, network and GPU, system/…"
+_Seconds = Annotated[float | None, Setting(_MACHINE, above=0)]
+_IsLogged = Annotated[bool, Setting("whether the recommendations are logged as an MLflow model too")]
+
 
 @settings("callbacks.lineage")
 class Lineage(Callback):
@@ -31,17 +35,7 @@ class Lineage(Callback):
         run_dir: the run folder, with the resolved `config.yaml` in it.
     """
 
-    def __init__(
-        self,
-        context: RunContext,
-        *,
-        run_dir: str,
-        system_metrics_s: Annotated[
-            float | None,
-            Setting("seconds between two samples of processor, memory, disk, network and GPU, system/…", above=0),
-        ],
-        model: Annotated[bool, Setting("whether the recommendations are logged as an MLflow model too")],
-    ) -> None:
+    def __init__(self, context: RunContext, *, run_dir: str, system_metrics_s: _Seconds, model: _IsLogged) -> None:
         self._context, self._run_dir = context, Path(run_dir)
         self._system_metrics_s, self._with_model = system_metrics_s, model
         self._watching = ExitStack()
@@ -63,12 +57,11 @@ class Lineage(Callback):
             profile={**json.loads(data.summary().to_json(orient="index")), **self._context.describe(data.data)},
         )
         logger.log_file(self._run_dir / "config.yaml")
-        if self._system_metrics_s is not None and logger.run_id is not None:
-            self._watching.callback(
-                watch_machine(run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s)
-            )
+        if (seconds := self._system_metrics_s) is not None:
+            run_id = str(logger.run_id)
+            self._watching.callback(watch_machine(run_id=run_id, tracking_uri=logger.tracking_uri, interval_s=seconds))
 
-    def log_results(self, trainer: Trainer, models: Mapping[str, Path], pictures: Sequence[Path]) -> None:
+    def log_results(self, trainer: Trainer, models: Mapping[str, Path]) -> None:
         """Log the run folder and the models, when every file exists.
 
         Args:
@@ -76,31 +69,23 @@ class Lineage(Callback):
         """
         if (logger := run_logger(trainer)) is None:
             return
+        left_out = {"last.ckpt"}
         if REFITTED not in models:  # a run that is resumed may have had one
             logger.remove_files(REFIT, OF_EVALUATED, REFITTED_CHECKPOINT)
-        history, checkpoint = self._context.history, trainer.checkpoint_callback
+            left_out.add(Path(REFITTED_CHECKPOINT).name)
+        history = self._context.history
         best = {name: value for name, value in history.tested_epoch.items() if name.startswith("val/")}
         # the last value of a metric is the one that MLflow's UI compares
         logger.log_metrics({**best, "fit_seconds": history.fit_seconds, "epoch": len(history.epochs)})
-        for file in sorted(self._run_dir.glob("*.*")):
-            if file.is_file() and not file.name.startswith("."):
-                logger.log_file(file)
-        for picture in sorted(pictures):
-            logger.log_file(picture, "plots")
-        if isinstance(checkpoint, ModelCheckpoint):
-            of_refit = [self._run_dir / REFITTED_CHECKPOINT] * (REFITTED in models)
-            for file in [Path(checkpoint.best_model_path), *of_refit]:
-                if file.is_file():
-                    logger.log_file(file, "checkpoints")
-        for kind, recommendations in models.items():
-            if recommendations.parent != self._run_dir:
-                for file in sorted(recommendations.parent.glob("*.*")):
-                    logger.log_file(file, recommendations.parent.name)
+        for folder in _LOGGED:
+            for file in sorted((self._run_dir / folder).glob("[!.]*.*")):
+                if file.is_file() and file.name not in left_out:
+                    logger.log_file(file, folder or None)
+        tracks = self._context.datamodule.catalog.track_ids[:2].tolist()
+        for kind, path in models.items():
             if self._with_model:
-                tracks = self._context.datamodule.catalog.track_ids[:2].tolist()
-                logger.log_model(recommendations, tracks, key=key_of_lines(recommendations), which=kind)
-        if models:
-            logger.log_tags({EXPORTED: list(models)[-1]})
+                logger.log_model(path, tracks, key=key_of_lines(path), which=kind)
+            logger.log_tags({EXPORTED: kind})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Stop logging system metrics."""

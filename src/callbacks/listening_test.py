@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.atomic import write_whole
@@ -14,9 +12,17 @@ from segue.models.ranker import Ranker
 from segue.reports.console import console, warn
 from segue.reports.progress import progress
 from segue.runs.recommendations import check_k
-from segue.runs.session_vectors import SessionVectors
 from segue.settings import settings
-from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSessions, RunPlayer, Seed, references
+from segue.simulation.listening import (
+    Heard,
+    ListeningTest,
+    NumHits,
+    NumNearest,
+    NumSessions,
+    RunPlayer,
+    Seed,
+    references,
+)
 from segue.simulation.mixed_logs import world_of
 from segue.simulation.world import World
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
@@ -74,8 +80,7 @@ class Listening(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log VAL_TIME of the epoch if it chooses the best one."""
         if self.test is not None and self._is_monitored:
-            ranker = ranker_of(pl_module)
-            heard = self.test.play("val", self._top(ranker), _vectors_of_session(ranker))
+            [heard] = self._heard(ranker_of(pl_module), None, "val")
             pl_module.log(VAL_TIME, float(heard.time.mean()), batch_size=1)
 
     def play(self, ranker: Ranker, exported: Exported | None) -> dict[str, float]:
@@ -87,39 +92,36 @@ class Listening(Callback):
         Returns:
             The metrics `online/…`.
         """
-        assert self.test is not None
         with console.status("playing to simulated listeners"):
-            rows = self._top(ranker) if exported is None else exported.lists.rows()
-            vectors = _vectors_of_session(ranker)
-            heard = {part: self.test.play(part, rows, vectors) for part in ("val", "test")}
+            val, test = self._heard(ranker, exported, "val", "test")
             means = {name: self._sessions.play(one, "test").time.mean() for name, one in self._references.items()}
-        frame, reported = self._sessions.frame(heard), heard["test"]
+        frame, interval = self._sessions.frame({"val": val, "test": test}), test.interval
         write_whole(self._path, lambda partial: frame.to_parquet(partial, index=False))
-        if num_random := sum(one.fallbacks for one in heard.values()):
-            console.print(
-                f"listening test: {num_random:,} recommendations were random tracks, because a list was empty",
-                soft_wrap=True,
-            )
-        interval = reported.interval
+        if num_random := val.fallbacks + test.fallbacks:
+            says = f"{num_random:,} recommendations were random tracks, because a list was empty"
+            console.print(f"listening test: {says}", soft_wrap=True)
         return {
             TIME: interval.mean,
             f"{TIME}_half_width": interval.upper - interval.mean,
-            VAL_TIME: float(heard["val"].time.mean()),
-            "online/coverage": reported.coverage,
-            SHARE_OF_HITS: reported.share_of_hits,
-            SHARE_OF_SAME_ARTIST: reported.share_of_same_artist,
-            **{f"online/{name}": value for name, value in reported.discovery.items()},
-            "online/num_listeners": float(len(reported.listeners)),
-            "online/num_sessions": float(reported.num_sessions),
+            VAL_TIME: float(val.time.mean()),
+            "online/coverage": test.coverage,
+            SHARE_OF_HITS: test.share_of_hits,
+            SHARE_OF_SAME_ARTIST: test.share_of_same_artist,
+            **{f"online/{name}": value for name, value in test.discovery.items()},
+            "online/num_listeners": float(len(test.listeners)),
+            "online/num_sessions": float(test.num_sessions),
             **{f"{TIME}_{name}_{_KINDS[name]}": float(mean) for name, mean in means.items()},
         }
 
-    def _top(self, ranker: Ranker) -> Int64[np.ndarray, "N K"]:
-        with torch.inference_mode(), progress("lists for the listening test", self._num_tracks) as advance:
-            return ranker.lists(self._k).collect(advance)[0]
-
-
-def _vectors_of_session(ranker: Ranker) -> SessionVectors | None:
-    """The vectors of a head whose query is the session; None where the last track decides."""
-    vectors = ranker.session_vectors()
-    return None if vectors is None or vectors.context == "last" else vectors
+    def _heard(self, ranker: Ranker, exported: Exported | None, *parts: str) -> list[Heard]:
+        """What the listeners of each part hear. Vectors are of a head whose query is the session."""
+        assert self.test is not None
+        vectors = ranker.session_vectors()
+        if vectors is not None and vectors.context == "last":
+            vectors = None
+        if exported is not None:
+            rows = exported.lists.rows()
+        else:
+            with torch.inference_mode(), progress("lists for the listening test", self._num_tracks) as advance:
+                rows = ranker.lists(self._k).collect(advance)[0]
+        return [self.test.play(part, rows, vectors) for part in parts]

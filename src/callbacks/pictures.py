@@ -38,41 +38,41 @@ class Pictures:
 
     def draw(
         self, ranker: Ranker, device: torch.device, data: PairDataModule, epochs: Sequence[Mapping[str, float]]
-    ) -> list[Path]:
+    ) -> None:
         """Draw."""
-        drawn: dict[str, Figure] = {}
+        drawn: dict[str, Figure | None] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
         with torch.inference_mode(), console.status("drawing"):
-            if ranker.scorer is not None and epochs:
-                drawn["learning_curve"] = plots.draw_learning_curve(epochs, monitor=self._monitor, mode=self._mode)
             if ranker.scorer is not None:
-                drawn |= self._draw_calibration(ranker, device, data) | _draw_artists(ranker.scorer, data)
+                drawn["calibration"] = self._draw_calibration(ranker, ranker.scorer, device, data)
+                drawn["artists"] = _draw_artists(ranker.scorer, data)
+                if epochs:
+                    drawn["learning_curve"] = plots.draw_learning_curve(epochs, monitor=self._monitor, mode=self._mode)
             for name, figure in drawn.items():
-                write_whole(self._folder / f"{name}.png", figure.savefig)
-        return [self._folder / f"{name}.png" for name in drawn]
+                if figure is not None:
+                    write_whole(self._folder / f"{name}.png", figure.savefig)
 
-    def _draw_calibration(self, ranker: Ranker, device: torch.device, data: PairDataModule) -> dict[str, "Figure"]:
+    def _draw_calibration(
+        self, ranker: Ranker, scorer: Scorer, device: torch.device, data: PairDataModule
+    ) -> "Figure | None":
         pairs = data.pairs["test"]
-        if ranker.scorer is None or ranker.loss is None:
-            return {}
+        if ranker.loss is None:
+            return None
         if len(pairs) > MAX_PAIRS:
             pairs = pairs.where(np.sort(np.random.default_rng(self._seed).permutation(len(pairs))[:MAX_PAIRS]))
         histories = data.histories(pairs)
-        scores = score_pairs(ranker.scorer, ranker.context.of_loss, histories, pairs.following, device)
+        scores = score_pairs(scorer, ranker.context.of_loss, histories, pairs.following, device)
         predicted = ranker.loss.predict(scores, torch.from_numpy(pairs.listener).to(device)).cpu().numpy()
         known = ~np.isnan(pairs.played_ratio) & np.isfinite(predicted)  # NaN where no training pair has a share
-        if not known.any():
-            return {}
-        return {"calibration": plots.draw_calibration(predicted[known], pairs.played_ratio[known])}
+        return plots.draw_calibration(predicted[known], pairs.played_ratio[known]) if known.any() else None
 
 
-def _draw_artists(scorer: Scorer, data: PairDataModule) -> dict[str, "Figure"]:
+def _draw_artists(scorer: Scorer, data: PairDataModule) -> "Figure | None":
     catalog, own = data.catalog, scorer.artist_vectors()
     vectors = (mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own).cpu().numpy()
     plays = np.bincount(catalog.artist_of, data.vocabulary.plays, catalog.num_artists).astype(np.int64)
     seen = vectors.any(1)  # what no training pair shows is zero
     if not seen.any():
-        return {}
+        return None
     what = "Mean track embeddings" if own is None else "Embeddings"
-    shown = plots.draw_artists(vectors=vectors[seen], plays=plays[seen], names=catalog.artists[seen], what=what)
-    return {"artists": shown}
+    return plots.draw_artists(vectors=vectors[seen], plays=plays[seen], names=catalog.artists[seen], what=what)

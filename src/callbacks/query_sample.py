@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs.pairs import Pairs
 from segue.errors import InputError
 from segue.models.contracts import Rated
 from segue.models.ranker import Ranker
@@ -33,7 +34,7 @@ class QuerySample:
 
     def __init__(self, datamodule: PairDataModule, split: str = "val") -> None:
         pairs, self._rated = datamodule.pairs[split], partial(rated_pairs, datamodule)
-        places = np.flatnonzero(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
+        places = places_of_queries(pairs)
         if len(places):
             places = places[ranking.sample_sessions(pairs.session[places], _MOST)]
         queries = pairs.where(places)
@@ -71,6 +72,11 @@ class QuerySample:
         theirs[np.flatnonzero(has_history)[is_asked]] = ranking.ndcg_at(ranks, 10)
         mine, others = (QueryScores.of(one[None], session) for one in (self.gains(ranker), theirs))
         return paired_difference(mine, others, LEVEL)
+
+
+def places_of_queries(pairs: Pairs) -> Int64[np.ndarray, "Q"]:
+    """Which pairs are queries."""
+    return np.flatnonzero(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
 
 
 def rated_pairs(datamodule: PairDataModule) -> Rated:

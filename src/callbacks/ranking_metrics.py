@@ -1,6 +1,6 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,15 +8,17 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from pytorch_lightning import Callback, LightningModule, Trainer
+from scipy.sparse import csr_array
 
 from segue.atomic import write_whole
-from segue.callbacks.query_sample import rated_pairs
+from segue.callbacks.query_sample import places_of_queries, rated_pairs
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.errors import InputError
+from segue.histories import Histories
 from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
 from segue.models.ranker import Ranker
@@ -28,6 +30,11 @@ from segue.settings import Setting, settings
 from segue.statistics import ranking
 from segue.statistics.direction import direction
 from segue.statistics.online import VAL_TIME
+
+_Ranks = Float64[np.ndarray, "Q"]
+_Metrics = Callable[[_Ranks], Mapping[str, float]]
+_NumVal = Annotated[int, Setting("most validation queries, the first in a seeded order", least=1)]
+_NumTest = Annotated[int | None, Setting("most test queries, a sample of whole sessions; null ranks all", least=1)]
 
 
 @settings("callbacks.ranking")
@@ -46,56 +53,43 @@ class RankingMetrics(Callback):
 
     Attributes:
         queries: those that are ranked, for `val` and `test`.
-        ranks: rank of the track that followed each test query, from 1; None before the test, and without queries.
     """
 
     def __init__(
         self,
         context: RunContext,
         *,
-        max_val_queries: Annotated[
-            int, Setting("validate on this many queries, the first in a seeded order, or on all there are", least=1)
-        ],
-        max_test_queries: Annotated[
-            int | None,
-            Setting(
-                "test on a sample of sessions with at most this many queries, the same for every model and seed",
-                least=1,
-                hint="null ranks all",
-            ),
-        ],
+        max_val_queries: _NumVal,
+        max_test_queries: _NumTest,
         list_length: int,
         queries_path: str,
         seed: Annotated[int, Setting("decides which validation queries are taken")],
     ) -> None:
-        self._context, datamodule = context, context.datamodule
-        check_k(list_length, len(datamodule.catalog))
-        self._list_length, self._queries_path = list_length, Path(queries_path)
-        self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
-        val, test = (datamodule.pairs[name] for name in ("val", "test"))
-        of_val, of_test = _places_of_queries(val), _places_of_queries(test)
-        if len(of_val) > max_val_queries:
-            of_val = of_val[np.sort(np.random.default_rng(seed).permutation(len(of_val))[:max_val_queries])]
-        self._num_all_queries, self._max_test_queries = len(of_test), max_test_queries
-        self.ranks: np.ndarray | None = None
-        self.queries = {"val": val.where(of_val), "test": self._sampled(test.where(of_test))}
+        self._data = data = context.datamodule
+        check_k(list_length, len(data.catalog))
+        self._list_length, self._max_test_queries = list_length, max_test_queries
+        self._queries_path = Path(queries_path)
+        val, test = (data.pairs[name].where(places_of_queries(data.pairs[name])) for name in ("val", "test"))
+        if len(val) > max_val_queries:
+            val = val.where(np.sort(np.random.default_rng(seed).permutation(len(val))[:max_val_queries]))
+        self._num_all_queries = len(test)
+        self.queries = {"val": val, "test": self._sampled(test)}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Fit what is fitted to validation queries."""
-        queries, data = self.queries["val"], self._context.datamodule
-        rated = rated_pairs(data) if ranker_of(pl_module).listener is not None else None
-        ranker_of(pl_module).fit_to(data.histories(queries), queries.following, rated)
+        queries, ranker = self.queries["val"], ranker_of(pl_module)
+        rated = None if ranker.listener is None else rated_pairs(self._data)
+        ranker.fit_to(self._data.histories(queries), queries.following, rated)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
         if len(queries := self.queries["val"]):
             ranker = ranker_of(pl_module)
             ranks = self.chosen_ranks(ranker, queries)
-            metrics = [ranking.accuracy(ranks), self._by_newness(ranker, queries, ranks)]
-            means = pd.concat(metrics, axis=1).mean().dropna()
-            pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=1)
+            means = _means(ranking.accuracy(ranks)) | _means(self._by_newness(ranker, queries, ranks))
+            pl_module.log_dict({f"val/{name}": mean for name, mean in means.items()}, batch_size=1)
 
-    def chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
+    def chosen_ranks(self, ranker: Ranker, queries: Pairs) -> _Ranks:
         """Rank validation queries each way that tracks already heard could be ranked; the model takes the best."""
         repeats = ranker.context.repeats
         ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"), lambda of: ndcg(of).mean())
@@ -107,14 +101,16 @@ class RankingMetrics(Callback):
         """Log `test/<metric>` with floors and intervals, and write the queries."""
         queries = self.queries["test"]
         num_sessions = len(np.unique(queries.session))
-        sizes = {"queries": len(queries), "sessions": num_sessions, "all_queries": self._num_all_queries}
-        pl_module.log_dict({f"test/num_{name}": float(size) for name, size in sizes.items()})
-        if not len(queries):
-            return
-        means, per_query = self.measure(ranker_of(pl_module), "test")
-        self.ranks = per_query["rank"].to_numpy()
-        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=1)  # means are complete
-        write_whole(self._queries_path, lambda partial: per_query.to_parquet(partial, index=False))
+        means: dict[str, float] = {
+            "num_queries": len(queries),
+            "num_sessions": num_sessions,
+            "num_all_queries": self._num_all_queries,
+        }
+        if len(queries):
+            found, per_query = self.measure(ranker_of(pl_module), "test")
+            means |= found
+            write_whole(self._queries_path, lambda partial: per_query.to_parquet(partial, index=False))
+        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=1)
 
     def measure(self, ranker: Ranker, label: str) -> tuple[dict[str, float], pd.DataFrame]:
         """Rank the queries of a split, `val` or `test`, and compute all metrics of the ranks.
@@ -123,83 +119,79 @@ class RankingMetrics(Callback):
             Means by name, with half the widths of their intervals and with floors; and a line for each query with its
             rank and metrics.
         """
-        queries, known = self.queries[label], self._vocabulary
+        queries, ids = self.queries[label], self._data.catalog.track_ids
         ranks = self._ranks(ranker, queries, label)
-        metrics = ranking.accuracy(ranks)
+        accuracy, by_newness = ranking.accuracy(ranks), self._by_newness(ranker, queries, ranks)
         beyond, covered = self._beyond_accuracy(ranker, queries)
-        by_newness = self._by_newness(ranker, queries, ranks)
-        per_query = pd.concat([metrics, by_newness, beyond], axis=1)
-        means = {
-            **{str(name): float(mean) for name, mean in per_query.mean().dropna().items()},
-            **ranking.half_widths(per_query[[*metrics, *by_newness]], queries.session),
-            **ranking.by_position(metrics, queries.length),
-            f"coverage_at_{self._list_length}": covered,
-        }
+        means = _means(accuracy) | _means(by_newness) | _means(beyond) | ranking.by_position(accuracy, queries.length)
+        means |= ranking.half_widths(pd.concat([accuracy, by_newness], axis=1), queries.session)
+        means[f"coverage_at_{self._list_length}"] = covered
         if not by_newness.empty:
-            means["num_new_tracks"] = float(self._context.datamodule.new_tracks.sum())
-            for group in ranking.NEWNESS:
-                means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
+            sizes = {group: by_newness[f"{group}_recall_at_10"].notna().sum() for group in ranking.NEWNESS}
+            means |= {f"num_{group}_queries": float(size) for group, size in sizes.items()}
+            means["num_new_tracks"] = float(self._data.new_tracks.sum())
+        means |= self._of_every_target(ranker, label) | self._of_first_tracks(ranker, label)
+        means |= self._floors(ranker, queries, lambda of: _means(ranking.accuracy(of)))
+        about = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
+        per_query = pd.DataFrame({**about, "position": queries.length, "rank": ranks})
+        return means, pd.concat([per_query, accuracy, by_newness, beyond], axis=1)
 
-        # every event after the first of a random sample of whole sessions, as large as that of the queries
-        targets = self._sampled(self._context.datamodule.data.events_of(label, first=False))
-        every = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
-        means |= {str(name): float(mean) for name, mean in every.mean().items()}
-        means |= ranking.half_widths(every, targets.session) | {"num_every_target_queries": float(len(targets))}
-        for metrics_of, some, is_every in ((ranking.accuracy, queries, False), (ranking.every_target, targets, True)):
-            for floor, of in self._floors(ranker, some, every=is_every).items():
-                means |= {f"{name}_{floor}_floor": float(mean) for name, mean in metrics_of(of).mean().items()}
-        means |= self._of_first_tracks(ranker, label)
-        ids = known.catalog.track_ids
-        head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
-        return means, pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": ranks}), per_query], axis=1)
+    def _of_every_target(self, ranker: Ranker, label: str) -> dict[str, float]:
+        """The metrics of every event after the first, of a sample of whole sessions as large as that of the queries."""
+        targets = self._sampled(self._data.data.events_of(label, first=False))
+        found = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
+        means = _means(found) | ranking.half_widths(found, targets.session)
+        means["num_every_target_queries"] = float(len(targets))
+        return means | self._floors(ranker, targets, lambda of: _means(ranking.every_target(of)), every=True)
 
     def _of_first_tracks(self, ranker: Ranker, label: str) -> dict[str, float]:
         """The metrics of the first tracks of sessions, by the listener's own past; none where no past is known."""
-        firsts = self._context.datamodule.data.events_of(label, first=True)
+        firsts = self._data.data.events_of(label, first=True)
         firsts = self._sampled(firsts.where(ranking.is_liked(firsts.played_ratio)))
-        histories = self._context.datamodule.histories(firsts)
+        histories = self._data.histories(firsts)
         if ranker.listener is None or ranker.scorer is None or histories.timeline is None or not len(firsts):
             return {}
-        plays = self._vocabulary.plays
+        plays = self._data.vocabulary.plays
         with torch.inference_mode():
             found = ranks_of_first_tracks(ranker.scorer, ranker.listener, plays, histories, firsts.following)
-        means = {"num_first_tracks": float(len(firsts))}
-        for floor, of in {"": found, **self._floors(ranker, firsts, every=True, first=True)}.items():
-            by_name = ranking.by_position(ranking.accuracy(of), firsts.length)
-            means |= {name + f"_{floor}_floor" * bool(floor): mean for name, mean in by_name.items()}
-        return means
+
+        def metrics(ranks: _Ranks) -> dict[str, float]:
+            return ranking.by_position(ranking.accuracy(ranks), firsts.length)
+
+        floors = self._floors(ranker, firsts, metrics, every=True, is_first=True)
+        return {"num_first_tracks": float(len(firsts)), **metrics(found), **floors}
 
     def _floors(
-        self, ranker: Ranker, queries: Pairs, *, every: bool, first: bool = False
-    ) -> dict[str, Float64[np.ndarray, "Q"]]:
-        """The ranks of simple rules: by plays, by counts of pairs, by new plays, by the listener's own plays.
+        self, ranker: Ranker, queries: Pairs, metrics: _Metrics, *, every: bool = False, is_first: bool = False
+    ) -> dict[str, float]:
+        """The metrics of simple rules: by plays, by counts of pairs, by new plays, by the listener's own plays.
 
         Args:
+            metrics: from ranks to means by name.
             every: whether the previous track is a candidate too.
-            first: whether they are first tracks, of which neither pairs nor the newest days say anything.
+            is_first: whether they are first tracks, of which neither pairs nor the newest days say anything.
+
+        Returns:
+            By `<name>_<rule>_floor`.
         """
-        known, train, histories = self._vocabulary, self._train, self._context.datamodule.histories(queries)
+        known, train, histories = self._data.vocabulary, self._data.pairs["train"], self._data.histories(queries)
         candidates: Any = (None if every else queries.previous, queries.following)
-        floors = {"popular": ranks_by_plays(known.plays, *candidates)}
-        if len(train) and not first:
-            floors["counts"] = ranks_by_counts(
+        ranks = {"popular": ranks_by_plays(known.plays, *candidates)}
+        if len(train) and not is_first:
+            ranks["counts"] = ranks_by_counts(
                 known.previous_counts,
                 lambda: ((train.previous[part], train.following[part]) for part in slices(len(train))),
                 queries.previous,
                 queries.following,
                 every=every,
             )
-        if known.calendar is not None and known.calendar.newest_days is not None and not first:  # otherwise popular
-            floors["recent"] = ranks_by_plays(known.recent, *candidates)
-        if ranker.listener is None or histories.timeline is None:
-            return floors
-
-        def own(half_life: bool, some: np.ndarray) -> Any:
-            return own_plays(histories.where(some), len(known.plays), half_life=half_life)
-
-        for name, half_life in (("own", False), ("own_recent", True)):
-            floors[name] = ranks_of_scores(partial(own, half_life), known.plays, *candidates)
-        return floors
+        if known.calendar is not None and known.calendar.newest_days is not None and not is_first:  # otherwise popular
+            ranks["recent"] = ranks_by_plays(known.recent, *candidates)
+        if ranker.listener is not None and histories.timeline is not None:
+            for name, half_life in (("own", False), ("own_recent", True)):
+                scores = partial(_own_plays, histories, len(known.plays), half_life)
+                ranks[name] = ranks_of_scores(scores, known.plays, *candidates)
+        return {f"{name}_{rule}_floor": mean for rule, of in ranks.items() for name, mean in metrics(of).items()}
 
     def _sampled(self, targets: Pairs) -> Pairs:
         if self._max_test_queries is None or not len(targets):
@@ -208,15 +200,15 @@ class RankingMetrics(Callback):
 
     def _ranks(
         self, ranker: Ranker, queries: Pairs, label: str, *, among: np.ndarray | None = None, every: bool = False
-    ) -> Float64[np.ndarray, "Q"]:
+    ) -> _Ranks:
         """Rank the queries."""
-        histories = self._context.datamodule.histories(queries)
+        histories = self._data.histories(queries)
         with torch.inference_mode(), progress(f"ranking {label} queries", len(queries)) as advance:
             return ranker.ranks(histories, queries.following, advance, among=among, every=every)
 
     def _by_newness(self, ranker: Ranker, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
         """The metrics of queries with and without new tracks; no columns where no query has a new track."""
-        is_new = self._context.datamodule.new_tracks
+        is_new = self._data.new_tracks
         previous_is_new, next_is_new = is_new[queries.previous], is_new[queries.following]
         if not (previous_is_new | next_is_new).any():
             return pd.DataFrame(index=range(len(queries)))
@@ -224,15 +216,25 @@ class RankingMetrics(Callback):
         return ranking.by_newness(ranks, among, previous_is_new=previous_is_new, next_is_new=next_is_new)
 
     def _beyond_accuracy(self, ranker: Ranker, queries: Pairs) -> tuple[pd.DataFrame, float]:
-        catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
+        catalog, plays, num = self._data.catalog, self._data.vocabulary.plays, self._list_length
         distinct, place = np.unique(queries.previous, return_inverse=True)
         with torch.inference_mode():
-            lists, _ = ranker.lists(self._list_length, distinct).collect()
-        per_query = {
-            f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of)[place],
-            f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays)[place],
-        }
+            lists, _ = ranker.lists(num, distinct).collect()
+        same, popularity = (
+            ranking.same_artist(distinct, lists, catalog.artist_of),
+            ranking.popularity_rank(lists, plays),
+        )
+        per_query = {f"same_artist_at_{num}": same[place], f"popularity_rank_at_{num}": popularity[place]}
         return pd.DataFrame(per_query), ranking.coverage(lists, len(catalog))
+
+
+def _own_plays(histories: Histories, num_tracks: int, half_life: bool, some: slice) -> csr_array:
+    return own_plays(histories.where(some), num_tracks, half_life=half_life)
+
+
+def _means(per_query: pd.DataFrame) -> dict[str, float]:
+    """The mean of each column that has a value."""
+    return {str(name): float(mean) for name, mean in per_query.mean().dropna().items()}
 
 
 def measured(
@@ -268,44 +270,36 @@ def check_monitor_mode(metric: str, mode: str) -> None:
     Raises:
         InputError: the mode is neither `max` nor `min`, or it contradicts the direction of the metric.
     """
-    if mode not in ("max", "min"):
-        raise InputError(f"monitor.mode must be max or min, got {mode}")
-    if (better := direction(metric)) and mode != better:
-        best = {"max": "highest", "min": "lowest"}[better]
-        says = f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best"
-        raise InputError(f"{says}; use monitor.mode={better}")
+    better = direction(metric)
+    if mode not in ("max", "min") or better not in (mode, None):
+        raise InputError(
+            f"monitor.mode={mode} would keep the worst epoch by {metric}; use monitor.mode={better or 'max'}"
+        )
 
 
-def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) -> None:
+def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool, is_played: bool = False) -> None:
     """Refuse a metric that cannot choose the best epoch, before anything is trained.
 
     Args:
         is_ranked: whether `RankingMetrics` is among the callbacks.
+        is_played: whether lists are played to simulated listeners.
 
     Raises:
         InputError: it is none that is known, or cannot be computed.
     """
-    by_ranking = [f"val/{name}" for name in ranking.accuracy(np.empty(0))]
+    by_ranking = [f"val/{name}" for name in ranking.ACCURACY]
     known = ["val/loss", "val/mse", "val/mae", *by_ranking, VAL_TIME]
     if monitor not in known:
         raise InputError(f"monitor.metric must be one of {', '.join(known)}, got {monitor}")
-    why, other = "", "; use monitor.metric=val/loss monitor.mode=min"
     if monitor in ("val/mse", "val/mae") and datamodule.vocabulary.mean_played_ratio is None:
-        why, other = "the source gives no shares played", ""
+        needs = "shares played, and the source gives none"
     elif monitor in by_ranking and not is_ranked:
-        why = "callbacks.ranking, which does it, is left out; keep it, or, for a model with a loss"
-        other = other.replace(";", ",")
-    elif monitor in by_ranking and not len(_places_of_queries(datamodule.pairs["val"])):
-        why = f"no validation pair has a share of {ranking.LIKED} or more"
-    if why:
-        raise InputError(f"monitor.metric={monitor} cannot be computed: {why}{other}")
-
-
-def _places_of_queries(pairs: Pairs) -> Int64[np.ndarray, "Q"]:
-    """Which pairs are queries."""
-    found = [
-        np.flatnonzero(ranking.is_query(pairs.previous[part], pairs.following[part], pairs.played_ratio[part]))
-        + part.start
-        for part in slices(len(pairs))
-    ]
-    return np.concatenate([np.empty(0, np.int64), *found])
+        needs = "callbacks.ranking, which is left out"
+    elif monitor in by_ranking and not len(places_of_queries(datamodule.pairs["val"])):
+        needs = f"a validation pair with a share of {ranking.LIKED} or more"
+    elif monitor == VAL_TIME and not is_played:
+        needs = "callbacks.listening, and logs of a simulated world (datamodule=simulated)"
+    else:
+        return
+    says = f"monitor.metric={monitor} cannot be computed: it needs {needs}"
+    raise InputError(f"{says}; for a model with a loss use monitor.metric=val/loss monitor.mode=min")

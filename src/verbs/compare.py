@@ -31,7 +31,7 @@ def _words(words: list[str]) -> list[str]:
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from segue.runs.tracking.store import existing_store
-    from segue.verdicts.comparison.runs import attach, find, read, register, run_to_register
+    from segue.verdicts.comparison.runs import Found, attach, find, read, register, run_to_register
 
     refuse_used_folder(Path(config.run_dir), "comparison.json")
     if config.runs is not None:
@@ -43,22 +43,23 @@ def compare(config: DictConfig) -> None:
         found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))
     say(*found.notes, end="\n" * bool(found.notes))
     with progress("reading runs", len(found.runs)) as advance:
-        runs = read(found.runs, uri, on_run=advance)
+        runs = read([Found.of_mlflow(run, uri) for run in found.runs], on_run=advance)
     where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
     result = _answer(config, runs, where=where)
+    best = short_run_name(result.winner.run_id)
     if found.parent is not None:
         attach(Path(config.run_dir), found.parent, uri)
-    chosen = run_to_register(None if config.register is None else str(config.register), found, result, uri)
-    if chosen is not None:
+    if config.register is not None:
+        chosen = run_to_register(str(config.register), found, result, uri)
         version = register(chosen, uri, name=str(config.name), alias=str(config.alias))
         registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"
         console.print(f"registered   {registered}", markup=False)
-    best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(result.winner.run_id)
-    _show_next(config, result.winner, best)
+        best = f"model:{config.name}@{config.alias}"
+    _show_next(config, best)
 
 
 def _compare_folders(config: DictConfig) -> None:
-    from segue.verdicts.comparison.runs import read_folders
+    from segue.verdicts.comparison.runs import in_folders, read
 
     if used := [name for name in ("parent", "filter", "register") if config[name]]:
         raise InputError(f"{used[0]}={config[used[0]]} is about runs in MLflow, and runs= names folders; leave one out")
@@ -67,17 +68,12 @@ def _compare_folders(config: DictConfig) -> None:
     folders = list(given.values()) if isinstance(given, dict) else given
     if not isinstance(folders, list) or len(folders) < 2:
         raise InputError(f"runs={config.runs} must name two run folders or more: runs=[<folder>,<folder>]")
-    result = _answer(config, read_folders([Path(str(one)) for one in folders], names), where="these folders")
-    _show_next(config, result.winner, result.winner.run_id)
+    result = _answer(config, read(in_folders([Path(str(one)) for one in folders]), names), where="these folders")
+    _show_next(config, result.winner.run_id)
 
 
-def _show_next(config: DictConfig, winner: "Run", best: str) -> None:
-    lines = [("run folder", config.run_dir)]
-    if not winner.is_refitted:  # its lists have not learned the newest sessions
-        name = winner.run_id if config.runs is not None else short_run_name(winner.run_id)
-        register = f", then {call_of('compare')} register={name}" if best.startswith("model:") else ""
-        lines.append(("refit", f"{call_of('train')} resume={name} refit=all{register}"))
-    show_lines([*lines, ("next", f"{call_of('serve')} recommendations={best}")])
+def _show_next(config: DictConfig, best: str) -> None:
+    show_lines([("run folder", config.run_dir), ("next", f"{call_of('serve')} recommendations={best}")])
 
 
 def _answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Comparison":
@@ -90,19 +86,11 @@ def _answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Compar
     select, notes = choose_metric(_several(config.select), runs)
     say(*notes, end="\n" * bool(notes))
     with console.status("comparing"):
-        result = compare_runs(
-            runs, select=select, mode=config.mode, metrics=_several(config.metrics), level=config.level
-        )
-        found, title = sections(result), f"{len(runs)} runs of {where}"
-        write_report(
-            Path(config.run_dir),
-            "comparison",
-            result.record(),
-            provenance(),
-            title=title,
-            sections=found,
-            draw=partial(draw, result),
-        )
+        metrics = _several(config.metrics)
+        result = compare_runs(runs, select=select, mode=config.mode, metrics=metrics, level=config.level)
+        title, record, into = f"{len(runs)} runs of {where}", result.record(), Path(config.run_dir)
+        found, drawn = sections(result), partial(draw, result)
+        write_report(into, "comparison", record, provenance(), title=title, sections=found, draw=drawn)
     show({title: found[""]})
     return result
 

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -158,17 +157,15 @@ def test_epochs_are_played_only_if_the_monitor_asks_for_it(simulated: PairDataMo
     assert not [name for name in asked.epochs[0] if name == TIME]  # of listeners that choose nothing
 
 
-@pytest.mark.parametrize("chosen", [{}, {"listening": None}])
-def test_a_monitor_that_nothing_computes_is_refused(simulated: PairDataModule, chosen: dict[str, Any]) -> None:
-    line = f"monitor.metric={VAL_TIME} cannot be computed: it needs callbacks.listening, and logs of a simulated world"
-    with pytest.raises(InputError, match=line):
-        build_callbacks(chosen, RunContext(datamodule=simulated), monitor=VAL_TIME)
-
-
-def test_a_monitor_of_listeners_needs_logs_of_a_world(ring: PairDataModule, tmp_path: Path) -> None:
+def test_a_monitor_of_listeners_needs_the_callback_and_logs_of_a_world(
+    simulated: PairDataModule, ring: PairDataModule, tmp_path: Path
+) -> None:
     chosen = {"listening": partial_of(tmp_path, monitor=VAL_TIME)}
-    with pytest.raises(InputError, match=r"logs of a simulated world \(datamodule=simulated\)"):
-        build_callbacks(chosen, RunContext(datamodule=ring), monitor=VAL_TIME)
+    for some, datamodule in (({}, simulated), ({"listening": None}, simulated), (chosen, ring)):
+        with pytest.raises(
+            InputError, match=r"it needs callbacks.listening, and logs of a simulated world \(datamodule"
+        ):
+            build_callbacks(some, RunContext(datamodule=datamodule), monitor=VAL_TIME)
 
 
 def test_the_references_are_the_recommenders_that_simulate_plays() -> None:
@@ -181,20 +178,3 @@ def test_the_references_are_the_recommenders_that_simulate_plays() -> None:
     assert conf("arm/recommendations.yaml")["pick"] == "uniform"
     num_lists = [conf(name)["num_lists"] for name in ("arm/recommendations.yaml", "serve.yaml")]
     assert num_lists == [settings["num_lists"]] * 2
-
-
-def test_values_of_two_models_pair(simulated: PairDataModule, world: World, tmp_path: Path) -> None:
-    frames = []
-    for number in range(2):
-        after_test(simulated, tmp_path, sessions=2000)
-        if number:
-            worse = Recommendations.read(tmp_path / "r.jsonl", simulated.catalog).rows
-            worse[::7] = np.roll(worse[::7], 1, axis=0)
-            test = ListeningTest(world, sessions=2000, seed=1, hits=20)
-            heard = test.play(from_lists(worse), "test")
-            frames.append(heard.time)
-        else:
-            frame = pd.read_parquet(tmp_path / "listening.parquet")
-            frames.append(frame.loc[frame["part"] == "test", "mean_time_per_session"].to_numpy())
-    one, other = frames
-    assert (one - other).std() < 0.5 * (one.var() + other.var()) ** 0.5

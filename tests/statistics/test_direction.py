@@ -39,9 +39,9 @@ def test_a_metric_is_better_when_it_is_higher_or_lower_or_neither(metric: str, b
 @pytest.mark.parametrize(
     ("metric", "mode", "line"),
     [
-        ("val/loss", "best", "monitor.mode must be max or min, got best"),
-        ("val/loss", "max", "would keep the worst epoch: the lowest val/loss is the best; use monitor.mode=min"),
-        ("val/mrr", "min", "would keep the worst epoch: the highest val/mrr is the best; use monitor.mode=max"),
+        ("val/loss", "best", "monitor.mode=best would keep the worst epoch by val/loss; use monitor.mode=min"),
+        ("val/loss", "max", "would keep the worst epoch by val/loss; use monitor.mode=min"),
+        ("val/mrr", "min", "would keep the worst epoch by val/mrr; use monitor.mode=max"),
     ],
 )
 def test_a_mode_that_keeps_the_worst_epoch_is_refused(metric: str, mode: str, line: str) -> None:

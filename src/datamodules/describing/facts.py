@@ -5,12 +5,14 @@ S sessions, E events, L listeners, N tracks, n values. No number is about one us
 """
 
 import json
+from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
+from scipy.special import xlogy
 
-from segue.attributes import Attribute, Vectors
 from segue.catalog import Catalog, changes
 from segue.datamodules.pairs.sessions import DAY_MS, Sessions
 from segue.datamodules.pairs.split_pairs import SplitPairs
@@ -60,7 +62,6 @@ def measure(data: SplitPairs) -> Facts:
         "tracks_of_artist": spread(np.bincount(catalog.artist_of)),
         "repeats": _repeats(sessions, len(catalog)),
         "popularity": _popularity(plays, catalog),
-        "attributes": [{"name": name, **_attribute(one)} for name, one in catalog.attributes.items()],
     }
 
 
@@ -121,9 +122,8 @@ def _popularity(plays: Int64[np.ndarray, "N"], catalog: Catalog) -> dict[str, An
     """How unequal the plays of tracks are.
 
     Returns:
-        `top_track` and `top_share`: the most played track, and its share of the plays; `top_hundredth_share`: that of
-            the most played hundredth of the tracks; `half`: smallest number of tracks that together have half of the
-            plays; `curve`: rank by plays and plays, for some ranks from 1.
+        `top_track` and `top_share`: the most played track, and its share of the plays; `half`: smallest number of
+            tracks that together have half of the plays; `curve`: rank by plays and plays, for some ranks from 1.
     """
     played = np.sort(plays[plays > 0])[::-1]
     cumulative, top = played.cumsum(), int(plays.argmax())
@@ -132,7 +132,6 @@ def _popularity(plays: Int64[np.ndarray, "N"], catalog: Catalog) -> dict[str, An
     return {
         "top_track": _title_of(top, catalog) + f" by {artist}" * bool(artist),
         "top_share": float(played[0] / cumulative[-1]),
-        "top_hundredth_share": float(cumulative[max(round(len(played) / 100), 1) - 1] / cumulative[-1]),
         "half": int(np.searchsorted(cumulative, cumulative[-1] / 2)) + 1,
         "curve": [(int(rank), int(played[rank - 1])) for rank in ranks],
     }
@@ -165,52 +164,28 @@ def _clock(time: Int64[np.ndarray, "E"], listener: Int64[np.ndarray, "E"]) -> di
     Returns:
         `first` and `last`: times of these plays, in UTC; `median_ms`; `span_days`: days between them; `ties`: share of
             the plays that have the same time as another, earlier play of the same listener in the file;
-            `busiest_plays`: most plays of a listener in one day (UTC); `machines` and `plays_of_machines`: listeners
+            `machines` and `plays_of_machines`: listeners
             with `PLAYS_OF_A_MACHINE` on one day, and their share of the plays; `gaps`: number of pauses between
             successive plays of a listener in [2^0, 2^1) seconds, and so on; `median_gap_s`: their median, None without
             any.
     """
     order = np.lexsort((time, listener))
     of, at = listener[order], time[order]
-    is_same = of[1:] == of[:-1]
-    pauses = np.diff(at)[is_same]
+    pauses = np.diff(at)[of[1:] == of[:-1]]
     begins = np.flatnonzero(changes(of, at // DAY_MS))
-    plays = np.diff(begins, append=len(of))
+    machines = np.unique(of[begins[np.diff(begins, append=len(of)) >= PLAYS_OF_A_MACHINE]])
     first, last = int(time.min()), int(time.max())
-    machines = np.unique(of[begins[plays >= PLAYS_OF_A_MACHINE]])
     return {
         "first": utc(first),
         "last": utc(last),
         "median_ms": int(np.partition(time, len(time) // 2)[len(time) // 2]),
         "span_days": (last - first) / DAY_MS,
         "ties": float((pauses == 0).sum() / len(time)),
-        "busiest_plays": int(plays.max()),
         "machines": len(machines),
         "plays_of_machines": float(np.isin(of, machines).mean()),
         "gaps": spread(pauses // 1000)["counts"] if len(pauses) else [],
         "median_gap_s": float(np.median(pauses) / 1000) if len(pauses) else None,
     }
-
-
-def _attribute(attribute: Attribute) -> dict[str, Any]:
-    """An attribute of tracks.
-
-    Returns:
-        `kind` (`values`, `number` or `vector`) and `coverage`, the share of the tracks that have something; for values
-            `num_values`, the number of those that occur, `commonest`, the one that most tracks have, and
-            `commonest_share`, their share of the catalogue.
-    """
-    facts: dict[str, Any] = {"kind": "values", "coverage": float(attribute.known.mean())}
-    if isinstance(attribute, Vectors):
-        return facts | {"kind": "number" if attribute.is_scaled else "vector"}
-    tracks = attribute.tracks_of_values()
-    if not tracks.any():
-        return facts | {"num_values": 0}
-    most = {
-        "commonest": str(attribute.names[tracks.argmax()]),
-        "commonest_share": float(tracks.max() / len(attribute.known)),
-    }
-    return facts | {"num_values": int((tracks > 0).sum()), **most}
 
 
 def first_sessions(data: SplitPairs, *, num_sessions: int, num_plays: int) -> list[dict[str, Any]]:
@@ -220,20 +195,27 @@ def first_sessions(data: SplitPairs, *, num_sessions: int, num_plays: int) -> li
         Of each `listener`, its number from 1 in the order of the ids; `num_plays`, the number of plays; and `plays`,
             the first of them with `time` in UTC (None without a clock), `title` (or the id), `artist`, `share`.
     """
-    sessions, catalog, listens, found = data.sessions, data.catalog, data.sessions.listens, []
-    for number in range(min(num_sessions, len(sessions))):
-        start, end = np.searchsorted(listens.session, (number, number + 1)).tolist()
-        plays = [
-            {
-                "time": utc(int(sessions.timestamp[event])) if sessions.has_clock else None,
-                "title": _title_of(int(listens.track[event]), catalog),
-                "artist": str(catalog.artists[catalog.artist_of[listens.track[event]]]),
-                "share": None if np.isnan(share := float(listens.played_ratio[event])) else round(share, 4),
-            }
-            for event in range(start, min(end, start + num_plays))
-        ]
-        found.append({"listener": int(sessions.listener[number]) + 1, "num_plays": end - start, "plays": plays})
-    return found
+    sessions, catalog, listens = data.sessions, data.catalog, data.sessions.listens
+
+    def play(event: int) -> dict[str, Any]:
+        track, share = int(listens.track[event]), float(listens.played_ratio[event])
+        return {
+            "time": utc(int(sessions.timestamp[event])) if sessions.has_clock else None,
+            "title": _title_of(track, catalog),
+            "artist": str(catalog.artists[catalog.artist_of[track]]),
+            "share": None if np.isnan(share) else round(share, 4),
+        }
+
+    shown = min(num_sessions, len(sessions))
+    ends = np.searchsorted(listens.session, np.arange(shown + 1)).tolist()
+    return [
+        {
+            "listener": int(sessions.listener[number]) + 1,
+            "num_plays": end - start,
+            "plays": [play(event) for event in range(start, min(end, start + num_plays))],
+        }
+        for number, (start, end) in enumerate(pairwise(ends))
+    ]
 
 
 def _title_of(row: int, catalog: Catalog) -> str:
@@ -256,25 +238,23 @@ def measure_splits(data: SplitPairs, *, max_queries: int | None) -> Facts:
             `popular_recall_at_10` and `popular_ndcg_at_10` of the most played tracks, None without queries;
             `num_queries`, number of pairs that were ranked for this.
     """
-    test, words, sizes = data.pairs["test"], data.vocabulary, data.sizes.drop(index="all", columns="rejected")
-    is_cold, mean, pairs = words.plays == 0, words.mean_played_ratio, words.previous_counts + words.next_counts
+    test, words = data.pairs["test"], data.vocabulary
+    is_new, mean, pairs = words.plays == 0, words.mean_played_ratio, words.previous_counts + words.next_counts
     known = test.played_ratio[~np.isnan(test.played_ratio)]
     queries = test.where(ranking.is_query(test.previous, test.following, test.played_ratio))
     if max_queries is not None and len(queries):
         queries = queries.where(ranking.sample_sessions(queries.session, max_queries))
     metrics: dict[Any, float] = {}
     if len(queries):
-        ranks = ranks_by_plays(words.plays, queries.previous, queries.following)
-        metrics = ranking.accuracy(ranks).mean().to_dict()
+        metrics = ranking.accuracy(ranks_by_plays(words.plays, queries.previous, queries.following)).mean().to_dict()
     found = {
-        "cold_tracks": float(is_cold[np.union1d(test.previous, test.following)].mean()),
-        "cold_pairs": float((is_cold[test.previous] | is_cold[test.following]).mean()),
+        "cold_tracks": float(is_new[np.union1d(test.previous, test.following)].mean()),
+        "cold_pairs": float((is_new[test.previous] | is_new[test.following]).mean()),
         **(constant_scores(mean, known) if mean is not None and len(known) else {"mean_mse": None, "mean_bce": None}),
-        "popular_recall_at_10": metrics.get("recall_at_10"),
-        "popular_ndcg_at_10": metrics.get("ndcg_at_10"),
+        **{f"popular_{name}": metrics.get(name) for name in ("recall_at_10", "ndcg_at_10")},
         "num_queries": len(queries),
     }
-    splits = json.loads(sizes.to_json(orient="index"))
+    splits = json.loads(data.sizes.drop(index="all", columns="rejected").to_json(orient="index"))
     return {"pairs_of_track": spread(pairs[pairs > 0]), "splits": splits, "test": found}
 
 
@@ -284,7 +264,7 @@ def constant_scores(predicted: float, shares: Float32[np.ndarray, "n"]) -> dict[
     >>> constant_scores(0.5, np.array([0.0, 1.0], np.float32))
     {'mean_mse': 0.25, 'mean_bce': 0.6931471805599453}
     """
+    errors = (shares.astype(np.float64) - predicted) ** 2
     mean = float(shares.mean(dtype=np.float64))
-    terms = [(weight, p) for weight, p in ((mean, predicted), (1 - mean, 1 - predicted)) if weight > 0]
-    bce = None if any(p == 0 for _, p in terms) else float(sum(-weight * np.log(p) for weight, p in terms))
-    return {"mean_mse": float(((shares.astype(np.float64) - predicted) ** 2).mean()), "mean_bce": bce}
+    bce = -float(xlogy(mean, predicted) + xlogy(1 - mean, 1 - predicted)) + 0.0
+    return {"mean_mse": float(errors.mean()), "mean_bce": bce if isfinite(bce) else None}

@@ -5,8 +5,6 @@ from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-
 from segue.datamodules.describing.facts import Facts
 from segue.reports.axes import plain, tidy
 from segue.reports.numbers import count, duration, percent
@@ -22,10 +20,10 @@ def draw(facts: Facts, gap_minutes: float, title: str, path: Path) -> None:
     Args:
         gap_minutes: the pause that ends a session, which is marked.
     """
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.4), layout="constrained")
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     figure.suptitle(plain(title), x=0.01, ha="left", color=INK, fontsize=12, fontweight="bold")
     popularity, clock, length = facts["popularity"], facts["clock"], facts["session_length"]
     left.loglog(*zip(*popularity["curve"], strict=True), color=BLUE, lw=2, marker="o", ms=3)
@@ -42,14 +40,13 @@ def draw(facts: Facts, gap_minutes: float, title: str, path: Path) -> None:
         says = f"sessions: median {length['median']:,.0f} tracks, most {length['most']:,.0f}"
         _label(right, says, "tracks of a session, at least", "sessions")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _draw_bars(counts: Sequence[int], axis: "Axes", name: Callable[[float], str]) -> None:
     """A bar for each power of two."""
-    axis.bar([number + 0.5 for number in range(len(counts))], counts, 0.9, color=BLUE, alpha=0.75)
-    step = -(-len(counts) // 9)
-    axis.set_xticks(range(0, len(counts), step), [name(2.0**number) for number in range(0, len(counts), step)])
+    places = range(0, len(counts), -(-len(counts) // 9))
+    axis.bar(range(len(counts)), counts, 0.9, color=BLUE, alpha=0.75, align="edge")
+    axis.set_xticks(places, [name(2.0**place) for place in places])
 
 
 def _label(axis: "Axes", title: str, xlabel: str, ylabel: str) -> None:

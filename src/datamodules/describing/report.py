@@ -15,6 +15,7 @@ from segue.datamodules.reading.rejected_rows import in_words
 from segue.datamodules.reading.table import Reading
 from segue.reports.numbers import percent, plain
 from segue.reports.result_table import Cell, Table
+from segue.runs.folder import flatten
 from segue.runs.hydra_text import as_word
 from segue.runs.provenance import call_of
 
@@ -42,14 +43,12 @@ _NUMBERS = {
     "clock.first": "time of the first play, UTC",
     "clock.last": "time of the last play, UTC",
     "clock.ties": "plays with the same time as an earlier one of the user",
-    "clock.busiest_plays": "most plays of a user on a day",
     "clock.median_gap_s": "median time between two plays of a user, in seconds",
     "repeats.in_session": "plays of a track that was played before in the session",
     "repeats.by_listener": "plays of a track that the user has played before",
     "repeats.self_pairs": "plays of the track just played",
     "popularity.top_track": "most played track",
     "popularity.top_share": "its share of the plays",
-    "popularity.top_hundredth_share": "plays of the most played hundredth of the tracks",
     "popularity.half": "tracks that together have half of the plays",
     "shares.known": "plays with a known share played",
     "shares.mean": "mean share played",
@@ -122,11 +121,8 @@ def _reading(reading: Reading) -> list[RenderableType]:
     parts = list[RenderableType]()
     if reading.guessed:
         why = dict.fromkeys(reading.guessed, "by its name") | dict(reading.evidence)
-        rows = [
-            (role, name, reading.units.get(role, ""), why.get(role, "as given"))
-            for role, name in reading.columns.items()
-        ]
-        parts.append(_titled("columns", ["role", "column", "unit", "found"], rows, "llll"))
+        found = [(one, at, reading.units.get(one, ""), why.get(one, "as given")) for one, at in reading.columns.items()]
+        parts.append(_titled("columns", ["role", "column", "unit", "found"], found, "llll"))
     if reading.unused:
         switch = {name: option(role, name) for name, role in reading.alternatives.items()}
         unused = [[name, reading.holds.get(name, ""), switch.get(name, "")] for name in reading.unused]
@@ -139,15 +135,15 @@ def _reading(reading: Reading) -> list[RenderableType]:
 
 
 def _numbers(facts: Facts, title: str) -> Table:
-    rows = []
-    for path, text in _NUMBERS.items():
-        value: Any = facts
-        for key in path.split("."):
-            value = value.get(key) if value else None
-        if value is not None:
-            number = plain if isinstance(value, int) or text.startswith(_NO_SHARES) else percent
-            rows.append((text, value if isinstance(value, str) else number(float(value))))
+    values = flatten(facts)
+    rows = [(text, _number(values[name], text)) for name, text in _NUMBERS.items() if values.get(name) is not None]
     return _titled(title, ["what it is", "value"], rows, "lR")
+
+
+def _number(value: Any, text: str) -> str:
+    if isinstance(value, str):
+        return value
+    return plain(float(value)) if isinstance(value, int) or text.startswith(_NO_SHARES) else percent(value)
 
 
 def _spreads(facts: Facts) -> Table:
@@ -157,14 +153,10 @@ def _spreads(facts: Facts) -> Table:
 
 
 def _session(session: Mapping[str, Any], number: int) -> Table:
-    rows = [
-        [
-            play["time"] or "–",
-            *(Text(play[key], no_wrap=True, overflow="ellipsis") for key in ("title", "artist")),
-            "–" if play["share"] is None else plain(play["share"]),
-        ]
-        for play in session["plays"]
-    ]
+    rows = list[list[Cell]]()
+    for play in session["plays"]:
+        names = (Text(play[key], no_wrap=True, overflow="ellipsis") for key in ("title", "artist"))
+        rows.append([play["time"] or "–", *names, "–" if play["share"] is None else plain(play["share"])])
     title = f"session {number} as it was read: listener {session['listener']}, {session['num_plays']:,} plays"
     return _titled(title, ["time, UTC", "title", "artist", "share"], rows, "LllR")
 

@@ -59,24 +59,19 @@ def _of_rows(reading: Reading, dropped: Mapping[str, int], day: str | None) -> I
     num_rows, late = max(reading.num_rows, 1), dropped.get("until", 0) * (day is not None)
     if (share := reading.num_rejected / num_rows) >= _REJECTED:
         reasons = sorted(reading.rejected.items(), key=lambda item: -item[1])[:3]
-        yield DataWarning(
-            name="rejected",
-            says=f"{percent(share)} of the rows were rejected: {'; '.join(f'{why} ({n:,})' for why, n in reasons)}",
-            remedy="correct them, they are listed in rejected.jsonl, or let train.py go on with "
-            f"datamodule.max_rejected={min(1.0, float(f'{share * 1.05:.2g}'))}",
-        )
+        says = f"{percent(share)} of the rows were rejected: {'; '.join(f'{why} ({n:,})' for why, n in reasons)}"
+        most = f"datamodule.max_rejected={min(1.0, float(f'{share * 1.05:.2g}'))}"
+        remedy = f"correct them, they are listed in rejected.jsonl, or let train.py go on with {most}"
+        yield DataWarning(name="rejected", says=says, remedy=remedy)
     for rule, num in dropped.items():
         if num / num_rows >= _LEFT_OUT and rule != "unremembered" and not (rule == "until" and late):
             key = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"
             says = f"the rule {rule} left out {num:,} events, {percent(num / num_rows)} of the rows"
             yield DataWarning(name="left_out", says=says, remedy=f"change datamodule.{key} if that is not intended")
     if late:
-        yield DataWarning(
-            name="future",
-            says=f"{late:,} plays ({percent(late / num_rows)}) are later than today, {day}, and were left out",
-            remedy=f"check {UNIT_OF_TIME} and datamodule.zone; datamodule.policies.until={day} reads the same plays on "
-            "another day, and until=null all",
-        )
+        says = f"{late:,} plays ({percent(late / num_rows)}) are later than today, {day}, and were left out"
+        remedy = f"check {UNIT_OF_TIME} and datamodule.zone; datamodule.policies.until={day} reads the same plays on "
+        yield DataWarning(name="future", says=says, remedy=f"{remedy}another day, and until=null all")
 
 
 def _of_times(reading: Reading, facts: Facts) -> Iterator[DataWarning]:
@@ -86,12 +81,9 @@ def _of_times(reading: Reading, facts: Facts) -> Iterator[DataWarning]:
         says = f"the times look like {_UNITS[unit][0]} that were read as milliseconds: from {clock['first']} to "
         yield DataWarning(name="unit", says=says + clock["last"], remedy=f"{UNIT_OF_TIME}={unit}", unit=unit)
     if clock["ties"] >= _TIES:
-        yield DataWarning(
-            name="ties",
-            says=f"{percent(clock['ties'])} of the plays have the same time as an earlier play of their listener; the "
-            "order of the file decides which of them came first",
-            remedy="make sure that the file is in the order of listening, or use a column with finer times",
-        )
+        says = f"{percent(clock['ties'])} of the plays have the same time as an earlier play of their listener; "
+        remedy = "make sure that the file is in the order of listening, or use a column with finer times"
+        yield DataWarning(name="ties", says=f"{says}the order of the file decides which came first", remedy=remedy)
 
 
 def _of_users(reading: Reading, facts: Facts) -> Iterator[DataWarning]:
@@ -100,18 +92,19 @@ def _of_users(reading: Reading, facts: Facts) -> Iterator[DataWarning]:
         says = f"{percent(facts['single_play_users'])} of the {num:,} users have one play only: their ids look like "
         yield DataWarning(name="users", says=f"{says}numbers of rows", remedy=name_it)
     elif num > 1 and clock and facts["single_session_users"] == 1:
-        says = f"all {num:,} users have one session only, although the plays span "
+        says = (
+            f"all {num:,} users have one session only, although the plays span {duration(clock['span_days'] * 86_400)}"
+        )
         remedy = f"check the unit of the times ({UNIT_OF_TIME}) and datamodule.session_gap_minutes"
-        yield DataWarning(name="users", says=says + duration(clock["span_days"] * 86_400), remedy=remedy)
+        yield DataWarning(name="users", says=says, remedy=remedy)
     elif reading.guessed and not {"user", "session"} & set(reading.columns):
-        says = "no column is the user: all plays are of one listener"
-        yield DataWarning(name="users", says=says, remedy=name_it)
+        yield DataWarning(name="users", says="no column is the user: all plays are of one listener", remedy=name_it)
     if clock and (machines := clock["machines"]):
         share = clock["plays_of_machines"]
-        leave_out = f"datamodule.policies.plays_a_day={PLAYS_OF_A_MACHINE} leaves them out"
-        who = f"{machines:,} listener{'s' * (machines > 1)} with {PLAYS_OF_A_MACHINE:,} plays or more on one day"
-        says = f"{who}: {percent(share)} of the plays, as by a program, a shared account or a station"
-        remedy = leave_out if share < _MOST_OF_MACHINES else f"if they are several people, {name_it}; {leave_out}"
+        says = f"{machines:,} listener{'s' * (machines > 1)} with {PLAYS_OF_A_MACHINE:,} plays or more on one day: "
+        says += f"{percent(share)} of the plays, as by a program, a shared account or a station"
+        remedy = f"if they are several people, {name_it}; " * (share >= _MOST_OF_MACHINES)
+        remedy += f"datamodule.policies.plays_a_day={PLAYS_OF_A_MACHINE} leaves them out"
         yield DataWarning(name="machines", says=says, remedy=remedy)
 
 

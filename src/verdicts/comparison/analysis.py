@@ -33,6 +33,8 @@ tested too, where the test queries have new tracks."""
 ESTIMATE = "estimate/first_step_dr"
 """What `abtest.py candidate=run:<id>` estimated of a run."""
 
+_PAIRED = (*TESTED, *BY_NEWNESS)
+_OF_EVERY_RUN = "(val|test)/(?!warm_|cold_).*"  # logs without new tracks, shares or a world lack others
 _Scores = dict[str, QueryScores]
 
 
@@ -73,7 +75,7 @@ class Setup:
     means: Mapping[str, MeanInterval]
 
     @property
-    def tested(self) -> list[pd.DataFrame]:
+    def queries(self) -> list[pd.DataFrame]:
         """The test queries of the runs that have some."""
         return [run.queries for run in self.runs if run.queries is not None and len(run.queries)]
 
@@ -125,6 +127,11 @@ class Comparison:
     def best(self) -> Setup:
         """The set-up that validation chose."""
         return self.setups[0]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all set-ups."""
+        return [run for setup in self.setups for run in setup.runs]
 
     @property
     def winner(self) -> Run:
@@ -189,11 +196,11 @@ def choose_metric(names: Sequence[str], runs: Sequence[Run]) -> tuple[str, list[
     notes: list[str] = []
     for name in names[:-1]:
         num_without = sum(not np.isfinite(run.metrics.get(name, np.nan)) for run in runs)
-        if num_without == 0 and (name != VAL_TIME or _is_paired(runs)):
+        if not num_without and (name != VAL_TIME or _is_paired(runs)):
             return name, notes
-        lack = f"{num_without} of {len(runs)} runs lack it"
-        why = lack if num_without else "the runs were played in different sessions"
-        notes += [f"{name} does not choose, because {why}."] * (num_without < len(runs))
+        if num_without < len(runs):
+            why = f"{num_without} of {len(runs)} runs lack it" if num_without else "runs were played in other sessions"
+            notes.append(f"{name} does not choose, because {why}.")
     return names[-1], notes
 
 
@@ -225,27 +232,24 @@ def compare(
             different queries; `level` is out of range.
     """
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
-    _check_select(select, mode, known, len(runs))
+    _check_select(select, mode, known)
     more = [*sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name)), ESTIMATE]
     requested = list(dict.fromkeys([select, *metrics, *more]))
     shown = tuple(name for name in requested if name in known)
-    # nothing is wrong where no run has these: the logs allow no estimate, or have no world or no new tracks
-    optional = ("estimate/",) if any(name.startswith("online/") for name in known) else ("estimate/", "online/")
-    lacking = [name for name in requested if name not in known and name.removeprefix("test/") not in BY_NEWNESS]
     sign = -1 if mode == "max" else 1  # the best first, equal ones by name, those without the metric last
     setups = _setups(_apart(runs), shown, level)
     setups.sort(key=lambda one: (not one.means[select].num, sign * np.nan_to_num(one.means[select].mean), one.name))
-    tested = [name for name in shown if name.removeprefix("test/") in (*TESTED, *BY_NEWNESS)]
-    scores, queries = _query_scores(setups, tested)
+    scores, queries = _query_scores(setups, [name for name in shown if name.removeprefix("test/") in _PAIRED])
     listened = _listening_scores(setups) if TIME in shown and _is_paired(runs) else {}
-    of_select = "test/" + select.rsplit("/")[-1]
-    primary = of_select if of_select in tested else next(iter(tested), None)
+    primary = "test/" + select.rsplit("/")[-1]
+    if listened and select.startswith("online/"):
+        primary = TIME
     return Comparison(
         select=select,
         mode=mode,
         level=level,
         metrics=shown,
-        missing=tuple(name for name in lacking if not name.startswith(optional)),
+        missing=tuple(one for one in requested if one not in known and re.fullmatch(_OF_EVERY_RUN, one)),
         setups=tuple(setups),
         differences=tuple(
             difference
@@ -253,9 +257,9 @@ def compare(
             if setups[0].name in of_setup
             for difference in differences_from_first(of_setup, metric, level)
         ),
-        primary=TIME if listened and select.startswith("online/") else primary,
-        num_queries=0 if queries is None else len(queries),
-        num_sessions=0 if queries is None else queries["session"].nunique(),
+        primary=primary if primary == TIME or primary in scores else next(iter(scores), None),
+        num_queries=len(queries),
+        num_sessions=queries["session"].nunique(),
         num_listeners=len(next(iter(listened.values())).session_sums) if listened else 0,
     )
 
@@ -268,18 +272,13 @@ def _apart(runs: Sequence[Run]) -> Sequence[Run]:
     return [replace(run, setup=f"{run.setup} refitted") if run.is_refitted else run for run in runs]
 
 
-def _check_select(select: str, mode: str, known: Iterable[str], num_runs: int) -> None:
-    if select.startswith("test/"):
-        raise InputError(f"select={select} is a test metric; only validation chooses the best set-up; use select=val/…")
-    if select == TIME:
-        others = "of the listeners whose time is reported; other listeners choose the best set-up"
-        raise InputError(f"select={select} is {others}; use select={VAL_TIME}")
+def _check_select(select: str, mode: str, known: Iterable[str]) -> None:
+    choices = sorted(name for name in known if name.startswith("val/") or name == VAL_TIME)
+    if select not in choices:
+        says = "only validation chooses, and never the listeners whose time is reported"
+        raise InputError(f"select={select} is no validation metric of these runs: {says}; use one of {choices}")
     if direction(select) not in (mode, None):
         raise InputError(f"select={select} mode={mode} chooses the worst set-up; use mode={direction(select)}")
-    if select not in known:
-        choices = ", ".join(sorted(name for name in known if name.startswith("val/") or name == VAL_TIME))
-        remedy = f"use one of {choices}" if choices else "they have no validation metric"
-        raise InputError(f"select={select}: none of the {num_runs} runs has this metric; {remedy}")
 
 
 def _setups(runs: Sequence[Run], metrics: Sequence[str], level: float) -> list[Setup]:
@@ -293,23 +292,21 @@ def _setups(runs: Sequence[Run], metrics: Sequence[str], level: float) -> list[S
     return found
 
 
-def _query_scores(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, _Scores], pd.DataFrame | None]:
+def _query_scores(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, _Scores], pd.DataFrame]:
     """By test metric, the scores of each set-up that has queries; and the queries, which are the same of all runs."""
+    every = [one[list(QUERY)] for setup in setups for one in setup.queries]
+    queries = every[0] if every else pd.DataFrame(columns=list(QUERY))
+    if any(not np.array_equal(one.to_numpy(), queries.to_numpy()) for one in every):
+        raise InputError(
+            f"runs were tested on different queries, from {min(map(len, every)):,} to {max(map(len, every)):,}, and "
+            "cannot be compared; choose runs of the same data and the same callbacks.ranking.max_test_queries with "
+            "parent=<run id> or filter=<condition>"
+        )
     scores: dict[str, _Scores] = {metric: {} for metric in metrics}
-    queries: pd.DataFrame | None = None
-    for setup in setups:
-        for own in setup.tested:
-            queries = own[list(QUERY)] if queries is None else queries
-            if not np.array_equal(own[list(QUERY)].to_numpy(), queries.to_numpy()):
-                raise InputError(
-                    f"runs of {setup.name} and of {setups[0].name} were tested on different queries, {len(own):,} and "
-                    f"{len(queries):,}, and cannot be compared; choose runs of the same data and the same "
-                    "callbacks.ranking.max_test_queries with parent=<run id> or filter=<condition>"
-                )
-        for metric, of_setup in scores.items():
-            name = metric.removeprefix("test/")
-            rows = [own[name].to_numpy(np.float64) for own in setup.tested if name in own]
-            if rows and queries is not None:
+    for metric, of_setup in scores.items():
+        name = metric.removeprefix("test/")
+        for setup in setups:
+            if rows := [one[name].to_numpy(np.float64) for one in setup.queries if name in one]:
                 values = np.stack(rows)
                 has_value = np.isfinite(values).all(0)  # the groups of BY_NEWNESS depend on the data alone
                 of_group = np.unique(queries["session"].to_numpy()[has_value], return_inverse=True)[1]
@@ -354,43 +351,40 @@ def differences_from_first(scores: Mapping[str, QueryScores], metric: str, level
     ]
 
 
-_WORSE, _BEATS, _ALIKE = "is worse than", "beats", "is not distinguishable from"
-"""The result of the best set-up by validation against another one on the test set."""
-
-
 def verdict(comparison: Comparison) -> str:
     """One sentence without a full stop: which set-up is best by validation, and what the test shows."""
     best, *others = (setup.name for setup in comparison.setups)
+    head, primary = f"{best} is best by {comparison.select}", comparison.primary
     if not others:
         return f"{best} is the only set-up: there is nothing to compare it with"
-    found: dict[str, list[str]] = {word: [] for word in (_WORSE, _BEATS, _ALIKE, "")}
-    for name in others:
-        one = comparison.difference(name, comparison.primary)
-        is_clear = one is not None and comparison.is_significant(one)
-        found["" if one is None else _ALIKE if not is_clear else _BEATS if one.difference < 0 else _WORSE].append(name)
-    head, untested = f"{best} is best by {comparison.select}", found.pop("")
-    if untested == others:
+    tested = {one.setup: one for one in comparison.differences if one.metric == primary}
+    if not tested:
         return f"{head}; whether the difference is real was not tested"
+    clear = {name: one.difference < 0 for name, one in tested.items() if comparison.is_significant(one)}
     sure = f" (Holm p < {1 - comparison.level:.2g})"
-    results = [f"{word} {listed(names)}{sure * (word != _ALIKE)}" for word, names in found.items() if names]
+    found = {
+        "is worse than": ([name for name, is_beaten in clear.items() if not is_beaten], sure),
+        "beats": ([name for name, is_beaten in clear.items() if is_beaten], sure),
+        "is not distinguishable from": ([name for name in tested if name not in clear], ""),
+    }
+    results = " and ".join(f"{word} {listed(names)}{end}" for word, (names, end) in found.items() if names)
+    untested = [name for name in others if name not in tested]
     left_out = f"; not tested: {listed(untested)}" * bool(untested)
-    warning = "; validation and test contradict each other" * bool(found[_WORSE])
-    primary = str(comparison.primary)
-    where = "with the reported listeners" if primary == TIME else f"on {primary.replace('/', ' ')}"
-    return f"{head}; {where} it {' and '.join(results)}{left_out}{warning}"
+    warning = "; validation and test contradict each other" * (False in clear.values())
+    where = "with the reported listeners" if primary == TIME else f"on {str(primary).replace('/', ' ')}"
+    return f"{head}; {where} it {results}{left_out}{warning}"
 
 
 def disagreement(comparison: Comparison) -> str | None:
     """One sentence if an offline metric would choose another set-up than the listeners; else None."""
-    offline, best = [name for name in comparison.metrics if name.startswith("val/")], comparison.best
-    if not offline or not comparison.select.startswith("online/"):
+    offline, best = next((name for name in comparison.metrics if name.startswith("val/")), None), comparison.best
+    if offline is None or not comparison.select.startswith("online/"):
         return None
-    sign = -1 if direction(offline[0]) == "min" else 1
-    known = [setup for setup in comparison.setups if setup.means[offline[0]].num]
-    theirs = max(known, key=lambda setup: sign * setup.means[offline[0]].mean)
-    if theirs is best or (one := comparison.difference(theirs.name, TIME)) is None:
+    sign = -1 if direction(offline) == "min" else 1
+    theirs = max(comparison.setups, key=lambda one: np.nan_to_num(sign * one.means[offline].mean, nan=-np.inf))
+    if (one := comparison.difference(theirs.name, TIME)) is None:  # it is the best one too, or was not tested
         return None
-    head = f"Offline ranking disagrees: {offline[0]} would choose {theirs.name}"
+    head = f"Offline ranking disagrees: {offline} would choose {theirs.name}"
     if not comparison.is_significant(one):
         return f"{head}, whose time per session is not distinguishable from that of {best.name}."
     times = f"{theirs.means[TIME].mean:.2f} ({best.name}: {best.means[TIME].mean:.2f})"

@@ -1,6 +1,5 @@
 """The report of a comparison: what is printed, `comparison.md` and the picture."""
 
-from collections import Counter
 from math import ceil, isfinite
 from pathlib import Path
 from textwrap import fill
@@ -17,7 +16,7 @@ from segue.reports.numbers import interval, p_value, plain
 from segue.reports.result_table import Cell, Table, styled
 from segue.reports.writing import Sections
 from segue.statistics.online import TIME
-from segue.verdicts.comparison.analysis import TESTED, Comparison, Difference, Setup, disagreement, listed, verdict
+from segue.verdicts.comparison.analysis import Comparison, Difference, Setup, disagreement, listed, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,31 +26,26 @@ _MANY = 12  # set-ups. With more, they are drawn nearer to each other
 
 def sections(comparison: Comparison) -> Sections:
     """The report: the set-ups, best first, with verdict and notes; and the differences in all metrics."""
-    primary, setups = comparison.primary, comparison.setups
-    main = list(dict.fromkeys([comparison.select, *([primary] if primary is not None else [])]))
-    others = [metric for metric in comparison.metrics if metric not in main]
-    of_primary = {one.setup: one for one in comparison.differences if one.metric == primary}
-    tested = ["difference\nfrom the first", "Holm's p"] * bool(of_primary)
-    names = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *others)]
+    main = [comparison.select, *[comparison.primary] * (comparison.primary not in (None, comparison.select))]
+    metrics = list(dict.fromkeys([*main, *comparison.metrics]))
+    tested = ["difference\nfrom the first", "Holm's p"] * bool(comparison.differences)
+    names = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in metrics]
     columns = ["set-up", "runs", *names[: len(main)], *tested, *names[len(main) :]]
     rows = list[list[Cell]]()
-    for setup in setups:
-        cells = {metric: _mean(comparison, setup, metric) for metric in (*main, *others)}
-        beside = _difference(comparison, of_primary.get(setup.name)) if tested else []
-        of_main, rest = [cells[metric] for metric in main], [cells[metric] for metric in others]
-        rows.append([Text(setup.name, overflow="fold"), str(len(setup.runs)), *of_main, *beside, *rest])
+    for setup in comparison.setups:
+        means: list[Cell] = [_mean(comparison, setup, metric) for metric in metrics]
+        beside = _difference(comparison, comparison.difference(setup.name, comparison.primary))[: len(tested)]
+        name = Text(setup.name, overflow="fold")
+        rows.append([name, str(len(setup.runs)), *means[: len(main)], *beside, *means[len(main) :]])
     notes = [f"{verdict(comparison)}.", *filter(None, [disagreement(comparison)]), *sentences(comparison)]
     kept, align = 2 + len(main) + len(tested), "l" + "R" * (len(columns) - 1)
     found = {"": Table(columns=columns, rows=rows, align=align, notes=notes, keeps=kept)}
-    differences = [
-        [one.setup, one.metric, *_difference(comparison, one)]
-        for setup in setups
-        for one in comparison.differences
-        if one.setup == setup.name
-    ]
-    if differences:
+    if comparison.differences:
+        places = {setup.name: place for place, setup in enumerate(comparison.setups)}
+        ordered = sorted(comparison.differences, key=lambda one: places[one.setup])
+        lines = [[one.setup, one.metric, *_difference(comparison, one)] for one in ordered]
         head = ["set-up", "metric", "difference", "Holm's p"]
-        found["Differences from the first set-up"] = Table(columns=head, rows=differences, align="llrr")
+        found["Differences from the first set-up"] = Table(columns=head, rows=lines, align="llrr")
     return found
 
 
@@ -75,35 +69,22 @@ def _difference(comparison: Comparison, one: Difference | None) -> list[Cell]:
 def sentences(comparison: Comparison) -> list[str]:
     """What the numbers are of, and what is missing."""
     setups, best, level = comparison.setups, comparison.best.name, f"{100 * comparison.level:g} %"
-    pairs = [f"by query ({comparison.num_queries:,} of {comparison.num_sessions:,} sessions)"] * bool(
-        comparison.num_queries
-    )
+    num_queries, num_sessions = comparison.num_queries, comparison.num_sessions
+    pairs = [f"by query ({num_queries:,} of {num_sessions:,} sessions)"] * bool(num_queries)
     pairs += [f"in {TIME} by listener ({comparison.num_listeners:,})"] * bool(comparison.num_listeners)
     single = [setup.name for setup in setups if len(setup.runs) == 1]
-    seeds = {setup.name: Counter(run.seed for run in setup.runs) for setup in setups}
-    twice = [name for name, counts in seeds.items() if max(counts.values()) > 1]
-    without = [setup.name for setup in setups if len(setup.tested) < len(setup.runs)]
-    refitted = [
-        run.run_id[:8] if len(run.run_id) == 32 else run.run_id for one in setups for run in one.runs if run.is_refitted
-    ]
-    has_interval = any(isfinite(mean.upper) for setup in setups for mean in setup.means.values())
-    metrics = " or ".join(f"test/{name}" for name in TESTED[:2])
-    is_untested = len(setups) > 1 and not comparison.differences
+    without = [setup.name for setup in setups if len(setup.queries) < len(setup.runs)]
+    refitted = [run.run_id[:8] if len(run.run_id) == 32 else run.run_id for run in comparison.runs if run.is_refitted]
     is_played = any(name.startswith("online/") for name in comparison.metrics)
     notes = {
-        f"Set-ups: {len(setups)}, runs: {sum(len(one.runs) for one in setups)}. Validation ({comparison.select}) sorts "
-        "the set-ups; test metrics do not choose.": True,
-        f"±: half of the {level} interval of the mean over runs, which differ in seed.": has_interval,
+        f"Set-ups: {len(setups)}, runs: {len(comparison.runs)}. Validation ({comparison.select}) sorts the set-ups, "
+        f"test metrics do not. ±: half of the {level} interval of the mean over runs, which differ in seed.": True,
         f"Difference: the set-up minus {best}, paired {', '.join(pairs)}, with its {level} interval over sessions or "
         "listeners, and over seeds where there are several. Holm's p is corrected over all pairs of "
         "set-ups.": comparison.differences,
-        f"No difference was tested: a test needs a metric such as {metrics}, and the test queries of {best} and of "
-        "another set-up.": is_untested,
         f"One run only, therefore no variation over seeds: {listed(single)}.": single,
-        f"The same seed occurs more than once in {listed(twice)}; if a run repeats another, the intervals are too "
-        "narrow.": twice,
         f"No run has {', '.join(comparison.missing)}.": comparison.missing,
-        f"Runs without test queries are left out of the tests: {listed(without)}.": without and pairs,
+        f"Runs without test queries are left out of the tests: {listed(without)}.": without,
         "online/… is of the model that a run exports, the other metrics are of the one that it tested. These runs "
         f"export another one, which was refitted on all sessions: {listed(refitted)}.": refitted and is_played,
     }
@@ -114,10 +95,10 @@ def draw(comparison: Comparison, path: Path) -> None:
     """Draw a panel for each metric: the mean of each set-up with its interval over seeds."""
     from matplotlib.figure import Figure
 
-    setups, metrics = comparison.setups, comparison.metrics
-    across = min(len(metrics), 4 if len(setups) <= _MANY else 6)
-    down, title = ceil(len(metrics) / across), fill(verdict(comparison), 150, max_lines=3, placeholder=" …")
-    height = down * (0.9 + (0.4 if len(setups) <= _MANY else 0.22) * len(setups)) + 0.9
+    setups, metrics, is_many = comparison.setups, comparison.metrics, len(comparison.setups) > _MANY
+    across = min(len(metrics), 6 if is_many else 4)
+    down = ceil(len(metrics) / across)
+    height = down * (0.9 + (0.22 if is_many else 0.4) * len(setups)) + 0.9
     figure = Figure(figsize=(14, height), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in axes.flat[len(metrics) :]:
@@ -127,17 +108,16 @@ def draw(comparison: Comparison, path: Path) -> None:
     names = [escaped(fill(setup.name, 36, max_lines=2, placeholder=" …")) for setup in setups]
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
-    says = (
-        "dot: mean over runs, hollow if not distinguishable from the first;  line: interval;  ticks: runs;  → ←: better"
-    )
-    figure.supxlabel(says, fontsize=8)
+    dots = "dot: mean over runs, hollow if not distinguishable from the first"
+    figure.supxlabel(f"{dots};  line: interval;  ticks: runs;  → ←: better", fontsize=8)
+    title = fill(verdict(comparison), 150, max_lines=3, placeholder=" …")
     figure.suptitle(escaped(title), x=0.008, ha="left", fontsize=11)
     figure.savefig(path, dpi=120)
 
 
 def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
     """An axis shows all runs, and intervals as far as these stay readable: that of two is thirteen times as wide."""
-    values = np.array([run.metrics.get(metric, np.nan) for setup in comparison.setups for run in setup.runs])
+    values = np.array([run.metrics.get(metric, np.nan) for run in comparison.runs])
     low, high = np.nanmin(values[np.isfinite(values)]), np.nanmax(values[np.isfinite(values)])
     room = (high - low) or 0.05 * abs(high) or 1.0
     for place, setup in enumerate(comparison.setups):

@@ -4,8 +4,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,14 @@ from segue.statistics.online import LISTENERS_FILE, TIME
 from segue.statistics.ranking import BY_NEWNESS
 from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
 
-# Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
-# four digits of the set-up's digest are added.
 _MAX_DIFFERENCES = 3
+"""Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
+four digits of the set-up's digest are added."""
+_NOT_OF_A_SETUP = (
+    "run_dir", "run_name", "datamodule.", "ranker.", "recipe.", "logger", "hydra.", "swept", "callbacks.", "seed",
+    "trainer.plugins",
+)  # fmt: skip
+"""Beginnings of settings that say where a run is, or that repeat others."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,23 +77,14 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
     above = _sweep(tracking_uri, experiment, parent) if parent or not filter_string else None
     runs = [run for run in find_runs(tracking_uri, experiment, filter_string) if KIND not in run.data.tags]
     if above is not None:
-        parent_id = above.info.run_id
-        runs = [
-            run
-            for run in runs
-            if run.data.tags.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in run.data.tags
-        ]
+        of_sweep = {"mlflow.parentRunId": above.info.run_id, f"sweep.{above.info.run_id}": "true"}
+        runs = [run for run in runs if of_sweep.items() & run.data.tags.items()]
     finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
-    where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
-    if not finished and filter_string:
-        num_runs = sum(KIND not in run.data.tags for run in find_runs(tracking_uri, experiment))
-        raise InputError(
-            f"no finished run in {where} of {tracking_uri} fits filter={filter_string}; of its {num_runs} runs "
-            f"{len(runs)} do; change the filter, or leave it out (a page of the MLflow UI shows what a run has)"
-        )
     if not finished:
+        where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
+        fits = f" that fits filter={filter_string}" * bool(filter_string)
         raise InputError(
-            f"no finished runs in {where} of {tracking_uri}; train first: "
+            f"no finished runs in {where} of {tracking_uri}{fits}, {len(runs)} others; train first: "
             "python train.py -m model=track,artist,mean,convex,contextual seed=1,2,3"
         )
     digest = finished[0].data.tags.get("data_digest")
@@ -104,22 +101,20 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
 def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None:
     sweeps = find_runs(tracking_uri, experiment, f"tags.`{KIND}` = 'sweep'")
     if parent is None:
-        return sweeps[0] if sweeps else None
-    named = _named("parent", parent, tracking_uri)
-    if found := next((run for run in sweeps if run.info.run_id == named), None):
+        return next(iter(sweeps), None)
+    return _one_of(sweeps, parent, f"parent={parent} is no sweep of experiment {experiment!r}", tracking_uri)
+
+
+def _one_of(runs: Sequence[Any], name: str, refusal: str, tracking_uri: str) -> Any:
+    """The run of a name, see `find_run`, among some runs of MLflow.
+
+    Raises:
+        InputError: there is no such run, or it is none of them.
+    """
+    run_id = find_run(name, tracking_uri).run_id
+    if found := next((run for run in runs if run.info.run_id == run_id), None):
         return found
-    raise InputError(
-        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; use run:<id> or the folder of a "
-        "sweep, or leave out parent= for the last sweep"
-    )
-
-
-def _named(key: str, given: str, tracking_uri: str) -> str:
-    """Id of the run that a word of the command line names."""
-    try:
-        return str(find_run(given, tracking_uri).run_id)
-    except InputError as error:
-        raise InputError(f"{key}={given}: {error}") from None
+    raise InputError(f"{refusal} in {tracking_uri}; use run:<id> or its folder")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,32 +126,67 @@ class Found:
         name: of its set-up, which several can have.
         digest: of its set-up: the whole config but seed and data.
         params: the config in one level, as texts.
+        file: from the name of one of its files to the file; an InputError or a FileNotFoundError where it has none.
     """
 
     run_id: str
     name: str
     digest: str
     params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    is_refitted: bool
+    file: Callable[[str], Path]
 
     @classmethod
-    def of_mlflow(cls, run: Any) -> "Found":
+    def of_mlflow(cls, run: Any, tracking_uri: str) -> "Found":
         """A run of MLflow."""
         tags, run_id = run.data.tags, run.info.run_id
-        name, digest_of_setup = tags.get("setup", run.info.run_name), tags.get("setup_digest", run_id)
-        return cls(run_id=run_id, name=name, digest=digest_of_setup, params=run.data.params)
+        return cls(
+            run_id=run_id,
+            name=tags.get("setup", run.info.run_name),
+            digest=tags.get("setup_digest", run_id),
+            params=run.data.params,
+            metrics=dict(run.data.metrics),
+            is_refitted=tags.get(EXPORTED) == REFITTED,
+            file=partial(fetch, tracking_uri, run_id),
+        )
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Found":
-        """A run folder."""
+        """A run folder.
+
+        Raises:
+            InputError: it has no finished run.
+        """
         config = read_config(folder / "config.yaml")
-        of_setup = {**config, "seed": 0} | dict.fromkeys(("callbacks", "datamodule", "hydra"))
-        params = {name: str(value) for name, value in flatten(config).items() if not name.startswith(_OF_A_FOLDER)}
-        name = str(config["run_name"]).removesuffix(f" seed={config['seed']}")
-        return cls(run_id=str(folder), name=name, digest=digest(of_setup), params={**params, "seed": config["seed"]})
+        try:
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{folder} has no finished run; train again") from None
+        return cls(
+            run_id=str(folder),
+            name=str(config["run_name"]).removesuffix(f" seed={config['seed']}"),
+            digest=digest({**config, "seed": 0} | dict.fromkeys(("callbacks", "datamodule", "hydra"))),
+            params={name: str(value) for name, value in flatten(config).items()},
+            metrics={key: float(value) for key, value in metrics.items() if isinstance(value, int | float)},
+            is_refitted=(folder / REFIT).is_file(),
+            file=folder.joinpath,
+        )
 
+    def own_params(self) -> dict[str, str]:
+        """The parameters of its set-up: of a class only the name, because modules move."""
+        return {
+            key: value.rpartition(".")[2] if key.endswith("_target_") else value
+            for key, value in self.params.items()
+            if not key.startswith(_NOT_OF_A_SETUP)
+        }
 
-# Beginnings of settings that say where a run is, or that repeat others.
-_OF_A_FOLDER = ("run_dir", "run_name", "datamodule.", "ranker.", "recipe.", "logger", "hydra.", "swept", "callbacks.")
+    def frame(self, name: str) -> pd.DataFrame | None:
+        """One of its tables; None where it has none."""
+        try:
+            return pd.read_parquet(self.file(name))
+        except (InputError, FileNotFoundError):
+            return None
 
 
 def setup_names(runs: Sequence[Found]) -> list[str]:
@@ -164,7 +194,7 @@ def setup_names(runs: Sequence[Found]) -> list[str]:
     first = {run.digest: run for run in reversed(runs)}
     names = {}
     for name in {run.name for run in runs}:
-        params = {setup: _params(run) for setup, run in first.items() if run.name == name}
+        params = {setup: run.own_params() for setup, run in first.items() if run.name == name}
         keys = sorted({key for one in params.values() for key in one})
         keys = [key for key in keys if len({one.get(key) for one in params.values()}) > 1][:_MAX_DIFFERENCES]
         for setup, own in params.items():
@@ -174,94 +204,51 @@ def setup_names(runs: Sequence[Found]) -> list[str]:
     return [full[run.digest] for run in runs]
 
 
-def _params(run: Found) -> dict[str, str]:
-    """The parameters of its set-up: of a class only the name, because modules move; none of callbacks."""
-    return {
-        key: value.rpartition(".")[2] if key.endswith("_target_") else value
-        for key, value in run.params.items()
-        if key != "seed" and not key.startswith(("callbacks.", "trainer.plugins"))
-    }
-
-
-def read(runs: Sequence[Any], tracking_uri: str, *, on_run: Callable[[int], None] = lambda _: None) -> list[Run]:
-    """Fetch metrics, test queries and listening test of each run from the store.
+def read(
+    runs: Sequence[Found], names: Sequence[str] | None = None, *, on_run: Callable[[int], None] = lambda _: None
+) -> list[Run]:
+    """Read the test queries and the listening test of each run.
 
     Args:
-        runs: MLflow runs.
-        tracking_uri: URI of the MLflow store.
+        runs: of MLflow, or of folders.
+        names: name of the set-up of each; by default what distinguishes it from the others.
         on_run: called with 1 after each run.
 
     Raises:
         InputError: the store cannot be used.
     """
-    fetched = []
-
-    def frame(run: Any, file: str) -> pd.DataFrame | None:
-        try:
-            return pd.read_parquet(fetch(tracking_uri, run.info.run_id, file))
-        except InputError:
-            return None
-
-    for run, name in zip(runs, setup_names([Found.of_mlflow(one) for one in runs]), strict=True):
+    found = []
+    for run, name in zip(runs, names or setup_names(runs), strict=True):
+        queries = run.frame("test_queries.parquet")
+        if queries is not None:
+            queries = queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
         one = Run(
-            run_id=run.info.run_id,
+            run_id=run.run_id,
             setup=name,
-            seed=int(run.data.params.get("seed", 0)),
-            metrics=dict(run.data.metrics),
-            queries=_tested(frame(run, "test_queries.parquet")),
-            listening=frame(run, LISTENERS_FILE) if TIME in run.data.metrics else None,
-            is_refitted=run.data.tags.get(EXPORTED) == REFITTED,
+            seed=int(run.params.get("seed", 0)),
+            metrics=run.metrics,
+            queries=queries,
+            listening=run.frame(LISTENERS_FILE) if TIME in run.metrics else None,
+            is_refitted=run.is_refitted,
         )
-        fetched.append(one)
+        found.append(one)
         on_run(1)
-    return fetched
+    return found
 
 
-def read_folders(folders: Sequence[Path], names: Sequence[str] | None = None) -> list[Run]:
-    """Read runs from their folders, without a store.
+def in_folders(folders: Sequence[Path]) -> list[Found]:
+    """The runs in some folders, without a store.
 
     Args:
         folders: the run folders of `train.py`.
-        names: name of the set-up of each; by default what distinguishes it from the others.
-
-    Returns:
-        One run for each folder, in the same order. Its folder takes the place of the id.
 
     Raises:
         InputError: a folder has no finished run, or the runs are trained on other data than the first.
     """
-    runs = list[Run]()
-    digests = {folder: RunRecord.read(folder).data_digest for folder in folders}
-    if len(digests) < len(folders):
-        raise InputError(f"{max(folders, key=list(folders).count)} is named twice; a run is compared with other runs")
-    if other := next((folder for folder in folders if digests[folder] != digests[folders[0]]), None):
-        raise InputError(
-            f"{other} is trained on other data than {folders[0]} (digest {digests[other]}, not {digests[folders[0]]}); "
-            "compare models of the same plays"
-        )
-    found = [Found.of_folder(folder) for folder in folders]
-    for folder, one, name in zip(folders, found, names or setup_names(found), strict=True):
-        try:
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{folder} has no finished run; train again") from None
-        frames = [folder / "test_queries.parquet", folder / LISTENERS_FILE]
-        queries, listening = (pd.read_parquet(path) if path.is_file() else None for path in frames)
-        run = Run(
-            run_id=one.run_id,
-            setup=name,
-            seed=int(one.params["seed"]),
-            metrics={key: float(value) for key, value in metrics.items() if isinstance(value, int | float)},
-            queries=_tested(queries),
-            listening=listening,
-            is_refitted=(folder / REFIT).is_file(),
-        )
-        runs.append(run)
-    return runs
-
-
-def _tested(queries: pd.DataFrame | None) -> pd.DataFrame | None:
-    return None if queries is None else queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
+    digests = [RunRecord.read(folder).data_digest for folder in folders]
+    if other := next((folder for folder, own in zip(folders, digests, strict=True) if own != digests[0]), None):
+        raise InputError(f"{other} is trained on other data than {folders[0]}; compare models of the same plays")
+    return [Found.of_folder(folder) for folder in folders]
 
 
 def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
@@ -283,36 +270,24 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
 _PICTURE = re.compile(r"^!\[.*\n\n", flags=re.MULTILINE)
 
 
-def run_to_register(
-    requested: str | None, matching: MatchingRuns, comparison: Comparison, tracking_uri: str
-) -> Any | None:
-    """The run whose model is to be registered.
+def run_to_register(requested: str, matching: MatchingRuns, comparison: Comparison, tracking_uri: str) -> Any:
+    """The MLflow run whose model is to be registered.
 
     Args:
-        requested: `best`, the name of a run (see `find_run`), or None.
+        requested: `best`, or the name of a run (see `find_run`).
         matching: the runs that were compared.
         comparison: their comparison.
         tracking_uri: the store.
 
-    Returns:
-        The MLflow run; None if `requested` is None.
-
     Raises:
         InputError: there is no such run, or it is not among those compared.
     """
-    if requested is None:
-        return None
-    run_id = comparison.winner.run_id if requested == "best" else _named("register", requested, tracking_uri)
-    if found := next((run for run in matching.runs if run.info.run_id == run_id), None):
-        return found
-    raise InputError(
-        f"register={requested} is not among the {len(matching.runs)} compared runs; "
-        "use register=best or run:<id> of one of them"
-    )
+    name = f"run:{comparison.winner.run_id}" if requested == "best" else requested
+    return _one_of(matching.runs, name, f"register={requested} is none of the compared runs", tracking_uri)
 
 
 def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
-    """Register the model of a run under a name, and move an alias to it.
+    """Register the models of a run under a name, and move an alias to the exported one.
 
     Args:
         run: the MLflow run.
@@ -334,33 +309,17 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     with client_of(tracking_uri) as client:
         run = client.get_run(run.info.run_id)
         given = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
-        kinds = [EVALUATED, REFITTED] if run.data.tags.get(EXPORTED) == REFITTED else [EVALUATED]
-        models = {
-            kind: one.model_id
-            for one in sorted(given, key=lambda one: int(one.creation_timestamp))  # a resumed run logs others
-            if (kind := one.tags.get(MODEL, EVALUATED)) in kinds
-        }
-        if kinds[-1] not in models:
-            again = "resume it with refit=all and" if kinds[-1] == REFITTED else "train it with"
-            raise InputError(
-                f"run {run.info.run_id} has no {kinds[-1]} model to register; {again} callbacks.lineage.model=true"
-            )
-        with ExitStack() as undo:  # a name or an alias that MLflow refuses leaves nothing behind
-            with suppress(MlflowException):  # it exists already; if it cannot be created, the version's error says why
-                client.create_registered_model(name)
-                undo.callback(_remove_if_empty, client, name)
-            for kind in filter(models.get, kinds):  # the exported model comes last
-                made = client.create_model_version(
-                    name, f"models:/{models[kind]}", run.info.run_id, tags={MODEL: kind}, model_id=models[kind]
-                )
-                version = made.version
-                undo.callback(client.delete_model_version, name, version)
-            client.set_registered_model_alias(name, alias, version)
-            undo.pop_all()
-    return str(version)
-
-
-def _remove_if_empty(client: Any, name: str) -> None:
-    """Remove a registered model, unless it has got a version in the meantime."""
-    if not client.get_registered_model(name).latest_versions:
-        client.delete_registered_model(name)
+        given.sort(key=lambda one: int(one.creation_timestamp))  # a resumed run logs others
+        models = {one.tags.get(MODEL, EVALUATED): one.model_id for one in given}
+        exported = run.data.tags.get(EXPORTED, EVALUATED)
+        if exported not in models:
+            says = f"run {run.info.run_id} has no {exported} model to register"
+            raise InputError(f"{says}; resume it with callbacks.lineage.model=true")
+        with suppress(MlflowException):  # it exists already; if it cannot be created, the version's error says why
+            client.create_registered_model(name)
+        for kind in dict.fromkeys([EVALUATED, exported]):  # the exported model comes last
+            if kind in models:
+                source, tags = f"models:/{models[kind]}", {MODEL: kind}
+                made = client.create_model_version(name, source, run.info.run_id, tags=tags, model_id=models[kind])
+        client.set_registered_model_alias(name, alias, made.version)
+    return str(made.version)

@@ -14,12 +14,11 @@ from hydra.utils import instantiate
 from PIL import Image
 from rich.console import Console
 
-from segue.datamodules.describing.facts import measure, profile_of
+from segue.datamodules.describing.facts import profile_of
 from segue.datamodules.describing.picture import draw
 from segue.datamodules.describing.report import next_command, printed
 from segue.datamodules.describing.warnings import DataWarning
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.errors import InputError
 from tests.contracts.building import CONF, composed
 from tests.datamodules.describing.building import (
     START,
@@ -96,9 +95,7 @@ DRAWN: dict[str, Any] = {
     "no clock": data_of(USUAL, has_clock=False),
     "no shares, no artists": data_of([p._replace(share=np.nan) for p in USUAL], catalog=nameless(40)),
     "one play": data_of([Play(0, START, 0, 1.0)]),
-    "one time": data_of([Play(0, START, n, 1.0) for n in range(5)]),
     "one play each": data_of([Play(n, START + n, n, 0.0) for n in range(9)]),
-    "no calendar": data_of([p._replace(time=p.time * 10**6) for p in USUAL]),
 }
 
 
@@ -115,9 +112,7 @@ def test_the_picture_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 def test_the_next_command_trains_with_the_words_that_chose_the_data() -> None:
     words = ["datamodule=yes", "datamodule.path=a b", "hydra.run.dir=x", "shown_plays=2"]
-    usual = reading_of(1)
-    assert next_command(words, usual, [], columns={}) == "python train.py datamodule=yes 'datamodule.path=a b'"
-    assert next_command([], usual, [], columns={}) == "python train.py"
+    assert next_command(words, reading_of(1), [], columns={}) == "python train.py datamodule=yes 'datamodule.path=a b'"
 
 
 def test_data_that_cannot_be_used_as_they_are_are_described_again() -> None:
@@ -166,15 +161,3 @@ def test_the_profile_for_mlflow_has_the_numbers_and_no_play_of_anybody(ring_logs
     assert "first_sessions" not in facts
     facts["popularity"]["top_track"] = ""
     assert "Title" not in json.dumps(facts)
-
-
-def test_data_that_are_too_few_for_a_split_are_measured_nevertheless(ring_logs: Path, tmp_path: Path) -> None:
-    few = tmp_path / "few"
-    (few / "logs").mkdir(parents=True)
-    (few / "tracks.json").write_bytes((ring_logs / "tracks.json").read_bytes())
-    lines = (ring_logs / "logs" / "a" / "data.json").read_text().splitlines(keepends=True)
-    (few / "logs" / "data.json").write_text("".join(lines[:8]))
-    datamodule = datamodule_of(few)
-    with pytest.raises(InputError, match="no pairs left for val and test: 1 sessions"):
-        datamodule.setup()
-    assert measure(datamodule.data)["num_events"] == 8

@@ -54,12 +54,6 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
         "the times look like seconds that were read as milliseconds: from 1970-01-20 16:13:20",
         "datamodule.units.timestamp=s",
     ),
-    "microseconds": (
-        data_of(shifted(lambda time: time * 1000)),
-        "unit",
-        "the times look like microseconds that were read as milliseconds",
-        "datamodule.units.timestamp=us",
-    ),
     "ties": (
         data_of(shifted(lambda time: time // (10 * MINUTE) * 10 * MINUTE)),
         "ties",

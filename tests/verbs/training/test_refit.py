@@ -246,8 +246,7 @@ def test_a_kill_between_the_lists_of_both_models_leaves_no_mixture(tmp_path: Pat
     export = create_autospec(Export, instance=True, path=tmp_path / "recommendations.jsonl")
     export.write.side_effect = write
     data = create_autospec(PairDataModule, instance=True, catalog=range(3), vocabulary=None)
-    steps = dict.fromkeys(("listening", "plots", "lineage"))
-    after_test = AfterTest(RunContext(datamodule=data), export=export, **steps)
+    after_test = AfterTest(RunContext(datamodule=data), export=export)
     refitted = create_autospec(Refitted, instance=True, data=data)
     refitted.record.return_value = {}
     refitted.module = create_autospec(PairRanker, instance=True, scorer=None)
@@ -255,5 +254,5 @@ def test_a_kill_between_the_lists_of_both_models_leaves_no_mixture(tmp_path: Pat
     for file in ("recommendations.jsonl", "vectors.npz"):
         (tmp_path / file).write_text("of the run before")
     with pytest.raises(Killed):
-        after_test._write_lists(export, create_autospec(PairRanker, instance=True))
+        after_test._write_lists(export, create_autospec(PairRanker, instance=True), refitted.module)
     assert {path.name for path in tmp_path.iterdir()} == {"evaluated", "refit.json"}

@@ -130,24 +130,11 @@ def test_the_verdict_names_the_set_ups_that_are_beaten_and_those_that_are_not() 
     )
 
 
-def test_only_a_difference_that_survives_the_correction_is_significant() -> None:
-    comparison = compared(simulated_setups(3, np.random.default_rng(4)))
-    one = replace(comparison.differences[0], p_value=0.03, holm_p_value=0.06)
-    assert not comparison.is_significant(one)
-    assert comparison.is_significant(replace(one, holm_p_value=0.049))
-    assert not comparison.is_significant(replace(one, holm_p_value=float("nan")))
-    assert not replace(comparison, level=0.99).is_significant(replace(one, holm_p_value=0.049))
-
-
 def test_a_single_set_up_is_compared_with_nothing() -> None:
     comparison = compared([run("alone", seed, [0.1, 0.2]) for seed in (1, 2)])
     assert verdict(comparison) == "alone is the only set-up: there is nothing to compare it with"
     assert not comparison.differences
     assert not comparison.leads(comparison.best, NDCG)
-
-
-def test_set_ups_with_equal_means_are_sorted_by_name() -> None:
-    assert [setup.name for setup in compared([run("b"), run("a"), run("c", val=1.0)]).setups] == ["c", "a", "b"]
 
 
 def test_a_lower_loss_is_better_and_a_run_without_it_is_last() -> None:
@@ -156,7 +143,7 @@ def test_a_lower_loss_is_better_and_a_run_without_it_is_last() -> None:
         for name, more in zip("abcd", ({"val/loss": 2.0}, {"val/loss": 1.0}, {}, {"val/loss": np.inf}), strict=True)
     ]
     comparison = compared(runs, select="val/loss", mode="min")
-    assert [setup.name for setup in comparison.setups] == ["b", "a", "c", "d"]
+    assert [setup.name for setup in comparison.setups] == ["b", "a", "c", "d"]  # equal ones by name
     assert [comparison.leads(setup, "val/loss") for setup in comparison.setups] == [True, False, False, False]
 
 
@@ -169,15 +156,10 @@ def test_a_metric_counts_the_runs_that_have_it() -> None:
     assert (comparison.metrics, comparison.missing) == (("val/ndcg_at_10", "test/mse"), ("test/mae",))
 
 
-def test_effects_of_ab_tests_are_shown_where_a_run_has_them() -> None:
-    online = {"ab/time_effect_percent": 4.0, "ab/time_lower_percent": 1.0, "ab/time_control_mean": 3.0}
-    assert compared([run("a", more=online), run("b")]).metrics == ("val/ndcg_at_10", "ab/time_effect_percent")
-
-
-def test_estimates_are_shown_where_a_run_has_them() -> None:
-    more = {"estimate/first_step_dr": 0.6, "estimate/num_sessions": 9.0}
+def test_effects_of_ab_tests_and_estimates_are_shown_where_a_run_has_them() -> None:
+    more = {"ab/time_effect_percent": 4.0, "ab/time_lower_percent": 1.0, "estimate/first_step_dr": 0.6}
     comparison = compared([run("a", more=more), run("b")])
-    assert comparison.metrics == ("val/ndcg_at_10", "estimate/first_step_dr")
+    assert comparison.metrics == ("val/ndcg_at_10", "ab/time_effect_percent", "estimate/first_step_dr")
     assert comparison.better("estimate/first_step_dr") is None, "the logs may differ"
 
 
@@ -211,36 +193,23 @@ def test_the_record_has_all_results_as_plain_values() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"select": NDCG},
-            "select=test/ndcg_at_10 is a test metric; only validation chooses the best set-up; use select=val/…",
-        ),
+        ({"select": NDCG}, r"select=test/ndcg_at_10 is no validation metric .*use one of \['val/ndcg_at_10'\]"),
         ({"mode": "min"}, "select=val/ndcg_at_10 mode=min chooses the worst set-up; use mode=max"),
-        ({"select": "val/mrr"}, "select=val/mrr: none of the 2 runs has this metric; use one of val/ndcg_at_10"),
-        ({"level": 95}, "level must be a number of at least 0.5 and at most 0.9999, got 95; 0.95 is usual"),
+        ({"select": "val/mrr"}, "select=val/mrr is no validation metric of these runs"),
     ],
 )
-def test_a_wrong_select_mode_or_level_is_refused(changes: Any, message: str) -> None:
+def test_a_wrong_select_or_mode_is_refused(changes: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         compared([run("a"), run("b")], **changes)
 
 
-@pytest.mark.parametrize("column", [*QUERY, "fewer"])
+@pytest.mark.parametrize("column", ["following", "fewer"])
 def test_runs_that_were_tested_on_different_queries_are_refused(column: str) -> None:
     other = queries_of([0.1, 0.2, 0.3])
     other = other[:2] if column == "fewer" else other.assign(**{column: [0, 1, 7]})
     runs = [run("a", 1, [0.1, 0.2, 0.3]), replace(run("b", 2, [0.1, 0.2, 0.3]), queries=other)]
-    with pytest.raises(
-        InputError,
-        match=r"runs of b and of a were tested on different queries, [23] and 3, and .*"
-        r"the same callbacks.ranking.max_test_queries with parent=.*filter=",
-    ):
+    with pytest.raises(InputError, match=r"different queries, from [23] to 3, and .*ranking.max_test_queries"):
         compared(runs)
-
-
-def test_an_empty_list_of_runs_is_refused() -> None:
-    with pytest.raises(InputError, match="none of the 0 runs has this metric; they have no validation metric"):
-        compared([])
 
 
 def test_false_alarms_between_equal_set_ups_keep_their_level_though_validation_picks_the_luckiest() -> None:
@@ -285,4 +254,4 @@ def test_queries_with_new_tracks_are_compared_as_if_there_were_no_others() -> No
 def test_metrics_of_new_tracks_are_not_missing_where_no_query_has_one() -> None:
     result = compared(simulated_setups(2, np.random.default_rng(12)), metrics=[NDCG, COLD, "test/odd", "test/cold_odd"])
     assert result.metrics == ("val/ndcg_at_10", NDCG)
-    assert result.missing == ("test/odd", "test/cold_odd")
+    assert result.missing == ("test/odd",)

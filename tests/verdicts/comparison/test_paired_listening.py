@@ -142,13 +142,13 @@ def test_the_first_metric_that_all_runs_have_chooses() -> None:
     elsewhere = replace(other, listening=other.listening.assign(test="u"))
     assert chosen([one, elsewhere]) == (
         "val/ndcg_at_10",
-        [f"{VAL_TIME} does not choose, because the runs were played in different sessions."],
+        [f"{VAL_TIME} does not choose, because runs were played in other sessions."],
     )
     assert compared([one, elsewhere], metrics=METRICS).difference("b", TIME) is None  # nothing to pair
 
 
 def test_the_reported_listeners_do_not_choose() -> None:
     with pytest.raises(
-        InputError, match=rf"select={TIME} is of the listeners whose time is reported.*select={VAL_TIME}"
+        InputError, match=rf"select={TIME} is no validation metric .*whose time is reported; use one of .*{VAL_TIME}"
     ):
         compared([heard("a", crowd(7))], select=TIME)
