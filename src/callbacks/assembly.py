@@ -104,8 +104,6 @@ class AfterTest(Callback):
             given = {EVALUATED: of_evaluated, REFITTED: self.exported if self.refitted is not None else None}
             models = {kind: one.path for kind, one in given.items() if one is not None}
             self._lineage.log_results(trainer, models, pictures)
-        for one in {one for one in (of_evaluated, self.exported) if one is not None}:
-            one.lists.remove()
 
     def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported | None]:
         """Write the lists of the model that is exported, and those of the model that was tested, if it is another.
@@ -133,7 +131,7 @@ class AfterTest(Callback):
             profiles.write(path.with_name(PROFILES))
         with progress("exporting recommendations", len(data.catalog)) as advance:
             exported = export.write(ranker, data.vocabulary, advance)
-        self.examples = examples_table(data.vocabulary, lambda rows: exported.lists.rows(rows))
+        self.examples = examples_table(data.vocabulary, exported.rows.__getitem__)
         return exported, exported if refitted is None else tested
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:

@@ -89,7 +89,7 @@ class Listening(Callback):
         """
         assert self.test is not None
         with console.status("playing to simulated listeners"):
-            rows = self._top(ranker) if exported is None else exported.lists.rows()
+            rows = self._top(ranker) if exported is None else exported.rows
             vectors = _vectors_of_session(ranker)
             heard = {part: self.test.play(part, rows, vectors) for part in ("val", "test")}
             means = {name: self._sessions.play(one, "test").time.mean() for name, one in self._references.items()}

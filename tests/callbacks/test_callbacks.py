@@ -313,7 +313,6 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     assert after_test.exported.path == tmp_path / "r.jsonl"
     assert after_test.examples is not None
     assert len(after_test.examples.rows) == 10
-    assert not (tmp_path / "lists").exists()
     assert ("recommendations are approximate" in capsys.readouterr().out) == approximate
     assert list(context.history.test) == ["export/recall_at_5"] * approximate
     if approximate:
@@ -322,23 +321,17 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
         trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})
 
 
-@pytest.mark.parametrize("with_vectors", [True, False])
-def test_the_vectors_of_a_head_are_written_beside_the_lists(
-    ring: PairDataModule, tmp_path: Path, with_vectors: bool
-) -> None:
-    exported = export(ring, tmp_path, ranker(ring), vectors=with_vectors)
-    assert (tmp_path / FILE).exists() == with_vectors
-    assert (exported.vectors is not None) == with_vectors
-    if with_vectors:
-        vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
-        lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
-        scores = inner_products(vectors.items, vectors.queries, lists.rows.astype(np.int32))
-        np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
+def test_the_vectors_of_a_head_are_written_beside_the_lists(ring: PairDataModule, tmp_path: Path) -> None:
+    export(ring, tmp_path, ranker(ring))
+    vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
+    lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
+    scores = inner_products(vectors.items, vectors.queries, lists.rows.astype(np.int32))
+    np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
 
 
 def test_a_baseline_has_no_vectors_and_its_file_is_the_same(ring: PairDataModule, tmp_path: Path) -> None:
-    exported = export(ring, tmp_path, FixedVectors(torch.eye(NUM_RING_TRACKS), ring))
-    assert (exported.vectors, (tmp_path / FILE).exists()) == (None, False)
+    export(ring, tmp_path, FixedVectors(torch.eye(NUM_RING_TRACKS), ring))
+    assert not (tmp_path / FILE).exists()
 
 
 @pytest.mark.parametrize(("name", "key"), [("botify", "track"), ("botify_2026", "item_id")])
