@@ -56,7 +56,9 @@ class TableOfVectors(Scorer):
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector."""
         given, starts = self._vectors, [0, *self._vectors.ends.tolist()]
-        lengths, shares = (np.where(np.isnan(one), None, one).tolist() for one in (given.lengths, given.shares))
+        lengths, shares = (
+            [None if np.isnan(one) else float(one) for one in of] for of in (given.lengths, given.shares)
+        )
         columns = [slice(first, end) for first, end in pairwise(starts)]
         return dict(zip(given.parts, map(QueryPart, columns, lengths, shares), strict=True))
 

@@ -195,7 +195,7 @@ class Rules(Counter):
 
         def value(first: np.ndarray, second: np.ndarray, distance: int) -> np.ndarray:
             fades = 1 / distance if self.decay == "inverse" else self.decay ** (distance - 1)
-            return weight[first] * weight[second] * fades
+            return np.asarray(weight[first] * weight[second] * fades)
 
         total = _sums_of_pairs(listens.track, listens.session, self.window, value, self.num_tracks)
         if self.reverse_weight:

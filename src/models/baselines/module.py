@@ -87,12 +87,12 @@ class Baseline(OneStep):
             )
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use monitor=ndcg")
-        self._counts = no_scores(len(vocabulary.catalog))
+        self._vocabulary, self._counts = vocabulary, no_scores(len(vocabulary.catalog))
         self.order, self._trend = self._model.order, self._model.trend
 
     def on_train_start(self) -> None:
         """Compute the scores, and fit the boosts of tracks already heard to sessions that were not counted for it."""
-        listens, repeats = self._model.vocabulary.listens, self.context.repeats
+        listens, repeats = self._vocabulary.listens, self.context.repeats
         if repeats.asked is not None:
             self._counts = self._model.count(listens.where(np.arange(len(listens.track)) < repeats.asked.first_event))
             at_once = block_size(len(self.order))

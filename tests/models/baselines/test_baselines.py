@@ -200,7 +200,7 @@ def fitted(model: Callable[..., Any], artists: Sequence[int], sessions: Sessions
 def test_a_session_adds_the_scores_of_its_tracks_each_divided_by_their_sum() -> None:
     sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 3 + [[(0, 1.0), (2, 1.0)], [(3, 1.0), (2, 1.0)], [(3, 1.0), (4, 1.0)]]
     baseline = fitted(partial(Rules, **MARKOV), [0, 1, 2, 3, 4], sessions)
-    baseline.context = SESSION(baseline._model.vocabulary, [PART], learns=False, decay=0.5)
+    baseline.context = SESSION(baseline._vocabulary, [PART], learns=False, decay=0.5)
     tracks = np.array([0, 3])  # 3 is the newer one
     histories = Histories(
         tracks=tracks,
@@ -341,6 +341,12 @@ def test_least_squares_weigh_an_event_by_its_share_and_are_a_fixed_point() -> No
         np.testing.assert_allclose(items[track], solved, atol=1e-3)
     assert not counted[4:].any()
     assert not counted[:, 4:].any()
+
+
+@pytest.mark.parametrize("name", ["als", "bpr"])
+def test_fewer_than_two_played_tracks_give_no_factors(name: str) -> None:
+    for sessions in ([], [[(0, 0.0), (1, 0.0)]], [[(0, 1.0)]]):
+        assert MODELS[name](VOCABULARY).count(make_listens(sessions)).nnz == 0
 
 
 def test_skipped_tracks_are_not_words_and_without_words_there_are_no_vectors() -> None:

@@ -313,6 +313,15 @@ def test_the_weights_are_summed_over_the_session_and_fall_with_age() -> None:
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
 
+def test_only_the_largest_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = [[0, 1, 2], [0, 1], [0, 1, 3], [0, 4]]
+    whole = linear(sessions, EASE)._counts.toarray()
+    monkeypatch.setattr(whole_sessions, "NUM_NEIGHBOURS", 1)
+    best = linear(sessions, EASE)._counts.toarray()
+    assert ((best > 0).sum(1) <= 1).all()
+    np.testing.assert_array_equal(best.max(1), whole.max(1))
+
+
 def test_too_many_tracks_are_refused_with_a_setting_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = [[0, 1, 2], [0, 1], [0, 1, 3], [0, 4]]  # 4, 3, 1, 1 and 1 plays
     monkeypatch.setattr(whole_sessions, "MOST_TRACKS", 2)

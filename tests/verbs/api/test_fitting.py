@@ -194,7 +194,7 @@ def test_files_for_other_programs_have_vectors_alone(
     model = FittedModel.read(session.folder, "convex")
     model.__dict__["vectors"] = SimpleNamespace(**{"counted": None, "listener": None, "orders": ()} | part)
     with pytest.raises(
-        segue.InputError, match="format=onnx has vectors alone, and .*; train it with model=convex counted=none"
+        segue.InputError, match=r"format=onnx has vectors alone, and .*; train it with model=convex counted=none"
     ):
         model.export(tmp_path / "files", "onnx")
     assert not (tmp_path / "files").exists()
