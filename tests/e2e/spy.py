@@ -48,5 +48,5 @@ class KillInExport(Callback):
             self._mark.touch()
             vars(export)["write_lists"] = self._kill  # this process dies there
 
-    def _kill(self, *_: object) -> Any:
+    def _kill(self, *_: object, **__: object) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
