@@ -97,8 +97,6 @@ class AfterTest(Callback):
             history.clock.end("pictures")
         if self._lineage is not None:
             self._lineage.log_results(trainer, {kind: one.path for kind, one in written.items()})
-        for one in written.values():
-            one.lists.remove()
 
     def _write_lists(self, export: Export, tested: Ranker, served: Ranker) -> dict[str, Exported]:
         """Write the lists of the model that is exported, and those of the model that was tested, if it is another.
@@ -123,7 +121,7 @@ class AfterTest(Callback):
             profiles.write(path.with_name(PROFILES))
         with progress("exporting recommendations", len(known.catalog)) as advance:
             exported = export.write(served, known.vocabulary, advance)
-        self.examples = examples_table(known.vocabulary, lambda rows: exported.lists.rows(rows))
+        self.examples = examples_table(known.vocabulary, exported.rows.__getitem__)
         return {**written, EVALUATED if refitted is None else REFITTED: exported}
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:

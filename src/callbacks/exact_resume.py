@@ -85,7 +85,7 @@ class ExactResume(Callback):
         """Step the schedulers, and end training where early stopping had ended it."""
         for plan in trainer.lr_scheduler_configs:
             if plan.reduce_on_plateau and plan.monitor in self._watched:
-                plan.scheduler.step(self._watched[plan.monitor])
+                plan.scheduler.step(self._watched[plan.monitor])  # type: ignore[arg-type]  # of ReduceLROnPlateau
         for one in trainer.early_stopping_callbacks:
             if isinstance(one, EarlyStopping) and one.wait_count >= max(one.patience, 1):
                 trainer.should_stop = True

@@ -120,7 +120,7 @@ class Listening(Callback):
         if vectors is not None and vectors.context == "last":
             vectors = None
         if exported is not None:
-            rows = exported.lists.rows()
+            rows = exported.rows
         else:
             with torch.inference_mode(), progress("lists for the listening test", self._num_tracks) as advance:
                 rows = ranker.lists(self._k).collect(advance)[0]

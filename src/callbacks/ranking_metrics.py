@@ -179,8 +179,8 @@ class RankingMetrics(Callback):
         ranks = {"popular": ranks_by_plays(known.plays, *candidates)}
         if len(train) and not is_first:
             ranks["counts"] = ranks_by_counts(
-                known.previous_counts,
-                lambda: ((train.previous[part], train.following[part]) for part in slices(len(train))),
+                ((train.previous[part], train.following[part]) for part in slices(len(train))),
+                len(known.plays),
                 queries.previous,
                 queries.following,
                 every=every,

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, Scorer
 from segue.models.listener_part import ListenerPart
 from segue.models.ranker import OnBlock, Ranker
-from segue.models.retrieval.lists import KeptLists
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import FORMATS, check_k, write_lists
@@ -22,8 +22,6 @@ from segue.settings import Setting, settings
 
 OF_EVALUATED = "evaluated"
 """Folder beside the recommendations for those of the model that was tested, where another one is exported."""
-LISTS = "lists"
-"""Folder beside the recommendations; it is there until the test has ended."""
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""
 EXACT_UP_TO = 200_000
@@ -36,15 +34,13 @@ class Exported:
 
     Args:
         path: the file of recommendations.
-        lists: the lists, until they are removed.
-        vectors: the vectors of the model; None if it has none, or if they are not written.
+        rows: rows of the candidates of each track, best first.
         metrics: the share of the exact lists that approximate ones hold, by name; empty for exact lists.
         note: the same for people.
     """
 
     path: Path
-    lists: KeptLists
-    vectors: SessionVectors | None
+    rows: Int64[np.ndarray, "N K"]
     metrics: dict[str, float]
     note: str | None
 
@@ -78,12 +74,9 @@ class Export:
         format: Annotated[
             str, Setting("of recommendations.jsonl; botify_2026 names the track item_id", choices=tuple(FORMATS))
         ] = "botify",
-        vectors: Annotated[
-            bool, Setting("whether to write vectors.npz, which serve.py and simulate.py need for context=session")
-        ] = True,
     ) -> None:
         check_k(k, num_tracks)
-        self.path, self._k, self._format, self._with_vectors = Path(path), k, format, vectors
+        self.path, self._k, self._format = Path(path), k, format
         self._recall = recall if index == "approximate" or (index == "auto" and num_tracks > EXACT_UP_TO) else None
 
     def write(self, ranker: Ranker, vocabulary: Vocabulary, on_block: OnBlock, *, into: Path | None = None) -> Exported:
@@ -102,17 +95,16 @@ class Export:
         path.parent.mkdir(exist_ok=True)
         with torch.inference_mode():
             search = ranker.lists(self._k, recall=self._recall)
-            lists = KeptLists(path.with_name(LISTS), search, on_block)
-            write_lists(path, catalog, lists.in_order(), plays=vocabulary.plays, format=self._format)
-        vectors = ranker.session_vectors() if self._with_vectors else None
-        if vectors is not None:
+            rows, scores = search.collect(on_block)
+            write_lists(path, catalog, [(rows, scores)], plays=vocabulary.plays, format=self._format)
+        if (vectors := ranker.session_vectors()) is not None:
             vectors.write(path.with_name(FILE), catalog)
         write_plays(catalog, vocabulary.plays, path.with_name(PLAYS))
         write_top_tracks(
             catalog.track_ids[vocabulary.by_popularity[:NUM_TOP_TRACKS]], path.with_name("top_tracks.json")
         )
         metrics = {} if search.recall is None else {f"export/recall_at_{self._k}": search.recall}
-        return Exported(path=path, lists=lists, vectors=vectors, metrics=metrics, note=self._note(search.recall))
+        return Exported(path=path, rows=rows, metrics=metrics, note=self._note(search.recall))
 
     def _note(self, recall: float | None) -> str | None:
         if recall is None or self._recall is None:

@@ -163,15 +163,12 @@ class FittedModel:
         Raises:
             InputError: the model has no vectors, or more than them, `format` is unknown, or a library is missing.
         """
-        writers = {"onnx": write_onnx, "parquet": write_vector_rows}
+        vectors, writers = self.vectors, {"onnx": write_onnx, "parquet": write_vector_rows}
         if format not in writers:
             raise InputError(f"format must be {' or '.join(writers)}, got {format!r}")
-        more = {
-            "a counted part; train it with counted=none": self.vectors.counted is not None,
-            "a part of the listener's own past; train it with context=session": self.vectors.listener is not None,
-            "an encoder of the order; train it with model=convex context=session": format == "onnx"
-            and bool(self.vectors.orders),
-        }
-        for what in (name for name, is_there in more.items() if is_there):
-            raise InputError(f"format={format} has vectors alone, and this run has {what}")
-        writers[format](self.vectors, self.catalog, folder)
+        if vectors.counted is not None or vectors.listener is not None or (vectors.orders and format == "onnx"):
+            raise InputError(
+                f"format={format} has vectors alone, and this run has a counted part, the listener's own past, or an "
+                "encoder of the order; train it with model=convex counted=none context=session"
+            )
+        writers[format](vectors, self.catalog, folder)

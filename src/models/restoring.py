@@ -32,40 +32,6 @@ REFITTED = "checkpoints/refitted.ckpt"
 """The checkpoint of the model that has learned all sessions, if the run has one: of the model that is exported."""
 
 
-class RestoredHead(HeadRanker, nn.Module):
-    """A head that ranks, and is not trained.
-
-    Args:
-        scorer: the head.
-        context: which query vector a history gives.
-        plays: popularity of every track.
-        counted: what is added to its scores.
-        temperature: what divides its scores in a softmax; None where they are no logarithms of probabilities.
-        listener: the listener's part; None without it.
-    """
-
-    loss = None
-
-    def __init__(
-        self,
-        scorer: Scorer,
-        context: Context,
-        plays: Real[np.ndarray, "N"],
-        counted: CountedPart | None,
-        temperature: float | None,
-        listener: ListenerPart | None = None,
-    ) -> None:
-        super().__init__()
-        self.scorer, self.context, self.order, self._part = scorer, context, plays, counted
-        self.temperature, self.listener = temperature, listener
-        self.eval()
-
-    @property
-    def counted(self) -> CountedPart | None:
-        """What is added to its scores."""
-        return self._part
-
-
 class TableOfVectors(Scorer):
     """A head whose vectors are computed: it needs no attributes, and nothing of the class that was trained.
 
@@ -76,26 +42,55 @@ class TableOfVectors(Scorer):
     def __init__(self, vectors: SessionVectors) -> None:
         super().__init__(len(vectors.queries))
         self._vectors = vectors
-        tables = (nn.Parameter(torch.from_numpy(one), requires_grad=False) for one in (vectors.queries, vectors.items))
-        self._queries, self._items = tables
+        self._queries = nn.Parameter(torch.from_numpy(vectors.queries), requires_grad=False)
+        self._items = nn.Parameter(torch.from_numpy(vectors.items), requires_grad=False)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Look up query vectors."""
-        return torch.as_tensor(self._queries[rows])
+        return self._queries[rows]
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Look up item vectors."""
-        return torch.as_tensor(self._items[rows])
+        return self._items[rows]
 
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector."""
-        given = self._vectors
-        starts = [0, *given.ends.tolist()]
-        numbers = ([None if np.isnan(one) else float(one) for one in of] for of in (given.lengths, given.shares))
-        return {
-            name: QueryPart(slice(first, end), length, share)
-            for name, (first, end), length, share in zip(given.parts, pairwise(starts), *numbers, strict=True)
-        }
+        given, starts = self._vectors, [0, *self._vectors.ends.tolist()]
+        lengths, shares = (
+            [None if np.isnan(one) else float(one) for one in of] for of in (given.lengths, given.shares)
+        )
+        columns = [slice(first, end) for first, end in pairwise(starts)]
+        return dict(zip(given.parts, map(QueryPart, columns, lengths, shares), strict=True))
+
+
+class RestoredHead(HeadRanker, nn.Module):
+    """A head that ranks, and is not trained.
+
+    Args:
+        scorer: the head.
+        context: which query vector a history gives.
+        order: popularity of every track.
+        counted: what is added to its scores.
+        temperature: what divides its scores in a softmax; None where they are no logarithms of probabilities.
+        listener: the listener's part; None without it.
+    """
+
+    loss = None
+    counted: CountedPart | None = None
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        context: Context,
+        order: Real[np.ndarray, "N"],
+        counted: CountedPart | None,
+        temperature: float | None,
+        listener: ListenerPart | None = None,
+    ) -> None:
+        super().__init__()
+        self.scorer, self.context, self.order, self.counted = scorer, context, order, counted
+        self.temperature, self.listener = temperature, listener
+        self.eval()
 
 
 def lists_of_vectors(
@@ -115,9 +110,8 @@ def lists_of_vectors(
         rows: of the tracks; None for all.
         recall: share of the exact lists to aim at; None for exact lists.
     """
-    scorer = TableOfVectors(vectors)
     last = LastTrack(example_vocabulary(), list(vectors.parts), learns=False)
-    return RestoredHead(scorer, last, order, vectors.counted, None).lists(k, rows, recall=recall)
+    return RestoredHead(TableOfVectors(vectors), last, order, vectors.counted, None).lists(k, rows, recall=recall)
 
 
 def restore(
@@ -135,25 +129,21 @@ def restore(
     Raises:
         InputError: a file cannot be read, or does not fit the config.
     """
-    saved, of_context = read_checkpoint(checkpoint), "context."
+    saved, vocabulary = read_checkpoint(checkpoint), vocabulary_of_run(catalog, plays)
     state = saved["state_dict"]
-    vocabulary = vocabulary_of_run(catalog, plays)
     try:
         if "scorer" not in config:
             baseline = instantiate(config, _convert_="all")(vocabulary=vocabulary)
             baseline.load_state_dict(state)
             return cast("Ranker", baseline.eval())
         given = SessionVectors.read(vectors, catalog)
-        scorer = TableOfVectors(given)
-        built: Context = instantiate(config["context"], _convert_="all")(
-            vocabulary, list(scorer.query_parts()), width=int(given.ends[-1]), learns=True
-        )
-        built.load_state_dict(
-            {key.removeprefix(of_context): one for key, one in state.items() if key.startswith(of_context)}
-        )
+        make_context = instantiate(config["context"], _convert_="all")
+        context = make_context(vocabulary, list(given.parts), width=int(given.ends[-1]), learns=True)
+        own = {key.removeprefix("context."): one for key, one in state.items() if key.startswith("context.")}
+        context.load_state_dict(own)
         listener = None if given.listener is None else ListenerPart(vocabulary, given.listener)
-        temperature, popularity = config["loss"].get("temperature"), saved["popularity"].numpy()
-        return cast("Ranker", RestoredHead(scorer, built, popularity, given.counted, temperature, listener))
+        numbers = saved["popularity"].numpy(), given.counted, config["loss"].get("temperature")
+        return cast("Ranker", RestoredHead(TableOfVectors(given), context, *numbers, listener))
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint} does not fit the config of its run ({why}); train again") from None

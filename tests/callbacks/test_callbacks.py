@@ -246,17 +246,12 @@ def test_a_monitor_that_cannot_be_computed_is_refused_before_training(
     check_monitor("val/loss", disliked, is_ranked=False)
 
 
-@pytest.mark.parametrize("with_vectors", [True, False])
-def test_the_vectors_of_a_head_are_written_beside_the_lists(
-    ring: PairDataModule, tmp_path: Path, with_vectors: bool
-) -> None:
-    exported = export(ring, tmp_path, ranker(ring), vectors=with_vectors)
-    assert (tmp_path / FILE).exists() == with_vectors == (exported.vectors is not None)
-    if with_vectors:
-        vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
-        lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
-        scores = inner_products(vectors.items, vectors.queries, lists.rows.astype(np.int32))
-        np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
+def test_the_vectors_of_a_head_are_written_beside_the_lists(ring: PairDataModule, tmp_path: Path) -> None:
+    export(ring, tmp_path, ranker(ring))
+    vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
+    lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
+    scores = inner_products(vectors.items, vectors.queries, lists.rows.astype(np.int32))
+    np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +274,6 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     assert (Recommendations.read(tmp_path / "r.jsonl", ring.catalog).rows >= 0).all()
     assert after_test.exported is not None
     assert after_test.exported.path == tmp_path / "r.jsonl"
-    assert not (tmp_path / "lists").exists()
     assert ("recommendations are approximate" in (after_test.exported.note or "")) == approximate
     assert list(context.history.test) == ["export/recall_at_5"] * approximate
     if approximate:

@@ -30,7 +30,7 @@ from tests.models.plain import COSINES, LAST_TRACK
 
 Make = Callable[..., PairDataModule]
 MONITOR = "val/loss"
-SCORERS: dict[str, Any] = {alpha: partial(COSINES, dim=8, alpha=alpha) for alpha in ("learned", 1.0)}
+SCORERS: dict[float | str, Any] = {alpha: partial(COSINES, dim=8, alpha=alpha) for alpha in ("learned", 1.0)}
 LOSSES: dict[str, Any] = {"bce": BCELoss, "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0)}
 ALL = {"learning_curve.png", "calibration.png", "artists.png"}
 

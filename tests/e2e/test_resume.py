@@ -85,13 +85,11 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(killed:
     begun = json.loads((killed / "killed" / "run.json").read_text())
     spy = f"+callbacks.kill={{_target_: tests.e2e.spy.KillInExport, mark: {killed}/mark}}"
     train(killed, "resume=killed", spy, "trust=tests", code=-signal.SIGKILL)  # again, in its export
-    assert (killed / "killed" / "lists").is_dir()
     assert not (killed / "killed" / "recommendations.jsonl").exists()
     done = train(killed, "resume=killed", code=2)  # which trusts nobody now
     assert f"resume={killed}/killed: its settings build tests.e2e.spy.KillInExport" in " ".join(done.stderr.split())
     done = train(killed, "resume=killed", "trust=tests")
     assert "epoch 1/" not in done.stdout  # it did not begin anew
-    assert not (killed / "killed" / "lists").exists()
     assert numbers(killed / "killed") == numbers(killed / "whole")
     lists = [(killed / name / "recommendations.jsonl").read_bytes() for name in ("killed", "whole")]
     assert lists[0] == lists[1]

@@ -1,16 +1,15 @@
 """Baselines that only count: popularity, sequential rules, item neighbours, neighbours by an attribute, mean shares.
 
-N tracks in the catalogue, E events, B queries in a block. The weight of an event is the share of the track that was
-played, or 1 where the share is unknown.
+N tracks in the catalogue, E events, B queries in a block, U tracks or artists. The weight of an event is the share of
+the track that was played, or 1 where the share is unknown.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Real
 from scipy.sparse import csr_array
 
 from segue.attributes import Values
@@ -21,8 +20,9 @@ from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
 
 ArtistWeight = Annotated[
-    float, Setting("added to the score of every track by the artist of the query", least=0, hint="0 ignores artists")
+    float, Setting("added to each track by the artist of the query, or of a track of the session, weighted", least=0)
 ]
+Window = Annotated[int, Setting("largest distance in a session; 1 is the next track alone", least=1)]
 
 NUM_NEIGHBOURS = 500
 """Best candidates that are kept for each track."""
@@ -31,26 +31,34 @@ LEAST_PLAYED = 0.5
 _MAX_SCORES = 2**25  # number of scores in memory while the best candidates are selected
 
 
-class Counter(ABC):
-    """A baseline: it computes scores from training sessions. It is built from the vocabulary and its settings.
+@dataclass(eq=False)
+class Counter:
+    """A baseline: it computes scores from training sessions. The fields of a subclass are its settings.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
         artist_weight: added to the score of every track by the artist of the query, at least 0.
-
-    Attributes:
-        order: decides between equal scores, the higher value first. It is the popularity of each track unless the
-            model defines another order.
-        trend: multiplies the scores of each candidate; see `Vocabulary.trend`.
     """
 
-    def __init__(self, vocabulary: Vocabulary, artist_weight: float) -> None:
-        self.num_tracks, self.artist_of = len(vocabulary.catalog), vocabulary.catalog.artist_of
-        self.artist_weight, self.order, self.trend = artist_weight, vocabulary.popularity, vocabulary.trend
+    vocabulary: Vocabulary
+    _: KW_ONLY
+    artist_weight: ArtistWeight = 0.0
 
-    @abstractmethod
-    def count(self, listens: Listens) -> csr_array:
-        """Compute the scores of all pairs of tracks.
+    def __post_init__(self) -> None:
+        self.num_tracks, self.artist_of = len(self.vocabulary.catalog), self.vocabulary.catalog.artist_of
+
+    @property
+    def order(self) -> Real[np.ndarray, "N"]:
+        """Decides between equal scores, the higher value first; by default the popularity of each track."""
+        return self.vocabulary.popularity
+
+    @property
+    def trend(self) -> Float32[np.ndarray, "N"]:
+        """Multiplies the scores of each candidate; see `Vocabulary.trend`."""
+        return self.vocabulary.trend
+
+    def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - by default nothing is counted
+        """Compute the scores of all pairs of tracks; by default there are none, and the order remains.
 
         Args:
             listens: the events of the training sessions.
@@ -58,61 +66,75 @@ class Counter(ABC):
         Returns:
             Scores of candidates (columns) for queries (rows), N × N; positive where there is one.
         """
+        return no_scores(self.num_tracks)
+
+    def with_artists(self, scores: csr_array, heard: csr_array) -> csr_array:
+        """Scores, B × N, and `artist_weight` times the weight of each track heard for all tracks by its artist.
+
+        Args:
+            scores: of all tracks.
+            heard: weights of the tracks of each query, B × N.
+        """
+        if not self.artist_weight:
+            return scores
+        by_artist = csr_array((np.ones(self.num_tracks, np.float32), (np.arange(self.num_tracks), self.artist_of)))
+        of_artists = csr_array(csr_array(heard @ by_artist) @ by_artist.T.tocsr())
+        of_artists.sort_indices()  # sums of scores are then the same to the last digit
+        return csr_array(scores + self.artist_weight * of_artists)
 
 
 @settings("model")
+@dataclass(kw_only=True, eq=False)
 class Popular(Counter):
     """Popularity: no track has a score, therefore all tracks are ranked by their plays.
 
     With `days` these are the plays of the last days of training, which do not age, and of equal ones all plays decide.
     Plays are counted and shares played are not. Plays also decide between equal scores of every other model. With an
     `artist_weight` above 0, the tracks of the artist of the query come first.
-
-    Raises:
-        InputError: a setting is out of range, or the data have no last days.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        days: Annotated[
-            float | Literal["auto"] | None,
-            Setting("last days of training whose plays count; null: all; auto: validation chooses", above=0),
-        ] = None,
-        artist_weight: ArtistWeight = 0.0,
-    ) -> None:
-        super().__init__(vocabulary, artist_weight)
-        if days is not None:
-            if vocabulary.calendar is None:
-                raise InputError(
-                    f"model.days={days} counts days before the end of training, and this source has no clock, or is "
-                    "not split by time; use model=popular model.days=null, or give datamodule.columns.timestamp and "
-                    "datamodule.split=time"
-                )
-            chosen = vocabulary.calendar.newest_days if days == "auto" else days
-            self.order = replace(vocabulary, calendar=replace(vocabulary.calendar, newest_days=chosen)).recent
+    days: Annotated[
+        float | Literal["auto"] | None,
+        Setting("last days of training whose plays count; null: all; auto: validation chooses", above=0),
+    ] = None
 
-    def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
-        """Return no scores; the order of the plays remains."""
-        return no_scores(self.num_tracks)
+    @property
+    def order(self) -> Real[np.ndarray, "N"]:
+        """The plays.
+
+        Raises:
+            InputError: the data have no last days.
+        """
+        if self.days is None:
+            return self.vocabulary.popularity
+        if (calendar := self.vocabulary.calendar) is None:
+            raise InputError(
+                f"model.days={self.days} counts days before the end of training, and this source has no clock, or is "
+                "not split by time; use model=popular model.days=null, or give datamodule.columns.timestamp and "
+                "datamodule.split=time"
+            )
+        days = calendar.newest_days if self.days == "auto" else self.days
+        return replace(self.vocabulary, calendar=replace(calendar, newest_days=days)).recent
 
 
 @settings("model")
-class ArtistPopular(Popular):
+@dataclass(kw_only=True, eq=False)
+class ArtistPopular(Counter):
     """Popularity of the artist: tracks in the order of the plays of all tracks of their artist, then of their own.
 
     A new track of a popular artist comes before the tracks of less popular ones, whatever the query. With an
     `artist_weight` above 0, the tracks of the artist of the query come first.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
-        super().__init__(vocabulary, artist_weight=artist_weight)
-        plays = vocabulary.plays_now
-        self.order = places_of(np.bincount(self.artist_of, plays)[self.artist_of], plays)
+    @property
+    def order(self) -> Real[np.ndarray, "N"]:
+        """The place of each track by the plays of its artist, then by its own."""
+        plays = self.vocabulary.plays_now
+        return places_of(np.bincount(self.artist_of, plays)[self.artist_of], plays)
 
 
 @settings("model")
+@dataclass(kw_only=True, eq=False)
 class AttributeNeighbours(Counter):
     """The tracks with the most similar values of an attribute, such as tags, whatever was played together.
 
@@ -120,20 +142,7 @@ class AttributeNeighbours(Counter):
     values. Plays decide between equal scores.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        attribute: Annotated[
-            str, Setting("name of an attribute of datamodule.attributes, of kind value or values")
-        ] = "tags",
-        artist_weight: ArtistWeight = 0.0,
-    ) -> None:
-        super().__init__(vocabulary, artist_weight)
-        self._attribute = attribute
-        self._with_values = {
-            name: one for name, one in vocabulary.catalog.attributes.items() if isinstance(one, Values)
-        }
+    attribute: Annotated[str, Setting("name in datamodule.attributes of one of kind value or values")] = "tags"
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - attributes do not depend on what was played
         """Find the best candidates of each track.
@@ -141,10 +150,12 @@ class AttributeNeighbours(Counter):
         Raises:
             InputError: the data have no such attribute.
         """
-        if (values := self._with_values.get(self._attribute)) is None:
+        given = self.vocabulary.catalog.attributes
+        names = [name for name, one in given.items() if isinstance(one, Values)]
+        if not isinstance(values := given.get(self.attribute), Values):
             raise InputError(
-                f"model.attribute: the data have no attribute {self._attribute!r} with values, they have "
-                f"{', '.join(self._with_values) or 'none'}; give datamodule.attributes, or another model.attribute"
+                f"model.attribute: the data have no attribute {self.attribute!r} with values, they have "
+                f"{', '.join(names) or 'none'}; give datamodule.attributes, or another model.attribute"
             )
         rarity = np.log(self.num_tracks / np.maximum(values.tracks_of_values(), 1))
         track = np.repeat(np.arange(self.num_tracks), values.counts)
@@ -156,6 +167,7 @@ class AttributeNeighbours(Counter):
 
 
 @settings("model")
+@dataclass(kw_only=True, eq=False)
 class Rules(Counter):
     """Sequential rules: how often `following` came after `previous` within a few places of a session.
 
@@ -168,39 +180,31 @@ class Rules(Counter):
         session-based recommendation, RecTemp 2017.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        window: Annotated[
-            int, Setting("largest distance in a session", least=1, hint="1 is a first-order Markov chain")
-        ] = 10,
-        decay: Annotated[
-            float | Literal["inverse"],
-            Setting("weight of a distance d", above=0, most=1, hint="it is inverse for 1/d, or r for r^(d-1)"),
-        ] = "inverse",
-        reverse_weight: Annotated[
-            float, Setting('weight of "a, b" for the rule b → a', least=0, most=1, hint="1 makes rules symmetric")
-        ] = 0.0,
-        artist_weight: ArtistWeight = 0.0,
-    ) -> None:
-        super().__init__(vocabulary, artist_weight)
-        self._window, self._decay, self._reverse_weight = window, decay, reverse_weight
+    window: Window = 10
+    decay: Annotated[
+        float | Literal["inverse"],
+        Setting("weight of a distance d", above=0, most=1, hint="it is inverse for 1/d, or r for r^(d-1)"),
+    ] = "inverse"
+    reverse_weight: Annotated[
+        float, Setting('weight of "a, b" for the rule b → a; 1 makes rules symmetric', least=0, most=1)
+    ] = 0.0
 
     def count(self, listens: Listens) -> csr_array:
         """Sum the weights of the occurrences of each rule previous (row) → following (column)."""
-        weight, total = _weights(listens), no_scores(self.num_tracks)
-        for distance, first in at_distances(listens.session, self._window):
-            of_distance = 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
-            value = weight[first] * weight[first + distance] * of_distance
-            places = listens.track[first], listens.track[first + distance]
-            total = total + csr_array((value, places), shape=total.shape)
-        if self._reverse_weight:
-            total = total + self._reverse_weight * total.T.tocsr()
+        weight = _weights(listens)
+
+        def value(first: np.ndarray, second: np.ndarray, distance: int) -> np.ndarray:
+            fades = 1 / distance if self.decay == "inverse" else self.decay ** (distance - 1)
+            return np.asarray(weight[first] * weight[second] * fades)
+
+        total = _sums_of_pairs(listens.track, listens.session, self.window, value, self.num_tracks)
+        if self.reverse_weight:
+            total = total + self.reverse_weight * total.T.tocsr()
         return total.astype(np.float32)
 
 
 @settings("model")
+@dataclass(kw_only=True, eq=False)
 class Neighbours(Counter):
     """Item-based nearest neighbours: how many sessions two tracks share, at any place in the session.
 
@@ -218,45 +222,33 @@ class Neighbours(Counter):
         Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.2.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        shrinkage: Annotated[
-            float, Setting("reduces cosines that few sessions support", least=0, hint="0 is the bare cosine")
-        ] = 20.0,
-        norm_power: Annotated[
-            float,
-            Setting("how popularity lowers the score", least=0, most=1, hint="1 is the cosine, 0 bare co-occurrence"),
-        ] = 1.0,
-        length_power: Annotated[
-            float,
-            Setting("how length lowers the weight of a session", least=0, most=1, hint="0 gives all the same weight"),
-        ] = 0.0,
-        artist_weight: ArtistWeight = 0.0,
-    ) -> None:
-        super().__init__(vocabulary, artist_weight)
-        self._shrinkage, self._norm_power, self._length_power = shrinkage, norm_power, length_power
+    shrinkage: Annotated[float, Setting("makes scores of few sessions smaller; 0: the bare cosine", least=0)] = 20.0
+    norm_power: Annotated[
+        float, Setting("how popularity lowers the score: 1 is the cosine, 0 bare co-occurrence", least=0, most=1)
+    ] = 1.0
+    length_power: Annotated[
+        float, Setting("how length lowers the weight of a session; 0: all have the same", least=0, most=1)
+    ] = 0.0
 
     def count(self, listens: Listens) -> csr_array:
         """Find the best candidates of each track."""
         played = session_weights(listens, self.num_tracks)
         session = np.repeat(np.arange(played.shape[0]), np.diff(played.indptr))
-        played.data *= np.sqrt(np.bincount(session, played.data**2))[session] ** (-self._length_power / 2)
+        played.data *= np.sqrt(np.bincount(session, played.data**2))[session] ** (-self.length_power / 2)
         norms = np.sqrt(np.bincount(played.indices, played.data**2, self.num_tracks))
         by_track = played.T.tocsr()
 
         def similar(rows: Int64[np.ndarray, "B"]) -> csr_array:
             together = csr_array(by_track[rows] @ played)
-            together.data /= (
-                np.repeat(norms[rows], np.diff(together.indptr)) * norms[together.indices]
-            ) ** self._norm_power + self._shrinkage
+            both = np.repeat(norms[rows], np.diff(together.indptr)) * norms[together.indices]
+            together.data /= both**self.norm_power + self.shrinkage
             return together
 
         return best_candidates(similar, NUM_NEIGHBOURS, order=self.order)
 
 
 @settings("model")
+@dataclass(kw_only=True, eq=False)
 class ShareMeans(Counter):
     """Mean share played of a candidate after a query, minus the mean of all pairs, shrunk where there are few events.
 
@@ -265,62 +257,37 @@ class ShareMeans(Counter):
     the same weights. Dividing by the number of events makes it
     independent of how often a recommender played c. Only scores above 0 are kept. With `level=artist` both tracks are
     replaced by their artists: all tracks of an artist then have the same score, and plays decide among them.
-
-    Raises:
-        InputError: a setting is out of range, or the source does not report shares.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        level: Annotated[
-            Literal["track", "artist"], Setting("whether pairs of tracks have means, or pairs of artists")
-        ] = "track",
-        window: Annotated[int, Setting("largest distance in a session", least=1)] = 10,
-        shrinkage: Annotated[
-            float, Setting("mean events added to each pair", above=0, hint="near 0 a track heard once ranks first")
-        ] = 20.0,
-        artist_weight: ArtistWeight = 0.0,
-    ) -> None:
-        if vocabulary.mean_played_ratio is None:
-            raise InputError("model=share_means compares shares played, but this source has none; use model=rules")
-        super().__init__(vocabulary, artist_weight)
-        self._unit_of = np.arange(self.num_tracks) if level == "track" else self.artist_of
-        self._window, self._shrinkage = window, shrinkage
+    level: Annotated[Literal["track", "artist"], Setting("whether pairs of tracks have means, or of artists")] = "track"
+    window: Window = 10
+    shrinkage: Annotated[float, Setting("mean events added to each pair; near 0 rare tracks rank first", above=0)] = (
+        20.0
+    )
 
     def count(self, listens: Listens) -> csr_array:
-        """Compute the scores of a candidate (column) after a query (row). Events without a share are left out."""
-        above = self._above_mean(listens.where(~np.isnan(listens.played_ratio)))
-        of_unit = csr_array((np.ones(self.num_tracks, np.float32), (self._unit_of, np.arange(self.num_tracks))))
-        return best_candidates(
-            lambda rows: csr_array(above[self._unit_of[rows]] @ of_unit), NUM_NEIGHBOURS, order=self.order
-        )
+        """Compute the scores of a candidate (column) after a query (row). Events without a share are left out.
 
-    def _above_mean(self, listens: Listens) -> csr_array:
-        """The positive scores of all pairs of tracks, or of all pairs of artists."""
-        unit, share = self._unit_of[listens.track], listens.played_ratio.astype(np.float64)
-        num_units = int(self._unit_of.max()) + 1
-        weights, shares = no_scores(num_units), no_scores(num_units)
-        for distance, first in at_distances(listens.session, self._window):
-            played = first[share[first] > 0]
-            pairs = unit[played], unit[played + distance]
-            weights = weights + csr_array((share[played], pairs), shape=weights.shape)
-            shares = shares + csr_array((share[played] * share[played + distance], pairs), shape=weights.shape)
+        Raises:
+            InputError: the source does not report shares.
+        """
+        if self.vocabulary.mean_played_ratio is None:
+            raise InputError("model=share_means compares shares played, but this source has none; use model=rules")
+        known = listens.where(~np.isnan(listens.played_ratio))
+        unit_of = np.arange(self.num_tracks) if self.level == "track" else self.artist_of
+        share, num_units = known.played_ratio.astype(np.float64), int(unit_of.max()) + 1
+        weights, shares = (
+            _sums_of_pairs(unit_of[known.track], known.session, self.window, value, num_units)
+            for value in (lambda first, *_: share[first], lambda first, second, _: share[first] * share[second])
+        )
         mean = float(shares.sum()) / max(float(weights.sum()), 1e-9)
         shrunk = weights.copy()
-        shrunk.data = 1 / (weights.data + self._shrinkage)
-        above = csr_array((shares - mean * weights) * shrunk)
+        shrunk.data = 1 / (weights.data + self.shrinkage)
+        above = csr_array((shares - mean * weights) * shrunk).astype(np.float32)
         above.data = above.data.clip(min=0)
         above.eliminate_zeros()
-        return above.astype(np.float32)
-
-
-def of_artists(queries: csr_array, artist_of: Int64[np.ndarray, "N"]) -> csr_array:
-    """Give the weight of each track of queries, B × N, to all tracks by its artist, itself included."""
-    num_tracks = len(artist_of)
-    by_artist = csr_array((np.ones(num_tracks, np.float32), (np.arange(num_tracks), artist_of)))
-    return csr_array(csr_array(queries @ by_artist) @ by_artist.T.tocsr())
+        of_unit = csr_array((np.ones(self.num_tracks, np.float32), (unit_of, np.arange(self.num_tracks))))
+        return best_candidates(lambda rows: csr_array(above[unit_of[rows]] @ of_unit), NUM_NEIGHBOURS, order=self.order)
 
 
 def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
@@ -344,6 +311,21 @@ def at_distances(session: Int64[np.ndarray, "E"], window: int) -> Iterator[tuple
         if not len(first):
             return
         yield distance, first
+
+
+def _sums_of_pairs(
+    unit: Int64[np.ndarray, "E"],
+    session: Int64[np.ndarray, "E"],
+    window: int,
+    value: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    num_units: int,
+) -> csr_array:
+    """Sum the values of two events and their distance for each pair of the units of both, U × U."""
+    total = no_scores(num_units)
+    for distance, first in at_distances(session, window):
+        second = first + distance
+        total = total + csr_array((value(first, second, distance), (unit[first], unit[second])), shape=total.shape)
+    return total
 
 
 def session_weights(listens: Listens, num_tracks: int) -> csr_array:

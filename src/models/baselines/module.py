@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.baselines.counting import Counter, of_artists
+from segue.models.baselines.counting import Counter
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Context
 from segue.models.ranker import Ranker, Scoring
@@ -88,14 +88,14 @@ class Baseline(OneStep):
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use monitor=ndcg")
         self._vocabulary, self._counts = vocabulary, no_scores(len(vocabulary.catalog))
-        self.order = self._model.order
+        self.order, self._trend = self._model.order, self._model.trend
 
     def on_train_start(self) -> None:
         """Compute the scores, and fit the boosts of tracks already heard to sessions that were not counted for it."""
         listens, repeats = self._vocabulary.listens, self.context.repeats
         if repeats.asked is not None:
             self._counts = self._model.count(listens.where(np.arange(len(listens.track)) < repeats.asked.first_event))
-            at_once = block_size(len(self._vocabulary.catalog))
+            at_once = block_size(len(self.order))
             repeats.fit(
                 lambda some: dense(shares_of(self._after(some))).clamp(min=0), unit=1.0, adds=True, at_once=at_once
             )
@@ -119,7 +119,7 @@ class Baseline(OneStep):
 
     def scoring_of_tracks(self) -> Scoring:
         """Prepare the scores after one track alone, as they were counted."""
-        return lambda tracks: dense(self._after_track(tracks.previous))
+        return lambda tracks: dense(self._after(tracks, alone=True))
 
     def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The scores, divided by their sum; tracks that come after all others have none.
@@ -132,47 +132,40 @@ class Baseline(OneStep):
         found.masked_fill_(is_out, 0)
         return found / found.sum(1, keepdim=True).clamp(min=1e-12)
 
-    def _after(self, histories: Histories) -> csr_array:
-        """The scores of all tracks after each history, without the rule for tracks already heard."""
-        model = self._model
-        if self.context.is_last:
-            return self._after_track(histories.previous)
-        rows, shares = histories.newest(self.context.max_length)
-        if isinstance(model, SessionCounter):
-            return self._by_trend(model.scores(self._counts, rows, shares))
-        line, age = (rows >= 0).nonzero()
-        distinct, place = np.unique(rows[line, age], return_inverse=True)
-        weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
-        weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
-        return self._by_trend(csr_array(weights @ shares_of(self._counted(distinct))))
-
-    def _after_track(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
-        if not isinstance(self._model, SessionCounter):
-            return self._by_trend(self._counted(rows))
-        return self._by_trend(self._model.scores(self._counts, *Histories.of_tracks(rows).newest(1)))
-
-    def _by_trend(self, scores: csr_array) -> csr_array:
-        scores.data *= self._model.trend[scores.indices]
+    def _after(self, histories: Histories, *, alone: bool = False) -> csr_array:
+        """The scores of all tracks after each history, or its previous track alone, whatever was already heard."""
+        alone = alone or self.context.is_last
+        if alone:
+            histories = Histories.of_tracks(histories.previous)
+        rows, shares = histories.newest(1 if alone else self.context.max_length)
+        if isinstance(self._model, SessionCounter):
+            scores = self._model.scores(self._counts, rows, shares)
+        elif alone:
+            scores = self._after_tracks(histories.previous)
+        else:
+            line, age = (rows >= 0).nonzero()
+            distinct, place = np.unique(rows[line, age], return_inverse=True)
+            weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
+            weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
+            scores = csr_array(weights @ shares_of(self._after_tracks(distinct)))
+        scores.data *= self._trend[scores.indices]
         return scores
 
-    def _counted(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
-        """The scores of all tracks after each one, whatever their trend."""
+    def _after_tracks(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
         scores = csr_array(self._counts[rows])
-        if weight := self._model.artist_weight:
-            places = np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)
-            artists = of_artists(csr_array(places, shape=scores.shape), self._vocabulary.catalog.artist_of)
-            artists.sort_indices()  # sums of scores are then the same to the last digit
-            scores = csr_array(scores + weight * artists)
-        return scores
+        one_each = np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)
+        return self._model.with_artists(scores, csr_array(one_each, shape=scores.shape))
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance."""
         parts = {"scores": self._counts.data, "columns": self._counts.indices, "starts": self._counts.indptr}
-        parts |= {"order": self.order, "trend": self._model.trend}
-        return {name: torch.from_numpy(part) for name, part in parts.items()}
+        return {
+            name: torch.from_numpy(one) for name, one in (parts | {"order": self.order, "trend": self._trend}).items()
+        }
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Restore what was counted from a checkpoint."""
-        self.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
-        parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
-        self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))
+        given = {name: one.numpy(force=True) for name, one in state.items()}
+        self.order, self._trend, starts = given["order"], given["trend"], given["starts"]
+        shape = len(starts) - 1, self._counts.shape[1]
+        self._counts = csr_array((given["scores"], given["columns"], starts), shape=shape)

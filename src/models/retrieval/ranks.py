@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segue.catalog import places_of
 from segue.errors import InputError
+from segue.models.retrieval.sparse import no_scores
 from segue.statistics.ranking import ndcg_at
 
 TIE = 1e-6
@@ -21,7 +22,6 @@ TIE = 1e-6
 ndcg = partial(ndcg_at, k=10)
 """From the ranks of queries to ndcg@10 of each."""
 _MAX_SCORES = 2**24  # number of scores in memory at once
-_PAIRS_AT_ONCE = 2**22  # training pairs that are counted together, about
 
 
 def block_size(num_tracks: int) -> int:
@@ -188,8 +188,8 @@ def ranks_by_plays(
 
 
 def ranks_by_counts(
-    previous_counts: Int64[np.ndarray, "N"],
-    pairs: Callable[[], Iterable[tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]]],
+    pairs: Iterable[tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]],
+    num_tracks: int,
     previous: Int64[np.ndarray, "Q"],
     following: Int64[np.ndarray, "Q"],
     *,
@@ -198,8 +198,8 @@ def ranks_by_counts(
     """Rank each `following` by how often the training pairs had it after `previous`.
 
     Args:
-        previous_counts: number of training pairs that have each track as the previous one.
-        pairs: reads the previous and the following tracks of all training pairs, some at a time; few are in memory.
+        pairs: the previous and the following tracks of all training pairs, some at a time; few are in memory.
+        num_tracks: number of tracks in the catalogue (N).
         previous: rows of the queries.
         following: rows of the tracks that followed.
         every: whether `previous` is a candidate too.
@@ -207,20 +207,11 @@ def ranks_by_counts(
     Returns:
         Rank of each `following`, in [1, N].
     """
-    num_tracks = len(previous_counts)
-    ranks, nothing, group = np.empty(len(previous)), np.zeros(num_tracks, np.int64), np.full(num_tracks, -1)
-    rows = np.unique(previous)
-    group[rows] = np.cumsum(previous_counts[rows]) // _PAIRS_AT_ONCE
-    for number in np.unique(group[rows]):  # some query tracks at a time, so that their pairs fit into memory
-        chosen = [(before[kept], after[kept]) for before, after in pairs() for kept in [group[before] == number]]
-        before, after = (np.concatenate(column) for column in zip(*chosen, strict=True))
-        counts = csr_array((np.ones(len(before), np.float32), (before, after)), shape=(num_tracks, num_tracks))
-        of = np.flatnonzero(group[previous] == number)
-        own = previous[of]
-        ranks[of] = ranks_of_scores(
-            lambda some: csr_array(counts[own[some]]),  # noqa: B023 - called at once
-            nothing,
-            None if every else own,
-            following[of],
-        )
-    return ranks
+    asked, counts = np.zeros(num_tracks, bool), no_scores(num_tracks)
+    asked[previous] = True
+    for before, after in pairs:
+        kept = asked[before]
+        places = before[kept], after[kept]
+        counts = counts + csr_array((np.ones(kept.sum(), np.float32), places), shape=counts.shape)
+    nothing, own = np.zeros(num_tracks, np.int64), None if every else previous
+    return ranks_of_scores(lambda some: csr_array(counts[previous[some]]), nothing, own, following)

@@ -26,7 +26,7 @@ _MANY = 12  # set-ups. With more, they are drawn nearer to each other
 
 def sections(comparison: Comparison) -> Sections:
     """The report: the set-ups, best first, with verdict and notes; and the differences in all metrics."""
-    main = [comparison.select, *[comparison.primary] * (comparison.primary not in (None, comparison.select))]
+    main = list(dict.fromkeys(filter(None, [comparison.select, comparison.primary])))
     metrics = list(dict.fromkeys([*main, *comparison.metrics]))
     tested = ["difference\nfrom the first", "Holm's p"] * bool(comparison.differences)
     names = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in metrics]

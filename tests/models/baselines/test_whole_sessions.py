@@ -196,16 +196,6 @@ def test_the_artists_of_the_session_add_to_the_scores() -> None:
     assert baseline._after(histories_of([[2, 0]])).toarray().tolist() == [[1.5, 1, 1.5, 1.5, 0.5, 0.5]]
 
 
-def test_lists_are_those_of_a_history_of_one_track() -> None:
-    baseline = fitted([[0, 1], [0, 1], [0, 2], [3, 4]], STAN)
-    assert baseline.lists(2, np.array([0, 3])).collect()[0].tolist() == [[1, 2], [4, 0]]
-
-
-def test_the_votes_of_a_long_session_do_not_overflow() -> None:
-    long = [*range(NUM_TRACKS - 1)] * 400  # more places than an exponent of 2 can be
-    assert np.isfinite(scores([long, [0, 5]], STAN, [[0, 1]])).all()
-
-
 linear = partial(fitted, model=Slist)
 EASE: dict[str, Any] = {
     "share": 1.0,
@@ -323,18 +313,6 @@ def test_the_weights_are_summed_over_the_session_and_fall_with_age() -> None:
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [EASE, SLIST], ids=["ease", "slist"])
-def test_a_track_that_always_follows_two_others_is_found(settings: dict[str, Any]) -> None:
-    sessions = [[0, 1, 4]] * 4 + [[0, 2], [1, 3]]
-    baseline = linear(sessions, settings, context=NEVER_AGAIN)
-    assert baseline.ranks(histories_of([[0, 1]]), np.array([4]), lambda _: None).tolist() == [1]
-
-
-def test_rare_tracks_are_not_in_the_model() -> None:
-    counted = linear([[0, 1], [0, 1], [2, 3]], {**EASE, "min_plays": 2})._counts.toarray()
-    assert {tuple(pair) for pair in np.argwhere(counted).tolist()} == {(0, 1), (1, 0)}
-
-
 def test_only_the_largest_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = [[0, 1, 2], [0, 1], [0, 1, 3], [0, 4]]
     whole = linear(sessions, EASE)._counts.toarray()
@@ -349,4 +327,5 @@ def test_too_many_tracks_are_refused_with_a_setting_that_fits(monkeypatch: pytes
     monkeypatch.setattr(whole_sessions, "MOST_TRACKS", 2)
     with pytest.raises(InputError, match=r"5 tracks have model.min_plays=1 .* at most 2; use model.min_plays=2"):
         linear(sessions, EASE)
-    assert linear(sessions, {**EASE, "min_plays": 2})._counts.nnz == 2
+    counted = linear(sessions, {**EASE, "min_plays": 2})._counts.toarray()
+    assert {tuple(pair) for pair in np.argwhere(counted).tolist()} == {(0, 1), (1, 0)}

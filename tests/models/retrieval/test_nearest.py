@@ -161,14 +161,6 @@ def test_float_noise_does_not_break_a_tie() -> None:
     assert ranks.tolist() == [12.5]
 
 
-def test_an_unknown_query_gets_the_most_played_tracks() -> None:
-    queries = torch.zeros(6, 3)
-    plays = np.array([1, 9, 4, 4, 0, 7])
-    rows, scores = lists_of(queries, queries, 3, plays, np.array([1, 4])).collect()
-    assert rows.tolist() == [[5, 2, 3], [1, 5, 2]]
-    assert (scores == 0).all()
-
-
 def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
     torch.manual_seed(0)
     queries, items = torch.randn(80, 6), torch.randn(80, 6)
