@@ -112,10 +112,11 @@ class _Factorised(Counter, ABC):
         rows = np.unique(played.indices).astype(np.int64)
         if len(rows) < 2:  # no neighbour and no negative sample
             return no_scores(self.num_tracks)
-        model = self.build(num_threads=1)  # with more, the same seed gives different vectors
-        from threadpoolctl import threadpool_limits  # a dependency of implicit
+        import implicit  # noqa: F401 - named first where it is missing, with threadpoolctl, which it needs
+        from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1, "blas"):  # implicit recommends it
+            model = self.build(num_threads=1)  # with more, the same seed gives different vectors
             table = played[np.flatnonzero(np.diff(played.indptr))][:, rows]
             model.fit(csr_matrix(table.astype(np.float32)), show_progress=False)
         vectors = torch.nn.functional.normalize(torch.from_numpy(np.asarray(model.item_factors, np.float32)))
