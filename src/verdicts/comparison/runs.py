@@ -245,6 +245,8 @@ def in_folders(folders: Sequence[Path]) -> list[Found]:
     Raises:
         InputError: a folder has no finished run, or the runs are trained on other data than the first.
     """
+    if twice := next((folder for folder in folders if list(folders).count(folder) > 1), None):
+        raise InputError(f"{twice} is named twice; a run is compared with other runs")
     digests = [RunRecord.read(folder).data_digest for folder in folders]
     if other := next((folder for folder, own in zip(folders, digests, strict=True) if own != digests[0]), None):
         raise InputError(f"{other} is trained on other data than {folders[0]}; compare models of the same plays")
