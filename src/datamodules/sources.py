@@ -1,7 +1,7 @@
 """What `conf/datamodule` builds: the datamodule of logs, and that of the shards which `prepare.py` made of logs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ def from_logs(**given: Any) -> PairDataModule:
     Args:
         given: the settings of `PairDataModule` and of `LogSource`.
     """
-    own = {name: given.pop(name) for name in OF_A_RUN if name in given}
-    return PairDataModule(source=LogSource(**given), **own)
+    return _pairs_of(LogSource, given)
 
 
 @settings("datamodule", PairDataModule, ShardSource)
@@ -36,8 +35,12 @@ def from_shards(**given: Any) -> PairDataModule:
     Args:
         given: the settings of `PairDataModule` and of `ShardSource`.
     """
+    return _pairs_of(ShardSource, given)
+
+
+def _pairs_of(source: Callable[..., Any], given: dict[str, Any]) -> PairDataModule:
     own = {name: given.pop(name) for name in OF_A_RUN if name in given}
-    return PairDataModule(source=ShardSource(**given), **own)
+    return PairDataModule(source=source(**given), **own)
 
 
 def example_of(config: Any) -> Vocabulary:

@@ -5,12 +5,9 @@ which needs the memory of a part; an engine decides where and when, and knows no
 """
 
 import os
-import pickle
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -33,12 +30,11 @@ class DuckDBEngine:
         """Into how many parts the listeners of so many events are divided."""
         return -(-num_events // _EVENTS_OF_PART)
 
-    def map(self, folder: Path, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:  # noqa: ARG002
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Call a function for each task.
 
         Args:
-            folder: for files until the end; every machine sees it.
-            function: it and its result can be pickled; it reads and writes files of the folder.
+            function: it and its result can be pickled; it reads and writes files of the run folder.
             tasks: the arguments.
 
         Returns:
@@ -90,19 +86,14 @@ class SparkEngine(DuckDBEngine):
         """As the settings say."""
         return self._partitions
 
-    def map(self, folder: Path, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Call a function for all tasks, side by side. Results are files until they are asked for."""
-        spread = self._context.parallelize(tasks, max(1, len(tasks)))
-        for path in map(Path, spread.map(partial(_to_file, folder, function)).collect()):
-            yield pickle.loads(path.read_bytes())
-            path.unlink()
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """Call a function for all tasks, side by side. Spark keeps the results on disk until they are asked for."""
+        from pyspark import StorageLevel
 
-
-def _to_file(folder: Path, function: Callable[[Task], Result], task: Task) -> str:
-    descriptor, name = tempfile.mkstemp(dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        pickle.dump(function(task), file)
-    return name
+        results = self._context.parallelize(tasks, max(1, len(tasks))).map(function).persist(StorageLevel.DISK_ONLY)
+        results.count()  # all side by side: toLocalIterator alone would compute one after another
+        yield from results.toLocalIterator()
+        results.unpersist()
 
 
 def check_spark() -> None:

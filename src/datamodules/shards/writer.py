@@ -86,7 +86,7 @@ def _written(
         kind = rules.split_of(has_clock=(has_clock := "timestamp" in reading.columns))
         write_events(events, staging, engine.num_parts(reading.num_events))
     parts = CutParts(folder=staging, reading=reading, rules=rules)
-    cut = list(engine.map(staging, parts.cut, parts.parts))
+    cut = list(engine.map(parts.cut, parts.parts))
     sessions = parts.number(cut)
     begins = np.append(0, sessions["num_pairs"].cumsum())
     num, num_pairs, users = len(sessions), int(begins[-1]), sessions["user"].to_numpy()
@@ -96,9 +96,9 @@ def _written(
     begins = begins if kind == "pair" else np.arange(num + 1)
     ends = [(first, min(first + at_once, num)) for first in range(0, num, at_once)]
     ranges = [SessionRange(first, end, in_splits[begins[first] : begins[end]]) for first, end in ends]
-    plays = engine.map(staging, partial(_of_range, parts, training_plays, len(catalog)), ranges)
+    plays = engine.map(partial(_of_range, parts, training_plays, len(catalog)), ranges)
     facts = track_facts(plays, catalog, rules, is_longest=reading.share == "longest")
-    made = engine.map(staging, partial(_of_range, parts, pairs_in_splits, facts), ranges)
+    made = engine.map(partial(_of_range, parts, pairs_in_splits, facts), ranges)
     num_sessions, dropped, shards = _write_columns(made, staging, is_mixed=kind == "session")
     for one in cut:
         dropped.update(one.counts)
