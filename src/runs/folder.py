@@ -78,11 +78,9 @@ class RunRecord:
         try:
             return TypeAdapter(cls).validate_json((run_dir / RECORD).read_bytes())
         except FileNotFoundError:
-            raise InputError(
-                f"resume={run_dir}: no run was begun there (it has no {RECORD}); give a run folder"
-            ) from None
+            raise InputError(f"{run_dir}: no run was begun there (it has no {RECORD}); give a run folder") from None
         except (OSError, ValueError):
-            raise InputError(f"resume={run_dir}: its {RECORD} is damaged; start the run again elsewhere") from None
+            raise InputError(f"{run_dir}: its {RECORD} is damaged; start the run again elsewhere") from None
 
 
 def short_run_name(run_id: str) -> str:
