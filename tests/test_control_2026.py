@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from examples.course_2026.control_2026 import LIST_LENGTH, Control
+from segue.errors import InputError
 from segue.picking.arm import Arm
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.picker import Picked, Picker
@@ -161,3 +163,28 @@ def test_ten_plays_are_remembered_and_ten_tracks_of_a_list_looked_at() -> None:
 
 def test_a_track_that_left_the_catalogue_has_no_list_and_hides_no_candidate() -> None:
     assert chances(rule(3, [[2], [], []]), plays_of([(-1, 100), (0, 1)]), 3) == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "chances", "message"),
+    [
+        ([[0]], [[0.5, 0.5]], r"two arrays of 1 lines and as many columns, got \(1, 1\) and \(1, 2\)"),
+        ([[0], [1]], [[1.0], [1.0]], r"two arrays of 1 lines"),
+        ([[0, 3]], [[0.5, 0.5]], r"rows from -1 to 2, got 0 to 3"),
+        ([[0, 1]], [[0.5, 0.4]], r"add up to 1, or are all 0.*got \[0.5, 0.4\] for the rows \[0, 1\]"),
+        ([[0, 1]], [[1.5, -0.5]], r"at least 0"),
+        ([[0, 1]], [[np.nan, 1.0]], r"at least 0"),
+        ([[0, -1]], [[0.5, 0.5]], r"0 for row -1"),
+    ],
+)
+def test_what_a_class_of_ones_own_must_not_return_is_refused(rows: Any, chances: Any, message: str) -> None:
+    own = Mock(num_plays=1, probabilities=lambda *_: (np.array(rows), np.array(chances)))
+    ours = Picker(arm=Arm(recommender="r", policy=POLICY), artists=ArtistTracks.of(np.zeros(3, np.int64)), own=own)
+    with pytest.raises(InputError, match=f"probabilities must return .*{message}"):
+        pick(ours, plays_of([(0, 100)]), np.random.default_rng(1))
+
+
+def test_a_class_of_ones_own_may_have_nothing_to_say() -> None:
+    own = Mock(num_plays=1, probabilities=lambda *_: (np.array([[-1]]), np.array([[0.0]])))
+    ours = Picker(arm=Arm(recommender="r", policy=POLICY), artists=ArtistTracks.of(np.zeros(3, np.int64)), own=own)
+    assert chances(ours, plays_of([(0, 100)]), 3) == pytest.approx([1 / 3] * 3)

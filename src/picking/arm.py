@@ -271,3 +271,40 @@ def own_rule(
     if not 1 <= rule.num_plays <= MOST_PLAYS:
         raise InputError(f"policy={policy}: num_plays must lie between 1 and {MOST_PLAYS}, got {rule.num_plays}")
     return rule
+
+
+def check_probabilities(
+    policy: str,
+    rows: Int[np.ndarray, "..."],
+    chances: Float64[np.ndarray, "..."],
+    *,
+    num_listeners: int,
+    num_tracks: int,
+) -> None:
+    """Check what a class of one's own returns: the log would have its wrong probabilities, and estimates believe them.
+
+    Args:
+        policy: `package.module:Class`.
+        rows: as `OwnRule.probabilities` returns them.
+        chances: as `OwnRule.probabilities` returns them.
+        num_listeners: S.
+        num_tracks: N.
+
+    Raises:
+        InputError: they are not as `OwnRule` says.
+    """
+    what = f"policy={policy}: probabilities must return"
+    if rows.shape != chances.shape or rows.ndim != 2 or len(rows) != num_listeners:
+        raise InputError(
+            f"{what} two arrays of {num_listeners} lines and as many columns, got {rows.shape} and {chances.shape}"
+        )
+    if rows.min(initial=-1) < -1 or rows.max(initial=-1) >= num_tracks:
+        raise InputError(f"{what} rows from -1 to {num_tracks - 1}, got {rows.min()} to {rows.max()}")
+    sums = np.where(rows >= 0, chances, 0).sum(1)
+    is_right = (chances >= 0).all(1) & ((np.abs(sums - 1) < 1e-6) | (sums == 0))
+    is_right &= ((rows >= 0) | (chances == 0)).all(1)
+    if not is_right.all():
+        raise InputError(
+            f"{what} for each listener numbers of at least 0 that add up to 1, or are all 0, and 0 for row -1; got "
+            f"{chances[~is_right][0].tolist()} for the rows {rows[~is_right][0].tolist()}"
+        )

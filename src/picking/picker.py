@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.arm import Arm, OwnRule, own_rule
+from segue.picking.arm import Arm, OwnRule, check_probabilities, own_rule
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.listener_scores import Pasts
 from segue.picking.places import PICKS, are_in, shares_of, uniform_place
@@ -368,7 +368,10 @@ class Picker:
         if source == "list":
             if self.own is not None:
                 assert shares is not None
-                return self.own.probabilities(heard[:, : self.own.num_plays], shares[:, : self.own.num_plays])
+                last = slice(self.own.num_plays)
+                found = self.own.probabilities(heard[:, last], shares[:, last])
+                check_probabilities(self.arm.policy, *found, num_listeners=len(heard), num_tracks=len(artist_of))
+                return found
             return candidates, probabilities(self.arm, candidates, heard, artist_of, self._is_new)
         if source == "artist":
             most = self.artists.num_others(heard[:, 0]).max(initial=0)
