@@ -43,12 +43,6 @@ def write_whole(path: Path, write: Callable[[Path], Any], *, is_folder: bool = F
         _remove(partial)
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Delete what a process that was killed has not written to the end. Nobody may be writing into the folder."""
-    for partial in folder.glob(".*.partial.*"):
-        _remove(partial)
-
-
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
