@@ -152,7 +152,8 @@ def with_query(way: Way, folder: Path, world: int) -> Path:
     assert query is not None
     decays = np.array([query.decay if part == "track" else query.others for part in vectors.parts], np.float32)
     ages = decays[:, None] ** np.arange(query.max_length, dtype=np.float32)
-    changed = replace(vectors, age_weights=ages, skipped=query.skipped, powers=np.zeros_like(vectors.powers))
+    numbers: dict[str, Any] = {"age_weights": ages, "skipped": query.skipped, "powers": np.zeros_like(vectors.powers)}
+    changed = replace(vectors, context="session", **numbers)
     changed.write(made / FILE, catalog)
     if not (made / "recommendations.jsonl").exists():
         os.link(folder / "recommendations.jsonl", made / "recommendations.jsonl")
