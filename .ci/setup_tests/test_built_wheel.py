@@ -136,7 +136,7 @@ def test_what_trains_and_compares_is_the_installed_code_with_a_config_of_ones_ow
     """
     (installed.folder / "mine" / "experiment" / "mine.yaml").write_text(textwrap.dedent(own).lstrip())
     printed = installed.run(sys.executable, "-c", TRAIN_AND_COMPARE)
-    assert "\nnext         segue train -m model=" in printed
+    assert f"\nnext         segue serve recommendations={installed.folder / 'run'}\n" in printed
     assert "\nnext         segue serve recommendations=run:" in printed
     head = (installed.folder / "run" / "config.yaml").read_text(encoding="utf-8").splitlines()
     assert head[:2] == [
