@@ -36,6 +36,9 @@ class Item2Vec(Counter):
         Barkan and Koenigstein, Item2vec, MLSP 2016;
         Caselles-Dupré, Lesaint and Royo-Letelier, Word2vec applied to recommendation: hyperparameters matter, RecSys
         2018.
+
+    Raises:
+        ModuleNotFoundError: gensim is not installed.
     """
 
     dim: Dim = 50
@@ -53,12 +56,13 @@ class Item2Vec(Counter):
     ] = False
     seed: Seed
 
-    def count(self, listens: Listens) -> csr_array:
-        """Learn vectors and find the best candidates of each track.
+    def __post_init__(self) -> None:
+        import gensim  # noqa: F401 - a missing library is named before the source is read
 
-        Raises:
-            ModuleNotFoundError: gensim is not installed.
-        """
+        super().__post_init__()
+
+    def count(self, listens: Listens) -> csr_array:
+        """Learn vectors and find the best candidates of each track."""
         from gensim.models import Word2Vec
 
         played = played_enough(listens)
@@ -91,6 +95,9 @@ class _Factorised(Counter, ABC):
 
     Attributes:
         has_weights: whether shares played are weights of events; otherwise those with a small share are dropped.
+
+    Raises:
+        ModuleNotFoundError: implicit is not installed.
     """
 
     dim: Dim = 100
@@ -98,13 +105,14 @@ class _Factorised(Counter, ABC):
     seed: Seed
     has_weights = False
 
+    def __post_init__(self) -> None:
+        import implicit  # noqa: F401 - a missing library is named before the source is read
+
+        super().__post_init__()
+
     @abstractmethod
     def build(self, num_threads: int) -> Any:
-        """Build what learns them.
-
-        Raises:
-            ModuleNotFoundError: implicit is not installed.
-        """
+        """Build what learns them."""
 
     def count(self, listens: Listens) -> csr_array:
         """Learn vectors and find the best candidates of each track."""
@@ -112,7 +120,6 @@ class _Factorised(Counter, ABC):
         rows = np.unique(played.indices).astype(np.int64)
         if len(rows) < 2:  # no neighbour and no negative sample
             return no_scores(self.num_tracks)
-        import implicit  # noqa: F401 - named first where it is missing, with threadpoolctl, which it needs
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1, "blas"):  # implicit recommends it
