@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
@@ -32,9 +33,15 @@ def names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def recipe_of(model: str) -> str:
-    """Name of the recipe that a model is fitted by where nobody chooses one."""
-    return str(composed(f"model={model}").recipe.name)
+def target_of(model: str) -> str:
+    """The dotted name of what the yaml file of a model, or the one that it begins with, builds."""
+    config = yaml.safe_load((CONF / f"model/{model}.yaml").read_text(encoding="utf-8"))
+    return str(config["_target_"] if "_target_" in config else target_of(config["defaults"][0]))
+
+
+def models_of(module: str) -> list[str]:
+    """All choices of `model=` that are built by a module, or by a folder of modules, of `src/models/`."""
+    return [model for model in names("model") if target_of(model).startswith(f"segue.models.{module}.")]
 
 
 def make_head(model: str, *words: str, vocabulary: Vocabulary, recipe: str) -> Scorer:

@@ -10,14 +10,8 @@ from segue.picking.picker import draw
 from segue.picking.places import PICKS, shares_of
 from tests.picking.test_picker import SESSION, SURE, p_value_of_propensities
 
-RULES = ["uniform", "ranked", "weighted"]
 
-
-def test_every_rule_is_listed_here() -> None:
-    assert sorted(PICKS) == sorted(RULES)
-
-
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", PICKS)
 @given(is_open=st.lists(st.booleans(), max_size=6))
 def test_the_probabilities_of_all_places_are_those_of_the_picks(rule: str, is_open: list[bool]) -> None:
     """Draws at the middle of 840 equal parts of [0, 1): the share of each place is its probability, up to 1 / 840."""
@@ -33,13 +27,13 @@ def test_the_probabilities_of_all_places_are_those_of_the_picks(rule: str, is_op
     assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(chances[0], abs=1.01 / num)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", PICKS)
 def test_a_picker_reports_the_probability_of_what_it_picks(rule: str) -> None:
     situation = SESSION._replace(pick=rule)
     assert p_value_of_propensities(situation.picker(), situation) > SURE
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", PICKS)
 def test_a_service_says_what_it_does(rule: str) -> None:
     arm = Arm(recommender="r.jsonl", policy="lists", pick=rule)
     assert arm.rule.endswith(".")
