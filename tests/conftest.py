@@ -58,24 +58,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None]:
-    """Skip what needs gensim where it has no wheel."""
-    yield from skip_without_gensim()
-
-
-@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None]:
     """Skip what needs gensim where it has no wheel."""
-    yield from skip_without_gensim()
-
-
-def skip_without_gensim() -> Generator[None]:
     try:
         return (yield)
     except Exception as error:
         if (line_of_import(error) or "").startswith("gensim "):
             pytest.skip("model=item2vec needs gensim, which has no wheel for Python 3.14")
         raise
+
+
+pytest_runtest_setup = pytest_runtest_call
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +101,16 @@ def new_store(folder: Path) -> str:
     if not file.exists():
         shutil.copy(_empty_store(), file)
     return f"sqlite:///{file}"
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a store whose experiment is `segue`."""
+    from segue.runs.tracking.store import open_store
+
+    uri = new_store(tmp_path_factory.mktemp("store"))
+    open_store(uri, "segue")
+    return uri
 
 
 @pytest.fixture(scope="session")
@@ -222,6 +225,13 @@ def write_tracks(folder: Path, artist_of: Iterable[int]) -> None:
     )
 
 
+def write_log(folder: Path, artist_of: Iterable[int], lines: Iterable[dict[str, Any] | str]) -> Path:
+    """A log of the service with the artists of its tracks; returns the folder."""
+    write_tracks(folder, artist_of)
+    write_lines(folder / "logs" / "data.json", lines)
+    return folder
+
+
 NUM_RING_TRACKS = 60
 
 
@@ -248,29 +258,20 @@ def ring_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TASTE = Taste(
-    length=3.2,
-    length_by_fame=0.1,
-    length_spread=0.0,
-    style=0.4,
-    track=0.3,
-    mainstream=0.6,
-    style_dim=3,
-    own_dim=6,
+    length=3.2, length_by_fame=0.1, length_spread=0.0, style=0.4, track=0.3, mainstream=0.6, style_dim=3, own_dim=6
 )
+
+
+def make_world(**changes: Any) -> World:
+    """400 tracks of 92 artists, and 60 listeners, unless told otherwise."""
+    usual = {"seed": 0, "num_tracks": 400, "num_listeners": 60, "num_interests": 3, "taste": TASTE}
+    return generate(**{**usual, "artist_popularity": 0.9, "track_popularity": 0.9, **changes})
 
 
 @pytest.fixture(scope="session")
 def world() -> World:
-    """400 tracks of 92 artists, 60 listeners."""
-    return generate(
-        seed=0,
-        num_tracks=400,
-        num_listeners=60,
-        num_interests=3,
-        artist_popularity=0.9,
-        track_popularity=0.9,
-        taste=TASTE,
-    )
+    """Of the usual size."""
+    return make_world()
 
 
 @cache
@@ -291,17 +292,8 @@ def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSet
 def _settings_of(source: str) -> str:
     """The settings of a source as JSON, with those that depend on a run as tests have them."""
     config: Any = OmegaConf.to_container(source_config(source), resolve=False)
-    usual = {
-        "pairing": "consecutive",
-        "window": 3,
-        "history": 0,
-        "whole_sessions": False,
-        "half_life": None,
-        "split": "time",
-        "seed": 1,
-    }
-    usual["batch_size"] = 64
-    return json.dumps({**config, **usual})
+    usual = {"pairing": "consecutive", "window": 3, "history": 0, "whole_sessions": False, "half_life": None}
+    return json.dumps({**config, **usual, "split": "time", "seed": 1, "batch_size": 64})
 
 
 def build_datamodule(path: Path, out: Path, source: str = "botify", **changes: Any) -> "PairDataModule":
@@ -317,18 +309,29 @@ def build_datamodule(path: Path, out: Path, source: str = "botify", **changes: A
     return from_logs(**settings)
 
 
+def read_datamodule(path: Path, out: Path, source: str = "botify", **changes: Any) -> "PairDataModule":
+    """The same, with the data read."""
+    datamodule = build_datamodule(path, out, source, **changes)
+    datamodule.setup()
+    return datamodule
+
+
 @pytest.fixture
 def datamodule_of(tmp_path: Path) -> "Callable[..., PairDataModule]":
     """Makes a datamodule from a folder, with everything usual unless told otherwise."""
     return lambda path, **changes: build_datamodule(path, tmp_path, **changes)
 
 
+@pytest.fixture
+def read_of(tmp_path: Path) -> "Callable[..., PairDataModule]":
+    """The same, with the data read."""
+    return lambda path, **changes: read_datamodule(path, tmp_path, **changes)
+
+
 @pytest.fixture(scope="session")
 def read_ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> "PairDataModule":
     """The ring as data that are read, which takes a sixth of a second; tests change it nowhere."""
-    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("read"))
-    datamodule.setup()
-    return datamodule
+    return read_datamodule(ring_logs, tmp_path_factory.mktemp("read"))
 
 
 @pytest.fixture

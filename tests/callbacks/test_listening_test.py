@@ -28,6 +28,8 @@ from tests.models.plain import LAST_TRACK, SESSION
 from tests.simulation.test_mixed_logs import logs_of
 
 SESSIONS = 600
+QUIET: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+QUIET |= {"enable_model_summary": False, "enable_checkpointing": False}
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +42,12 @@ def simulated(world: World, tmp_path_factory: pytest.TempPathFactory) -> PairDat
 
 
 def partial_of(run: Path, **changes: Any) -> Callable[[RunContext], Listening]:
-    usual: dict[str, Any] = {
-        "world": None,
-        "sessions": SESSIONS,
-        "seed": 1,
-        "k": 5,
-        "num_lists": 3,
-        "hits": 20,
-        "neighbours": 8,
-    }
+    usual = {"world": None, "sessions": SESSIONS, "seed": 1, "k": 5, "num_lists": 3, "hits": 20, "neighbours": 8}
     return partial(Listening, **{**usual, "path": str(run / "listening.parquet"), "monitor": MONITOR, **changes})
 
 
 def after_test(
-    datamodule: PairDataModule,
-    run: Path,
-    *,
-    export: bool = True,
-    context_of: Any = LAST_TRACK,
-    **changes: Any,
+    datamodule: PairDataModule, run: Path, *, export: bool = True, context_of: Any = LAST_TRACK, **changes: Any
 ) -> RunContext:
     """The context after the test of a model without training."""
     context = RunContext(datamodule=datamodule)
@@ -67,10 +56,7 @@ def after_test(
         "listening": partial_of(run, **changes),
     }
     callbacks, _ = build_callbacks(chosen, context, monitor=MONITOR)
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    Trainer(accelerator="cpu", logger=False, callbacks=callbacks, **quiet).test(
-        ranker(datamodule, context=context_of), datamodule, verbose=False
-    )
+    Trainer(callbacks=callbacks, **QUIET).test(ranker(datamodule, context=context_of), datamodule, verbose=False)
     return context
 
 
@@ -142,10 +128,7 @@ def fitted(datamodule: PairDataModule, run: Path, monitor: str) -> RunContext:
     context = RunContext(datamodule=datamodule)
     chosen = {"listening": partial_of(run, monitor=monitor)}
     callbacks, _ = build_callbacks(chosen, context, monitor=monitor)
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    Trainer(accelerator="cpu", logger=False, callbacks=callbacks, max_epochs=2, num_sanity_val_steps=0, **quiet).fit(
-        ranker(datamodule), datamodule
-    )
+    Trainer(callbacks=callbacks, max_epochs=2, num_sanity_val_steps=0, **QUIET).fit(ranker(datamodule), datamodule)
     return context
 
 
@@ -162,9 +145,7 @@ def test_a_monitor_of_listeners_needs_the_callback_and_logs_of_a_world(
 ) -> None:
     chosen = {"listening": partial_of(tmp_path, monitor=VAL_TIME)}
     for some, datamodule in (({}, simulated), ({"listening": None}, simulated), (chosen, ring)):
-        with pytest.raises(
-            InputError, match=r"it needs callbacks.listening, and logs of a simulated world \(datamodule"
-        ):
+        with pytest.raises(InputError, match=r"it needs callbacks.listening, and logs of a simulated world \("):
             build_callbacks(some, RunContext(datamodule=datamodule), monitor=VAL_TIME)
 
 

@@ -32,7 +32,6 @@ Make = Callable[..., PairDataModule]
 MONITOR = "val/loss"
 SCORERS: dict[float | str, Any] = {alpha: partial(COSINES, dim=8, alpha=alpha) for alpha in ("learned", 1.0)}
 LOSSES: dict[str, Any] = {"bce": BCELoss, "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0)}
-ALL = {"learning_curve.png", "calibration.png", "artists.png"}
 
 
 def ranker(
@@ -56,11 +55,7 @@ def baseline(datamodule: PairDataModule) -> Baseline:
 
 
 def trainer_of(
-    datamodule: PairDataModule,
-    run: Path,
-    *more: Callback,
-    max_test_queries: int | None = None,
-    **settings: Any,
+    datamodule: PairDataModule, run: Path, *more: Callback, max_test_queries: int | None = None, **settings: Any
 ) -> tuple[Trainer, RunContext]:
     context = RunContext(datamodule=datamodule)
     chosen: dict[str, Any] = {
@@ -102,35 +97,6 @@ def drawn(run: Path) -> set[str]:
 def kept(_: object) -> Figure:
     """What a function draws whose arguments were kept."""
     return Figure()
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_a_run_taken_up_again_has_its_whole_curve_and_the_test_does_not_cut_it(
-    ring: PairDataModule, tmp_path: Path
-) -> None:
-    trainer, context = trainer_of(ring, tmp_path, max_epochs=2)
-    trainer.fit(ranker(ring), ring)
-    first = context.history.epochs
-    assert [epoch["epoch"] for epoch in first] == [0, 1]
-
-    early = (tmp_path / "last.ckpt").rename(tmp_path / "early.ckpt")
-    trainer, context = trainer_of(ring, tmp_path, max_epochs=4)
-    model = ranker(ring)
-    trainer.fit(model, ring, ckpt_path=early, weights_only=True)
-    whole = list(context.history.epochs)
-    assert [epoch["epoch"] for epoch in whole] == [0, 1, 2, 3]
-    assert whole[:2] == first
-    assert {"train/loss", "val/loss", "val/mrr"} <= whole[3].keys()
-    trainer.test(model, ring, ckpt_path=early, weights_only=True, verbose=False)
-    assert context.history.epochs == whole
-
-
-def test_fast_dev_run_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
-    model = ranker(ring)
-    trainer, _ = trainer_of(ring, tmp_path, fast_dev_run=True)
-    trainer.fit(model, ring)
-    trainer.test(model, ring, verbose=False)
-    assert drawn(tmp_path) == ALL
 
 
 def test_of_a_baseline_nothing_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from segue.datamodules.shards.engines import check_spark
 from segue.errors import InputError
-from tests.conftest import event, write_lines, write_tracks
+from tests.conftest import event, write_log
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "usual": {},
@@ -36,7 +36,6 @@ def why_no_spark() -> str:
 def write_quirks(folder: Path) -> Path:
     """A log with sessions at the same time, ignored recommendations, ties, repeated lines, plays of a track twice."""
     rng = np.random.default_rng(0)
-    write_tracks(folder, range(40))
     lines: list[dict[str, Any]] = []
     for user in range(30):
         clock, waiting = int(rng.integers(0, 10**8)), [100, 101]
@@ -51,6 +50,4 @@ def write_quirks(folder: Path) -> Path:
             message = "last" if rng.random() < 0.1 else "next"
             line = event(user * 7 % 31 - 3, clock, track, float(rng.choice([0.0, 0.25, 1.0])), message)
             lines.append({**line, "recommendation": waiting[lane] if message == "next" else None})
-    order = rng.permutation(len(lines))
-    write_lines(folder / "logs" / "data.json", [lines[n] for n in order])
-    return folder
+    return write_log(folder, range(40), [lines[n] for n in rng.permutation(len(lines))])

@@ -1,6 +1,8 @@
 """A source as tests read it: everything that `read_table` gives, and the rows of its view `events`."""
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -92,3 +94,12 @@ def read(source: str, path: Path | str, *, max_rejected: float = 0.5, **options:
 def rejected_lines(folder: Path) -> list[dict[str, Any]]:
     texts = (folder / "out" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(text) for text in texts]
+
+
+def zipped(members: Mapping[str, str | bytes]) -> bytes:
+    """An archive of files, by name."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    return content.getvalue()

@@ -1,6 +1,5 @@
 """Attributes of tracks: every kind from every kind of file, and what is refused."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,8 @@ def read_table(folder: Path, attributes: Any, plays: list[str] = PLAYS) -> Mappi
 
 
 def read_tracks(folder: Path, attributes: Mapping[str, Any], tracks: list[dict[str, Any]]) -> Mapping[str, Attribute]:
-    write_lines(
-        folder / "tracks.json",
-        [{"track": 10 + row, "title": "", "artist": "Bob"} | track for row, track in enumerate(tracks)],
-    )
+    lines = [{"track": 10 + row, "title": "", "artist": "Bob"} | track for row, track in enumerate(tracks)]
+    write_lines(folder / "tracks.json", lines)
     event = '{"message": "next", "timestamp": 1000, "user": 1, "track": 10, "time": 1.0}'
     write_lines(folder / "logs" / "data.json", [event])
     return read("botify", folder, changes={"attributes": attributes}).catalog.attributes
@@ -112,50 +109,33 @@ def test_vectors_are_read_from_parquet_and_from_npy_which_keeps_its_bits(tmp_pat
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    (
-        {"kind": "vector", "file": "wide.jsonl", "track": "id", "column": "v"},
-        r"track 3 has 3 numbers",
-    ),
     ({"kind": "vector", "file": "nan.npy"}, r"nan.npy: entry 2 of a has a number that is NaN or infinite"),
     ({"kind": "vector", "file": "two.npy"}, r"two.npy has 2 entries and the catalogue 3 tracks.*a.ids=<file>"),
     ({"kind": "vector", "file": "two.npy", "ids": "strange.txt"}, r"none of its 2 ids of tracks, such as x, .*a.ids"),
     ({"kind": "vector", "file": "two.npy", "ids": "one.txt"}, r"two.npy has 2 rows and one.txt 1 ids"),
-    ({"kind": "vector", "file": "text.npy"}, r"text.npy: it is no whole .npy file of numbers"),
-    ({"kind": "vector", "file": "thin.npy"}, r"thin.npy gives no track the attribute a"),
-    ({"kind": "value", "file": "head.csv", "track": "id"}, r"head.csv has no entry; check .*a.file"),
-    ({"kind": "value", "file": "wide.jsonl", "track": "id", "column": "w"}, r"one value, got .*; give .*a.kind=v"),
-    ({"kind": "vector", "file": "none.npy"}, r"cannot read .*none.npy: No such file"),
-    ({"kind": "vector", "file": "long.npy"}, r"long.npy has the shape \(3,\) and the type int64"),
+    ({"kind": "vector", "file": "pickle.npy"}, r"pickle.npy: it is no whole .npy file of numbers"),
+    ({"kind": "vector", "file": "wide.jsonl", "track": "id", "column": "v"}, r"track 3 has 3 numbers"),
     ({"kind": "value", "file": "two.npy"}, r"kind=value: a .npy file has numbers; give .*kind=vector"),
     ({"kind": "value", "file": "strange.csv", "track": "id"}, r"none of its 2 ids of tracks, such as 7, .*a.track"),
     ({"kind": "value", "file": "twice.csv", "track": "id"}, r"twice.csv: track 10 occurs twice"),
-    ({"kind": "value", "file": "strange.csv", "track": "idd"}, r"a.track=idd: .*did you mean id\?"),
     ({"kind": "value", "column": "uzer"}, r"attributes.a.column=uzer: .*did you mean user\?"),
     ({"kind": "value", "column": "user"}, r"67% of the tracks have the same a, '1', above .*most_shared=0.5; if it"),
     ({"kind": "value", "column": "user", "unknown": ["1", "2"]}, r"plays.csv gives no track the attribute a"),
     ({"kind": "number", "column": "word"}, r"the a of a track must be a finite number, got 'NaN'"),
-    ({"kind": "genre"}, r"attributes.a.kind must be one of value, values, number, vector, got 'genre'"),
-    ({"kind": "value", "collumn": "user"}, r"attributes.a has no key 'collumn'; did you mean column\?"),
     ({"kind": "value", "track": "user"}, r"a.track belongs to .*a.file, which is not given"),
     ({"kind": "value", "file": "strange.csv", "ids": "ids.txt"}, r"a.ids belongs to a .npy file"),
-    ({"kind": "value", "unknown": "#"}, r"a.unknown must be a list of a text"),
-    ({"kind": "value", "separator": 3}, r"a.separator must be a text or null"),
 ]
 
 
 @pytest.mark.parametrize(("settings", "message"), BAD)
 def test_bad_attributes_are_refused_in_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     plays = ["user,track,timestamp,word", "1,10,1700000000,NaN", "1,11,1700000060,2", "2,12,1700000120,3"]
-    wide = [{"id": 10, "v": [1, 2], "w": ["x"]}, {"id": 12, "v": [1, 2, 3], "w": ["y"]}]
-    write_lines(tmp_path / "wide.jsonl", map(json.dumps, wide))
     np.save(tmp_path / "nan.npy", np.array([[1], [np.nan], [2]], np.float32))
     np.save(tmp_path / "two.npy", np.ones((2, 3), np.float16))
-    np.save(tmp_path / "long.npy", np.arange(3))
-    np.save(tmp_path / "thin.npy", np.ones((3, 0), np.float32))
-    (tmp_path / "text.npy").write_text("1 2 3\n")
-    write_lines(tmp_path / "head.csv", ["id,a"])
+    np.save(tmp_path / "pickle.npy", np.array([{}, {}, {}], object))
     (tmp_path / "strange.txt").write_text("x\ny\n")
     (tmp_path / "one.txt").write_text("x\n")
+    write_lines(tmp_path / "wide.jsonl", [{"id": 10, "v": [1, 2]}, {"id": 12, "v": [1, 2, 3]}])
     write_lines(tmp_path / "strange.csv", ["id,a", "7,x", "8,y"])
     write_lines(tmp_path / "twice.csv", ["id,a", "7,x", "7,x", "10,x", "10,y", "11,z"])
     with pytest.raises(InputError, match=message) as caught:

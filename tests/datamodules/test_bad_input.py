@@ -1,11 +1,7 @@
 """Files that are not what they should be: one clear line, or rows that are rejected with their line and the reason."""
 
-import errno
 import gzip
-import io
 import json
-import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from segue.errors import InputError
-from tests.datamodules.reading import Read, read, rejected_lines
+from tests.datamodules.reading import Read, read, rejected_lines, zipped
 
 NAMES = ["user", "timestamp", "track", "title", "artist"]
 HEADER = ",".join(NAMES) + "\n"
@@ -26,10 +22,8 @@ SECONDS = {"units": {"timestamp": "s"}}
 
 
 def objects() -> list[dict[str, Any]]:
-    return [
-        {name: int(cell) if cell.isdigit() else cell for name, cell in zip(NAMES, row.split(","), strict=True)}
-        for row in ROWS
-    ]
+    rows = (dict(zip(NAMES, row.split(","), strict=True)) for row in ROWS)
+    return [{name: int(cell) if cell.isdigit() else cell for name, cell in row.items()} for row in rows]
 
 
 def as_lines(rows: list[dict[str, Any]]) -> str:
@@ -47,13 +41,6 @@ def read_text(folder: Path, text: str | bytes, name: str = "plays.csv", **change
     return read("table", write(folder, text, name), max_rejected=1.0, changes=changes)
 
 
-def zipped(text: str) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
-        file.writestr("plays.csv", text)
-    return content.getvalue()
-
-
 def zst(text: str) -> bytes:
     with pa.BufferOutputStream() as content:
         with pa.CompressedOutputStream(content, "zstd") as file:
@@ -68,83 +55,58 @@ def check_good(log: Read) -> None:
     assert log.catalog.track_ids.tolist() == [10, 11, 12, 13]
 
 
-@pytest.mark.parametrize(
-    ("content", "name"),
-    [
-        (GOOD.encode(), "plays.csv"),
-        (GOOD.replace(",", ";").encode(), "plays.csv"),
-        (GOOD.replace(",", "|").encode(), "plays.csv"),
-        (GOOD.replace(",", "\t").encode(), "plays.tsv"),
-        (re.sub("Café .", r'"\g<0>"', GOOD).encode(), "plays.txt"),
-        (gzip.compress(GOOD.encode()), "plays.csv.gz"),
-        (zipped(GOOD), "plays.zip"),
-        (zst(GOOD), "plays.csv.zst"),
-        (as_lines(objects()).encode(), "plays.jsonl"),
-        (as_lines(objects()).encode(), "plays.json"),
-        (as_lines(objects()).encode(), "plays.txt"),
-        (as_lines(objects()).replace("\n", "\r\n").encode(), "plays.jsonl"),
-        (b"\xef\xbb\xbf" + as_lines(objects()).encode(), "plays.jsonl"),
-        (gzip.compress(as_lines(objects()).encode()), "plays.jsonl.gz"),
-        (json.dumps(objects()).encode(), "plays.json"),
-        (json.dumps(objects(), indent=2).encode(), "plays.json"),
-        (json.dumps(objects()).encode(), "plays.jsonl"),
-        (as_lines(objects()).encode("utf-16"), "plays.jsonl"),
-        (json.dumps(objects()).encode("utf-16"), "plays.json"),
-        (b"\xef\xbb\xbf" + json.dumps(objects()).encode(), "plays.json"),
-        (json.dumps(objects()).encode(), "plays.csv"),
-    ],
-)
-def test_every_way_to_write_a_table_gives_the_same_events(tmp_path: Path, content: bytes, name: str) -> None:
+JSONL = as_lines(objects())
+WAYS: list[tuple[str | bytes, str]] = [
+    (GOOD.replace(",", "\t"), "plays.tsv"),
+    (zst(GOOD), "plays.csv.zst"),
+    (JSONL, "plays.json"),
+    (JSONL, "plays.txt"),
+    ("\ufeff" + JSONL.replace("\n", "\r\n"), "plays.jsonl"),
+    (JSONL.encode("utf-16"), "plays.jsonl"),
+    ("\ufeff" + json.dumps(objects(), indent=2), "plays.json"),
+    (json.dumps(objects()), "plays.jsonl"),
+    (json.dumps(objects()), "plays.csv"),
+]
+
+
+@pytest.mark.parametrize(("content", "name"), WAYS)
+def test_every_way_to_write_a_table_gives_the_same_events(tmp_path: Path, content: str | bytes, name: str) -> None:
     check_good(read_text(tmp_path, content, name))
 
 
-@pytest.mark.parametrize("delimiter", ["~", "::", " - "])
-def test_a_rare_delimiter_is_given(tmp_path: Path, delimiter: str) -> None:
-    text = GOOD.replace(",", delimiter)
-    check_good(read_text(tmp_path, text, files={"delimiter": delimiter}))
+def test_a_rare_delimiter_is_given(tmp_path: Path) -> None:
+    text = GOOD.replace(",", "::")
+    check_good(read_text(tmp_path, text, files={"delimiter": "::"}))
     with pytest.raises(InputError, match=r"has the columns .*; give datamodule.files.skip=.*files.delimiter=<ch"):
         read_text(tmp_path, text)
 
 
-@pytest.mark.parametrize(
-    ("content", "name", "message"),
-    [
-        (b"", "plays.csv", r"plays.csv is empty; remove it, or download it again"),
-        (HEADER.encode(), "plays.csv", r"no events: .*plays.csv has no rows of data"),
-        (b"\n\n\n", "plays.csv", r"plays.csv has no row; download it again"),
-        (b"\xef\xbb\xbf", "plays.csv", r"plays.csv has no row; download it again"),
-        (b"[]", "plays.json", r"plays.json has no row with a JSON object"),
-        (b"[[1, 2], [3, 4]]", "plays.json", r"plays.json has no row with a JSON object"),
-        (GOOD.encode(), "plays.jsonl", r"plays.jsonl has no row with a JSON object; .* give datamodule.files.format"),
-        (GOOD.encode(), "plays.json", r"cannot read .*plays.json: Malformed JSON .* give datamodule.files.format"),
-        (GOOD.encode(), "plays.parquet", r"plays.parquet: it is no Parquet file; .* give datamodule.files.format"),
-        (GOOD.encode(), "plays", r"cannot see the format of plays from its name; give datamodule.files.format"),
-        (
-            json.dumps(objects()).encode()[:-30],
-            "plays.json",
-            r"cannot read .*plays.json: it is truncated, a JSON array",
-        ),
-        (json.dumps({"plays": objects()}).encode(), "p.json", r"p.json has the columns plays; give datamodule.columns"),
-        (gzip.compress(GOOD.encode())[:-9], "plays.csv.gz", r"plays.csv.gz is not a complete gzip file: .*; copy or"),
-        (GOOD.encode(), "plays.csv.gz", r"plays.csv.gz is not a complete gzip file: zlib inflate failed"),
-        (zipped(GOOD)[:-30], "plays.zip", r"plays.zip is not a complete zip file: .*; copy or compress it again"),
-        (GOOD.encode(), "plays.csv.zst", r"plays.csv.zst is not a complete zstd file: .*; copy or compress it again"),
-        (zst(GOOD)[:-5], "plays.csv.zst", r"plays.csv.zst is not a complete zstd file: .*; copy or compress it again"),
-        (zipped(""), "plays.zip", r"/plays.zip/plays.csv is empty"),
-        (GOOD.encode() + b"x" * 17_000_000, "plays.csv", r"plays.csv line 10 is longer than 16 MiB: correct or remove"),
-        ((as_lines(objects()) + "x" * 17_000_000).encode(), "p.jsonl", r"p.jsonl line 9 is longer than 16 MiB"),
-        (zipped(GOOD), "plays.csv", r"plays.csv: it is a zip archive or a spreadsheet; unpack it, or export it as csv"),
-        (gzip.compress(GOOD.encode()), "plays.csv", r"plays.csv: it is compressed with gzip; add .gz to its name"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(500), "plays.csv", r"plays.csv: it is a picture; name another file"),
-        (b"SQLite format 3\0", "plays.csv", r"plays.csv: it is an SQLite database; export the table as csv"),
-        (b"junk", "plays.tar.gz", r"plays.tar.gz: it is an archive; unpack it and give the folder"),
-        (GOOD.replace("title", "track", 1).encode(), "p.csv", r"p.csv has several columns 'track'; give .*names"),
-        (GOOD.replace("title", "Track", 1).encode(), "p.csv", r"p.csv has several columns 'track'; .* case alone"),
-        (("# a remark\n" + GOOD).encode(), "p.csv", r"p.csv has the columns # a remark; give datamodule.files.skip="),
-    ],
-)
+UNREADABLE: list[tuple[str | bytes, str, str]] = [
+    ("", "p.csv", r"p.csv is empty; remove it, or download it again"),
+    (HEADER, "p.csv", r"no events: .*p.csv has no rows of data"),
+    ("\n\n\n", "p.csv", r"p.csv has no row; download it again"),
+    ("[[1, 2], [3, 4]]", "p.json", r"p.json has no row with a JSON object"),
+    (GOOD, "p.jsonl", r"p.jsonl has no row with a JSON object; .* give datamodule.files.format"),
+    (GOOD, "p.parquet", r"p.parquet: it is no Parquet file; .* give datamodule.files.format"),
+    (GOOD, "plays", r"cannot see the format of plays from its name; give datamodule.files.format"),
+    (json.dumps(objects())[:-30], "p.json", r"cannot read .*p.json: it is truncated, a JSON array"),
+    (json.dumps({"plays": objects()}), "p.json", r"p.json has the columns plays; give datamodule.columns"),
+    (gzip.compress(GOOD.encode())[:-9], "p.csv.gz", r"p.csv.gz is not a complete gzip file: .*; copy or compress it"),
+    (zipped({"plays.csv": GOOD})[:-30], "p.zip", r"p.zip is not a complete zip file: .*; copy or compress it again"),
+    (zst(GOOD)[:-5], "p.csv.zst", r"p.csv.zst is not a complete zstd file: .*; copy or compress it again"),
+    (GOOD + "x" * 17_000_000, "p.csv", r"p.csv line 10 is longer than 16 MiB: correct or remove"),
+    (zipped({"plays.csv": GOOD}), "p.csv", r"p.csv: it is a zip archive or a spreadsheet; unpack it, or export it as"),
+    (b"SQLite format 3\0", "p.csv", r"p.csv: it is an SQLite database; export the table as csv"),
+    ("junk", "p.tar.gz", r"p.tar.gz: it is an archive; unpack it and give the folder"),
+    (GOOD.replace("title", "track", 1), "p.csv", r"p.csv has several columns 'track'; give .*names"),
+    (GOOD.replace("title", "Track", 1), "p.csv", r"p.csv has several columns 'track'; .* case alone"),
+    ("# a remark\n" + GOOD, "p.csv", r"p.csv has the columns # a remark; give datamodule.files.skip="),
+]
+
+
+@pytest.mark.parametrize(("content", "name", "message"), UNREADABLE)
 def test_a_file_that_cannot_be_read_is_named_with_a_remedy(
-    tmp_path: Path, content: bytes, name: str, message: str
+    tmp_path: Path, content: str | bytes, name: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
         read_text(tmp_path, content, name)
@@ -198,14 +160,10 @@ def odd_table() -> tuple[str, list[tuple[str, int, str]]]:
 @pytest.mark.parametrize(
     ("encode", "name"),
     [
-        (str.encode, "plays.csv"),
-        (lambda text: b"\xef\xbb\xbf" + text.encode(), "plays.csv"),
-        (lambda text: text.replace("\n", "\r\n").encode(), "plays.csv"),
+        (lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"), "plays.csv"),
         (lambda text: text.replace("\n", "\r").encode(), "plays.csv"),
         (lambda text: text.encode("latin-1"), "plays.csv"),
-        (lambda text: text.encode("utf-16"), "plays.csv"),
-        (lambda text: gzip.compress(text.encode()), "plays.csv.gz"),
-        (zipped, "plays.zip"),
+        (lambda text: zipped({"plays.csv": text.encode("utf-16")}), "plays.zip"),
     ],
 )
 def test_each_rejected_row_has_its_place_and_reason_whatever_the_ends_of_lines(
@@ -265,12 +223,10 @@ def test_times_played_that_are_no_numbers_are_rejected(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("num_after", [1, 200, 100_000])
+@pytest.mark.parametrize("num_after", [1, 100_000])
 def test_lines_after_an_open_quote_are_not_lost_in_silence(tmp_path: Path, num_after: int) -> None:
     text = GOOD + '1,1700000000,10,"Song,A\n' + (ROWS[0] + "\n") * num_after
-    message = (
-        r"plays.csv line 10: a quote is not closed, and the lines after it cannot be read; .* datamodule.files.quote"
-    )
+    message = r"plays.csv line 10: a quote is not closed, and the lines after it cannot be read; .*files.quote"
     with pytest.raises(InputError, match=message):
         read_text(tmp_path, text)
     log = read_text(tmp_path, text, files={"quote": ""})
@@ -297,43 +253,17 @@ def test_rows_that_are_all_rejected_are_reported_as_such(tmp_path: Path) -> None
         read("table", path, changes={"sql": {"drop": {"everything": "TRUE"}}})
 
 
-def test_few_wrong_bytes_are_rejected_and_many_are_refused_with_the_remedy(tmp_path: Path) -> None:
-    wrong = GOOD.encode().replace("Café 3".encode(), b"Caf\xe9 3", 1)
-    many = "".join(f"1,{1_700_000_000 + play},10,S,A\n" for play in range(200)).encode()
-    log = read("table", write(tmp_path, wrong + many), max_rejected=0.2)
-    assert log.reading.encoding == "utf-8"
-    reason = "the line is not UTF-8; give datamodule.files.encoding=<name>, such as windows-1252"
-    assert [(line["line"], line["reason"]) for line in rejected_lines(tmp_path)] == [(5, reason)]
-    latin = write(tmp_path, GOOD.encode("windows-1252"))
-    with pytest.raises(InputError, match=r"plays.csv line 2 is not UTF-8; give datamodule.files.encoding=<name>, such"):
-        read("table", latin)
-    check_good(read("table", latin, changes={"files": {"encoding": "windows-1252"}}))
-
-
 def test_a_column_of_ids_with_empty_cells_is_not_the_track(tmp_path: Path) -> None:
     head = "user,timestamp,track,artist,track_mbid\n"
     text = head + "".join(f"1,{1_700_000_000 + n},T{n},A{n},{n % 2 * 'mbid'}\n" for n in range(10))
     assert read("table", write(tmp_path, text)).reading.columns["title"] == "track"
+    of_listener = read("table", write(tmp_path, text.replace("user,", "name,")))
+    assert of_listener.reading.columns["title"] == "track"
     named = read("table", write(tmp_path, text.replace(",track,", ",name,").replace(",,", ",x,")))
     assert named.reading.columns["title"] == "name"
 
 
-def test_a_title_that_is_named_keeps_the_ids(tmp_path: Path) -> None:
-    text = "user,timestamp,track_id,song\n1,1700000000,7,A\n1,1700000200,8,A\n"
-    log = read("table", write(tmp_path, text), changes={"columns": {"title": "song"}})
-    assert log.catalog.track_ids.tolist() == [7, 8]
-    assert log.catalog.titles.tolist() == ["A", "A"]
-
-
-@pytest.mark.parametrize(
-    ("column", "hint"),
-    [
-        ("usr", "did you mean user"),
-        ("USERS", "did you mean user"),
-        ("artist.name", "did you mean artist"),
-        ("zzzzz", "name one of them, or null if there is none"),
-    ],
-)
+@pytest.mark.parametrize(("column", "hint"), [("usr", "did you mean user"), ("zzzzz", "name one of them, or null")])
 def test_a_missing_column_is_named_with_the_nearest_one(tmp_path: Path, column: str, hint: str) -> None:
     message = rf"datamodule.columns.user={column}: .*plays.csv has no such column, it has user, timestamp, .*; {hint}"
     with pytest.raises(InputError, match=message):
@@ -359,12 +289,10 @@ def test_a_column_may_have_any_name(tmp_path: Path, start: int) -> None:
     check_good(read_text(tmp_path, json.dumps(rows), "plays.json", columns=columns))
 
 
-@pytest.mark.parametrize("name", ["file_index", "place_of_file"])
-def test_a_column_of_a_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(
-        InputError, match=rf"plays.csv has a column {name}, a name that DuckDB or Segue uses; rename it"
-    ):
-        read_text(tmp_path, GOOD.replace("artist", name, 1))
+def test_a_column_of_a_reserved_name_is_refused(tmp_path: Path) -> None:
+    message = r"plays.csv has a column file_index, a name that DuckDB or Segue uses; rename it"
+    with pytest.raises(InputError, match=message):
+        read_text(tmp_path, GOOD.replace("artist", "file_index", 1))
 
 
 def test_values_may_have_sql_in_them(tmp_path: Path) -> None:
@@ -406,49 +334,27 @@ def test_a_glob_reads_the_files_that_it_matches(tmp_path: Path) -> None:
         read("table", f"{tmp_path}/z*.csv")
 
 
-@pytest.mark.parametrize(
-    ("second", "name", "message"),
-    [
-        ("x,y\n1,2\n", "b.csv", r"a.csv and .*b.csv have different columns: .* and x,y; choose .*files.pattern=<glob>"),
-        (GOOD.replace(",", ";"), "b.csv", r"a.csv and .*b.csv have different columns"),
-        (ROWS[0] + "\n", "b.csv", r"a.csv and .*b.csv have different columns"),
-        ("{}\n", "b.jsonl", r"files of several formats: .*a.csv \(csv\) and .*b.jsonl \(jsonl\); choose"),
-        ("", "b.csv", r"b.csv is empty"),
-    ],
-)
-def test_a_folder_with_two_layouts_is_refused(tmp_path: Path, second: str | bytes, name: str, message: str) -> None:
+def test_a_folder_with_two_layouts_is_refused(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "a.csv")
-    write(tmp_path, second, name)
-    with pytest.raises(InputError, match=message):
+    write(tmp_path, GOOD.replace(",", ";"), "b.csv")
+    with pytest.raises(InputError, match=r"a.csv and .*b.csv have different columns: .*; choose .*files.pattern="):
         read("table", tmp_path)
-
-
-def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(InputError, match=rf"cannot read {tmp_path}: Permission denied"):
+    (tmp_path / "b.csv").rename(tmp_path / "b.jsonl")
+    with pytest.raises(InputError, match=r"files of several formats: .*a.csv \(csv\) and .*b.jsonl \(jsonl\); choose"):
         read("table", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"files": {"encoding": "utf-99"}}, "files.encoding must be auto or an encoding that Python knows, such as"),
+        ({"share": "gap"}, "datamodule.share=gap needs the columns timestamp and duration; give datamodule.columns."),
+        ({"sql": {"columns": {"x": "absent + 1"}}}, "datamodule.sql does not fit .*plays.csv: .*absent"),
         ({"zone": "../etc"}, "datamodule.zone must be a time zone such as UTC or Europe/Berlin, got '../etc'"),
         ({"share": "ratio"}, "datamodule.share=ratio needs a column; give datamodule.columns.played_ratio=<column>"),
-        ({"share": "gap"}, "datamodule.share=gap needs the columns timestamp and duration"),
-        ({"units": {"timestamp": "hours"}}, "datamodule.units.timestamp must be one of auto, s, ms, us, iso"),
         ({"units": {"timestamp": "%Q"}}, "datamodule.units.timestamp must be .*, got '%Q': Failed to parse format"),
-        ({"columns": {"usr": "user"}}, "datamodule.columns has no key 'usr'; did you mean user"),
-        ({"files": {"delimiter": "abcde"}}, "cannot read .*plays.csv: The delimiter option cannot"),
-        ({"files": {"skip": 99}}, "plays.csv has no row; .*or give datamodule.files.format or datamodule.files.skip"),
-        ({"files": {"encoding": "utf8000"}}, "datamodule.files.encoding must be auto or an .* Python knows, .*utf8000"),
         ({"files": {"encoding": "utf-16"}}, r"plays.csv: it is not utf-16 \(.*\); give datamodule.files.encoding="),
-        ({"sql": {"columns": {"x": "zzz"}}}, 'datamodule.sql does not fit .*plays.csv: .*"zzz" not found'),
-        ({"sql": {"columns": {"x": "nonsense("}}}, r"datamodule.sql.columns.x must be one SQL .*'nonsense\(': syntax"),
         ({"sql": {"drop": {"x": "1 END FROM rows; COPY rows TO 'x'; SELECT CASE WHEN 1"}}}, "drop.x must be one SQL"),
-        ({"sql": {"each": "1), (2"}}, "datamodule.sql.each must be one SQL expression of DuckDB"),
         ({"catalogue": {"file": "x", "columns": {"track": "y"}, "sql": {"y": "1, 2"}}}, "catalogue.sql.y must be one"),
     ],
 )
@@ -461,39 +367,27 @@ def test_wrong_settings_are_named_with_their_value(tmp_path: Path, changes: dict
 @pytest.mark.parametrize(
     ("artist", "first"),
     [
-        (["Ann", "Bob"], "Ann"),
         (["A, B", "C"], "A, B"),
         ([], ""),
         ([None, "Bob"], ""),
-        ("Ann", "Ann"),
         ("[Unknown]", "[Unknown]"),
-        ("", ""),
-        (None, ""),
+        ("Zoe ; Ann", "Zoe"),
+        (";A", ""),
     ],
 )
-def test_the_first_artist_of_a_json_list_counts(tmp_path: Path, artist: object, first: str) -> None:
-    log = read_text(tmp_path, as_lines([{**row, "artist": artist} for row in objects()]), "plays.jsonl")
-    num_artists = 1 if first else 4  # unknown artists need not be the same
-    assert log.catalog.artists.tolist() == [first] * num_artists
-
-
-def test_the_first_artist_of_a_text_with_a_separator_counts(tmp_path: Path) -> None:
-    assert read_text(tmp_path, GOOD.replace("Ann", "Zoe ; Ann"), artist_separator=";").catalog.artists.tolist() == [
-        "Zoe"
-    ]
-    assert read_text(tmp_path, GOOD.replace("Ann", ";Ann"), artist_separator=";").catalog.artists.tolist() == [""] * 4
+def test_the_first_artist_of_a_list_or_of_a_text_with_a_separator_counts(
+    tmp_path: Path, artist: Any, first: str
+) -> None:
+    """Unknown artists need not be the same."""
+    text = as_lines([{**row, "artist": artist} for row in objects()])
+    artists = read_text(tmp_path, text, "plays.jsonl", artist_separator=";").catalog.artists.tolist()
+    assert artists == [first] * (1 if first else 4)
 
 
 PARQUET = """SELECT {user} AS user, {timestamp} AS timestamp, {track} AS track, 'S' || i AS title, {artist} AS artist,
     {played} AS played, {duration} AS duration FROM range(4) r(i)"""
-USUAL = {
-    "user": "7",
-    "timestamp": "1700000000 + i",
-    "track": "10 + i",
-    "artist": "'Ann'",
-    "played": "30",
-    "duration": "200",
-}
+USUAL = {"user": "7", "timestamp": "1700000000 + i", "track": "10 + i", "artist": "'Ann'"}
+USUAL |= {"played": "30", "duration": "200"}
 
 
 @pytest.mark.parametrize(
@@ -502,15 +396,10 @@ USUAL = {
         {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)"},
         {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMPTZ"},
         {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMP_NS"},
-        {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMP_MS"},
-        {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMP_S"},
         {"timestamp": "strftime(make_timestamp(1700000000000000 + i * 1000000), '%Y-%m-%dT%H:%M:%SZ')"},
         {"timestamp": "(1700000000 + i)::DECIMAL(18, 3)", "played": "30::DECIMAL(9, 2)"},
-        {"timestamp": "(1700000000 + i)::DOUBLE", "user": "7::DOUBLE", "track": "(10 + i)::DOUBLE"},
-        {"timestamp": "((1700000000 + i) * 1000)::UBIGINT", "user": "7::UBIGINT", "track": "(10 + i)::UINTEGER"},
         {"user": "7::HUGEINT", "track": "(10 + i)::USMALLINT", "played": "30::UTINYINT", "duration": "200::FLOAT"},
         {"artist": "['Ann', 'Bob']", "user": "'7'", "track": "(10 + i)::VARCHAR"},
-        {"artist": "'Ann'::ENUM ('Ann', 'Bob')"},
     ],
 )
 def test_parquet_columns_may_have_any_type(tmp_path: Path, columns: dict[str, str]) -> None:
@@ -546,8 +435,6 @@ def test_nested_values_are_named_by_dots(tmp_path: Path) -> None:
     ]
     columns = {"user": "who.id", "timestamp": "at.s", "track": "a.b", "title": "song.of.title"}
     check_good(read_text(tmp_path, as_lines(nested), "plays.jsonl", columns={**columns, "artist": "song.of.artist"}))
-    with pytest.raises(InputError, match=r"8 of 8 rows .*line 1: who.idd is empty"):
-        read("table", tmp_path / "plays.jsonl", max_rejected=0.5, changes={"columns": {**columns, "user": "who.idd"}})
 
 
 def test_an_address_that_cannot_be_opened_is_named_without_its_secrets() -> None:
@@ -557,21 +444,12 @@ def test_an_address_that_cannot_be_opened_is_named_without_its_secrets() -> None
     assert "hidden" not in str(caught.value)
 
 
-def test_a_name_beside_a_song_is_not_its_title(tmp_path: Path) -> None:
-    text = "name,song,artist,time\nann,S1,A,1700000000\nbob,S1,A,1700000100\n"
-    log = read("table", write(tmp_path, text))
-    assert log.reading.columns["title"] == "song"
-    assert log.catalog.titles.tolist() == ["S1"]
-
-
 def test_a_key_of_json_that_only_late_rows_have_is_read(tmp_path: Path) -> None:
     rows = [{"ts": 1_700_000_000 + play, "track": play % 7} for play in range(11_000)]
     rows[-1]["skipped"] = True
     path = write(tmp_path, as_lines(rows), "plays.jsonl")
     log = read("table", path, changes={"columns": {"skipped": "skipped"}})
     assert [share for *_, share, _ in log.rows[-2:]] == [None, 0.0]
-    with pytest.raises(InputError, match=r"skiped: .* has no such column"):
-        read("table", path, changes={"columns": {"skipped": "skiped"}})
 
 
 def test_an_endless_play_is_one_rejected_row(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
-from segue.errors import InputError
-from tests.conftest import event, write_lines, write_tracks
+from tests.conftest import event, write_lines, write_log, write_tracks
 from tests.datamodules.reading import read, rejected_lines
 
 
@@ -22,8 +22,7 @@ def test_several_replicas_and_rotated_files_are_read_as_one_log(tmp_path: Path) 
 
 
 def test_events_of_the_same_millisecond_keep_the_order_of_rotation_and_lines(tmp_path: Path) -> None:
-    write_tracks(tmp_path, range(12))
-    write_lines(tmp_path / "logs" / "data.json", [event(1, 5, 110), event(1, 5, 111)])
+    write_log(tmp_path, range(12), [event(1, 5, 110), event(1, 5, 111)])
     for age in range(1, 11):
         write_lines(tmp_path / "logs" / f"data.json.{age}", [event(1, 5, 110 - age)])
     assert [row[2] for row in read("botify", tmp_path).rows] == list(range(12))
@@ -43,7 +42,6 @@ _WHOLE = (
 
 def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
     """Oracle: a slower reader with 128-bit arithmetic for every column."""
-    write_tracks(tmp_path, [0])
     good = json.dumps(event(1, 1, 100))
     lines = [
         good.replace(f'"{key}": {value}', f'"{key}": {text}')
@@ -60,8 +58,7 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
         "{}",
     ]
     assert len(set(lines)) > 4 * len(_WHOLE) - 4
-    write_lines(tmp_path / "logs" / "data.json", lines)
-    log = read("botify", tmp_path, max_rejected=1.0, changes={"ids": "whole"})
+    log = read("botify", write_log(tmp_path, [0], lines), max_rejected=1.0, changes={"ids": "whole"})
     kept = rejected_lines(tmp_path)
     of_values = {line["line"]: line["reason"] for line in kept if "is not in" not in line["reason"]}
     reasons = {
@@ -98,18 +95,27 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
 
 def test_a_compressed_rotation_is_read_and_its_invalid_lines_written(tmp_path: Path) -> None:
     write_tracks(tmp_path, [0])
-    path = tmp_path / "logs" / "data.json.1.gz"
-    path.parent.mkdir()
-    path.write_bytes(gzip.compress((json.dumps(event(1, 1, 100)) + "\nbroken\n").encode()))
     write_lines(tmp_path / "logs" / "data.json~", [event(1, 1, 100)])
-    assert (log := read("botify", tmp_path)).reading.num_events == 1
-    assert log.reading.num_rows == 2
-    [kept] = rejected_lines(tmp_path)
-    assert kept["line"] == 2
+    lines = json.dumps(event(1, 1, 100)) + "\nbroken\n"
+    (tmp_path / "logs" / "data.json.1.gz").write_bytes(gzip.compress(lines.encode()))
+    reading = read("botify", tmp_path).reading
+    assert (reading.num_events, reading.num_rows) == (1, 2)
+    assert [kept["line"] for kept in rejected_lines(tmp_path)] == [2]
 
 
-def test_a_damaged_catalogue_is_named(tmp_path: Path) -> None:
-    write_lines(tmp_path / "tracks.json", ['{"track": 1, "title": "a", "artist": "b"}', "{"])
-    write_lines(tmp_path / "logs" / "data.json", [event(1, 1, 100)])
-    with pytest.raises(InputError, match=r"cannot read the catalogue .*tracks.json"):
-        read("botify", tmp_path)
+@pytest.mark.parametrize(
+    ("more", "changes", "dropped"),
+    [
+        ({}, {}, {"unremembered": 0}),
+        ({"remember": False}, {}, {"unremembered": 1}),
+        ({"remember": False}, {"sql": {"drop": {"unremembered": None}}}, {}),
+    ],
+)
+def test_plays_that_a_service_shall_not_remember_are_not_learned_unless_a_word_says_so(
+    tmp_path: Path, more: dict[str, bool], changes: dict[str, Any], dropped: dict[str, int]
+) -> None:
+    """A log without such a line has no key for it."""
+    folder = write_log(tmp_path, [0, 1], [event(0, 1, 100), event(1, 2, 100) | more])
+    log = read("botify", folder, changes=changes)
+    assert log.reading.dropped == dropped
+    assert len(log.rows) == 2 - sum(dropped.values())

@@ -20,7 +20,7 @@ from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.models.retrieval.ranks import ranks_by_plays
-from tests.conftest import build_datamodule, make_listens, make_vocabulary
+from tests.conftest import make_listens, make_vocabulary, read_datamodule
 from tests.contracts.building import composed, fit
 from tests.datamodules.describing.building import DAY, START, Play, data_of
 from tests.radio_logs import write_radio_log
@@ -35,9 +35,7 @@ def radio(tmp_path: Path) -> Read:
 
     def read(shape: dict[str, Any], **changes: Any) -> PairDataModule:
         path = write_radio_log(tmp_path, 1, **SMALL | shape)
-        datamodule = build_datamodule(path, tmp_path / "out", source="table", **{"split": "auto", **changes})
-        datamodule.setup()
-        return datamodule
+        return read_datamodule(path, tmp_path / "out", source="table", **{"split": "auto", **changes})
 
     return read
 
@@ -83,10 +81,7 @@ def test_where_nothing_changes_all_plays_count_alike(radio: Read) -> None:
     datamodule = radio({"days_of_rotation": 1000}, half_life="auto")
     assert its_calendar(datamodule).half_life is None
     assert any("all plays count alike (chosen" in line for line in datamodule.remarks())
-
-
-def test_no_half_life_is_chosen_that_nobody_asked_for(radio: Read) -> None:
-    assert its_calendar(radio({})).half_life is None
+    assert its_calendar(radio({})).half_life is None, "nobody has asked for one"
 
 
 def test_a_half_life_needs_a_clock_and_earlier_sessions_in_training(radio: Read) -> None:
@@ -116,11 +111,7 @@ def test_a_session_whose_first_play_was_left_out_is_not_older_than_those_before(
     sessions = replace(data.sessions, timestamp=np.array([0, 3, 1, 5]) * DAY)
     kinds = {"played_ratio": np.float32}
     nothing = Pairs(**{one.name: np.empty(0, kinds.get(one.name, np.int64)) for one in fields(Pairs)})
-    given: dict[str, Any] = {
-        "sessions": sessions,
-        "part": np.zeros(4, np.int8),
-        "pairs": dict.fromkeys(SPLITS, nothing),
-    }
-    calendar = calendar_of(replace(data, **given), None)
+    divided = replace(data, sessions=sessions, part=np.zeros(4, np.int8), pairs=dict.fromkeys(SPLITS, nothing))
+    calendar = calendar_of(divided, None)
     assert calendar is not None
     assert calendar.age.tolist() == [5, 2, 2, 0]

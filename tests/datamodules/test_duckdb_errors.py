@@ -15,7 +15,7 @@ from tests.datamodules.reading import read
 
 OF_FILES = (
     *(duckdb.ConversionException, duckdb.FatalException, duckdb.InternalException, duckdb.InvalidInputException),
-    *(duckdb.IOException, duckdb.OutOfMemoryException, duckdb.OutOfRangeException, duckdb.SerializationException),
+    *(duckdb.IOException, duckdb.SerializationException),
 )
 OF_QUERIES = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
 

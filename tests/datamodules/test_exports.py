@@ -10,7 +10,7 @@ import pytest
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.rejected_rows import in_words
 from segue.errors import InputError
-from tests.conftest import build_datamodule
+from tests.conftest import read_datamodule
 from tests.datamodules.generated_exports import Export, generated_export
 from tests.datamodules.reading import read
 
@@ -19,9 +19,7 @@ Listen = tuple[str, int, str, str | None, float | None]
 
 
 def open_export(export: Export) -> PairDataModule:
-    datamodule = build_datamodule(export.path, export.path.parent / "out", source="table", split="auto")
-    datamodule.setup()
-    return datamodule
+    return read_datamodule(export.path, export.path.parent / "out", source="table", split="auto")
 
 
 def listens_of(datamodule: PairDataModule) -> set[Listen]:
@@ -72,13 +70,7 @@ def check(export: Export) -> None:
             assert name.rpartition(".")[2].startswith("q"), (role, lines)
             assert name in reading.unused, (role, lines)
     read, right = listens_of(datamodule), right_listens(export, reading.columns, has_share=reading.share == "played")
-    assert read == right, (
-        sorted(read - right, key=str)[:3],
-        sorted(right - read, key=str)[:3],
-        len(read),
-        len(right),
-        lines,
-    )
+    assert read == right, lines
     assert len(datamodule.sessions.timestamp) == len(right)
 
 
@@ -90,7 +82,7 @@ def test_an_export_is_read_right_or_refused_with_the_right_line(tmp_path: Path, 
 DAMAGES = (b'"', b"\r", b"\n", b"\0", b",", b'""', b"\xff", b"\xc3", b"'", b"\\", b"\xef\xbb\xbf", b"{", b"[")
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_damaged_export_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
     """Any other exception is a fault."""
     rng, path, refusal = random.Random(seed), generated_export(seed, tmp_path).path, ""

@@ -2,57 +2,38 @@
 
 import re
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
-from tests.conftest import build_datamodule
+from tests.conftest import read_datamodule
 
 TODAY = datetime(2026, 5, 20, tzinfo=UTC)
 NOW = TODAY + timedelta(hours=10)
-START = TODAY - timedelta(days=40)
 
 
-class Row(NamedTuple):
-    user: str
-    at: datetime
-    track: int
+def row(at: datetime, nth: int) -> str:
+    return f"u{nth % 2},{at:%Y-%m-%dT%H:%M:%S}Z,Title {nth % 40},Artist"
 
 
-def usual() -> list[Row]:
-    """Twelve listeners, each with a session of six plays on most days, in the daytime."""
-    return [
-        Row(f"u{user}", START + timedelta(days=day, hours=8 + (user * 5 + day) % 15, minutes=4 * nth), user + day + nth)
-        for day in range(39)
-        for user in range(12)
-        for nth in range(6)
-        if (day + user) % 3
-    ]
-
-
-def later(days: float) -> list[Row]:
-    """Plays of the future, the first at the beginning of tomorrow."""
-    return [Row("u1", TODAY + timedelta(days=1 + days, minutes=3 * nth), nth) for nth in range(30)]
-
-
-def write(folder: Path, rows: Iterable[Row]) -> Path:
-    lines = [f"{row.user},{row.at:%Y-%m-%dT%H:%M:%S}Z,Title {row.track % 40},Artist" for row in rows]
+def write(folder: Path, *, later: float | None = None) -> Path:
+    """Two sessions in the morning of each of forty days, and plays from so many days after tomorrow began."""
+    mornings = [TODAY + timedelta(days=day, hours=8) for day in range(-40, 0)]
+    lines = [row(morning + timedelta(minutes=4 * nth), nth) for morning in mornings for nth in range(12)]
+    if later is not None:
+        lines += [row(TODAY + timedelta(days=1 + later, minutes=3 * nth), nth) for nth in range(30)]
     (folder / "plays.csv").write_text("\n".join(["user,at,title,artist", *lines]) + "\n")
     return folder / "plays.csv"
 
 
 def read(path: Path, **policies: Any) -> PairDataModule:
     columns = {"user": "user", "timestamp": "at", "title": "title", "artist": "artist"}
-    datamodule = build_datamodule(
-        path, path.parent, source="table", columns=columns, pairing="consecutive", split="time", policies=policies
-    )
-    datamodule.setup()
-    return datamodule
+    given = {"columns": columns, "pairing": "consecutive", "split": "time", "policies": policies}
+    return read_datamodule(path, path.parent, source="table", **given)
 
 
 @pytest.fixture(autouse=True)
@@ -61,27 +42,27 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plays_of_the_future_are_never_in_the_test_unless_this_is_wanted(tmp_path: Path) -> None:
-    path, now = write(tmp_path, [*usual(), *later(90)]), NOW.timestamp() * 1000
+    path, now = write(tmp_path, later=90), NOW.timestamp() * 1000
     found = read(path)
     assert found.sessions.timestamp.max() < now
     [line] = [line for line in found.remarks() if line.startswith("warning")]
-    assert line.startswith("warning      30 plays (1.6 %) are later than today, 2026-05-20, and were left out; check ")
+    assert line.startswith("warning      30 plays (5.9 %) are later than today, 2026-05-20, and were left out; check ")
     assert read(path, until=None).sessions.timestamp.max() > now
 
 
 def test_with_the_day_that_is_printed_another_day_reads_the_same(tmp_path: Path) -> None:
-    path = write(tmp_path, [*usual(), *later(0)])
+    path = write(tmp_path, later=0)
     first = read(path)
     assert first.source.read_on == "2026-05-20"
     again = read(path, until=first.source.read_on)
     assert again.digest() == first.digest()
     assert again.source.read_on is None  # the user knows
     assert not [line for line in again.remarks() if line.startswith("warning")]
-    assert not read(write(tmp_path, usual())).dropped.get("until")
+    assert not read(write(tmp_path)).dropped.get("until")
 
 
 def test_rows_that_are_invalid_are_rejected_and_not_left_out(tmp_path: Path) -> None:
-    path = write(tmp_path, usual())
+    path = write(tmp_path)
     path.write_text(path.read_text() + f"u1,2150-01-01T00:00:00Z,Title 1,A\n,{TODAY:%Y-%m-%d}T10:00:00Z,T,A\n")
     datamodule = read(path)
     assert datamodule.reading.num_rejected == 2
@@ -97,4 +78,4 @@ def test_rows_that_are_invalid_are_rejected_and_not_left_out(tmp_path: Path) -> 
 )
 def test_what_is_no_day_is_refused(tmp_path: Path, policy: dict[str, Any], line: str) -> None:
     with pytest.raises(InputError, match=re.escape(line)):
-        read(write(tmp_path, usual()), **policy)
+        read(write(tmp_path), **policy)

@@ -12,6 +12,7 @@ import pytest
 from segue.catalog import derived_id
 from segue.datamodules.reading.attribute_files import derived_in_sql
 from segue.errors import InputError
+from tests.conftest import event, write_lines
 from tests.datamodules.reading import Read, read, rejected_lines
 
 Cells = Sequence[tuple[Any, Any]]
@@ -39,10 +40,7 @@ def read_text(folder: Path, name: str, text: str, **changes: Any) -> Read:
     [
         (["7", "0", "9223372036854775807"], [7, 0, 2**63 - 1]),
         (["7", "007"], ["7", "007"]),
-        (["7", "+7"], ["7", "+7"]),
         (["7", "-5"], ["7", "-5"]),
-        (["7", "9223372036854775808"], ["7", "9223372036854775808"]),
-        (["7", "7.5"], ["7", "7.5"]),
         (["a", "A", "é", "e\u0301", "=1", "<script>", "a/b?c", " x "], None),
     ],
 )
@@ -138,48 +136,26 @@ def test_an_id_with_several_titles_has_those_of_its_earliest_play_and_this_is_sa
     assert found[0] == found[1] == {"x y": ("Early", "Ann"), "z": ("Other", "Eve")}
 
 
-def tracks_json(folder: Path, lines: Sequence[tuple[Any, str, str]]) -> None:
-    records = ({"track": track, "title": title, "artist": artist} for track, title, artist in lines)
-    (folder / "tracks.json").write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def botify_log(folder: Path, tracks: Sequence[Any], user: Any = 1) -> Path:
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    lines = [
-        {"message": "next", "timestamp": 1_700_000_000_000 + n, "user": user, "track": track, "time": 0.5}
-        | {"recommendation": tracks[(n + 1) % len(tracks)]}
-        for n, track in enumerate(tracks)
-    ]
-    (folder / "logs" / "data.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+def botify_log(folder: Path, entries: Sequence[tuple[Any, str, str]]) -> Path:
+    """A log of botify with these entries of its catalogue: id, title and artist."""
+    names = ("track", "title", "artist")
+    write_lines(folder / "tracks.json", [dict(zip(names, entry, strict=True)) for entry in entries])
+    write_lines(folder / "logs" / "data.json", [{**event(1, n, 0), "track": id} for n, (id, *_) in enumerate(entries)])
     return folder
 
 
-# --- a catalogue with an id twice -------------------------------------------------------------------------------------
-
-
 def test_the_first_entry_of_an_id_counts_and_another_title_is_reported(tmp_path: Path) -> None:
-    folder = botify_log(tmp_path, [7, 8])
-    tracks_json(folder, [(7, "A", "Ann"), (8, "B", "Ann"), (7, "A", "Ann"), (8, "C", "Ann"), (8, "B", "Eve")])
-    log = read("botify", folder)
+    first = [(7, "A", "Ann"), (8, "B", "Ann"), (7, "A", "Ann")]
+    log = read("botify", botify_log(tmp_path, [*first, (8, "C", "Ann"), (8, "B", "Eve")]))
     assert log.catalog.titles.tolist() == ["A", "B"]
     assert log.reading.remarks == [
         "titles       2 entries of tracks.json have the id of an earlier one and another title or artist, such as "
         "track 8: 'C' by Ann, first 'B' by Ann; the first of each id counts"
     ]
-    tracks_json(folder, [(7, "A", "Ann"), (8, "B", "Ann"), (7, "A", "Ann")])
-    assert read("botify", folder).reading.remarks == []
+    assert read("botify", botify_log(tmp_path, first)).reading.remarks == []
 
 
-@pytest.mark.parametrize(
-    ("id", "message"),
-    [
-        ("", "entry 2 has no track id"),
-        ("x" * 257, "entry 2 has a track id that must have 1 to 256 bytes"),
-        ("a\0b", "entry 2 has a track id that has a NUL"),
-    ],
-)
+@pytest.mark.parametrize(("id", "message"), [("", "has no track id"), ("a\0b", "has a track id that has a NUL")])
 def test_an_entry_of_a_catalogue_that_has_no_id_is_refused(tmp_path: Path, id: str, message: str) -> None:
-    folder = botify_log(tmp_path, ["a", "b"])
-    tracks_json(folder, [("a", "A", "Ann"), (id, "B", "Ann")])
-    with pytest.raises(InputError, match=f"{message}; correct or remove it"):
-        read("botify", folder)
+    with pytest.raises(InputError, match=f"entry 2 {message}; correct or remove it"):
+        read("botify", botify_log(tmp_path, [("a", "A", "Ann"), (id, "B", "Ann")]))

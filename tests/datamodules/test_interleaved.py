@@ -77,17 +77,12 @@ def slow_sessions(lines: list[Line]) -> list[list[int]]:
 @st.composite
 def logs(draw: st.DrawFn) -> list[Line]:
     """Lines of few users and tracks with recommendations that may be played or not."""
-    line = st.tuples(
-        st.integers(0, 1),
-        st.integers(0, 60),
-        st.integers(0, 3),
-        st.integers(-1, 3),
-        st.sampled_from([False] * 4 + [True]),
-    )
+    is_last = st.sampled_from([False] * 4 + [True])
+    line = st.tuples(st.integers(0, 1), st.integers(0, 60), st.integers(0, 3), st.integers(-1, 3), is_last)
     lines, time = [], 0
-    for user, wait, track, recommendation, is_last in draw(st.lists(line, min_size=1, max_size=25)):
+    for user, wait, track, recommendation, ends in draw(st.lists(line, min_size=1, max_size=25)):
         time += wait
-        lines.append((user, time, track, -1 if is_last else recommendation, is_last))
+        lines.append((user, time, track, -1 if ends else recommendation, ends))
     return sorted(lines, key=lambda one: one[0])
 
 

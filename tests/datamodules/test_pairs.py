@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from segue.datamodules.pairs.pair_rules import PAIRINGS
 from segue.datamodules.pairs.pairs import Pairs, make_pairs
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
-from tests.conftest import event, write_lines, write_tracks
+from tests.conftest import event, write_log
 from tests.datamodules.reading import opened, rules_of
 
 Pair = tuple[int, int, int, float]
@@ -95,18 +96,11 @@ def small_logs(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 @settings(max_examples=30)
-@given(
-    lines=small_logs(),
-    pairing=st.sampled_from(PAIRINGS),
-    window=st.integers(1, 4),
-    gap=st.integers(1, 20),
-)
+@given(lines=small_logs(), pairing=st.sampled_from(PAIRINGS), window=st.integers(1, 4), gap=st.integers(1, 20))
 def test_pairs_of_any_log_are_those_of_the_loops(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], pairing: str, window: int, gap: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("log")
-    write_tracks(folder, range(5))
-    write_lines(folder / "logs" / "data.json", lines)
+    folder = write_log(tmp_path_factory.mktemp("log"), range(5), lines)
     sheet = sorted(loop_sessions(lines, gap * 60_000), key=lambda session: session[0]["timestamp"])
     sessions, ours = our_pairs(folder, pairing, window, float(gap))
     assert len(sessions) == len(sheet)
@@ -118,9 +112,7 @@ def test_pairs_of_any_log_are_those_of_the_loops(
 def test_the_history_of_a_pair_is_what_the_session_has_before_it(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], pairing: str, window: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("log")
-    write_tracks(folder, range(5))
-    write_lines(folder / "logs" / "data.json", lines)
+    folder = write_log(tmp_path_factory.mktemp("log"), range(5), lines)
     sessions, _ = our_pairs(folder, pairing, window)
     pairs, listens = make_pairs(sessions, rules_of(pairing=pairing, window=window)), sessions.listens
     of_session = [np.flatnonzero(listens.session == session) for session in range(len(sessions))]
@@ -139,19 +131,10 @@ def test_the_history_of_a_pair_is_what_the_session_has_before_it(
 
 
 def test_chosen_pairs_keep_their_columns_together() -> None:
-    numbers = np.arange(6)
-    pairs = Pairs(
-        session=numbers,
-        listener=numbers * 4,
-        previous=numbers * 2,
-        following=numbers * 3,
-        played_ratio=numbers.astype(np.float32),
-        last=numbers * 5,
-        length=numbers * 6,
-    )
-    chosen = pairs.where(numbers % 2 == 1)
+    numbers, factors = np.arange(6), {one.name: factor for factor, one in enumerate(fields(Pairs), start=1)}
+    columns = {name: numbers * factor for name, factor in factors.items()}
+    columns["played_ratio"] = columns["played_ratio"].astype(np.float32)
+    chosen = Pairs(**columns).where(numbers % 2 == 1)
     assert len(chosen) == 3
-    columns = chosen.session, chosen.listener, chosen.previous, chosen.following, chosen.played_ratio
-    rows = zip(*columns, chosen.last, chosen.length, strict=True)
-    expected = [[1, 4, 2, 3, 1, 5, 6], [3, 12, 6, 9, 3, 15, 18], [5, 20, 10, 15, 5, 25, 30]]
-    assert list(map(list, rows)) == expected
+    for name, factor in factors.items():
+        assert getattr(chosen, name).tolist() == [factor, 3 * factor, 5 * factor]

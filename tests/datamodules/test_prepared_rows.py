@@ -70,14 +70,9 @@ UNITS = {"time played": {"timestamp": "s", "played": "s"}, "gaps": {"timestamp":
 def test_the_rows_of_tables_are_those_of_the_whole(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "plays.csv"
     path.write_text(TABLES[name])
-    has_users = name != "playlists"
-    columns: dict[str, Any] = {
-        "timestamp": "time" if has_users else None,
-        "user": "user" if has_users else None,
-        "session": {"sessions of the source": "session", "playlists": "playlist"}.get(name),
-        "played": "played" if name == "time played" else None,
-        "duration": "duration" if name == "gaps" else None,
-    }
+    head = TABLES[name].partition("\n")[0].split(",")
+    columns: dict[str, Any] = dict.fromkeys(("user", "timestamp", "session", "played", "duration"))
+    columns |= {{"time": "timestamp", "playlist": "session"}.get(column, column): column for column in head}
     given: dict[str, Any] = {"split": "auto", "units": UNITS.get(name, {}), "columns": columns, **changes}
     datamodule = build_datamodule(path, tmp_path, source="table", share="gap" if name == "gaps" else "auto", **given)
     check_shards(datamodule, tmp_path / "shards", ManyParts())

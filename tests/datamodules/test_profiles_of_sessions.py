@@ -11,7 +11,7 @@ from segue.datamodules.pairs import profiles_of_sessions
 from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
 from segue.errors import InputError
 from segue.runs.profiles import ENTRY, add_play
-from tests.conftest import build_datamodule
+from tests.conftest import read_datamodule
 
 START_S = 1_700_000_000
 
@@ -26,9 +26,7 @@ def read(folder: Path, users: list[str], **policies: object) -> PairDataModule:
                 time = START_S + session * 86_400 + nth * 3600 + step
                 lines.append(f"{user},{time},{row},Title {row},Artist {row}")
     (folder / "plays.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    found = build_datamodule(folder / "plays.csv", folder, source="table", policies=policies)
-    found.setup()
-    return found
+    return read_datamodule(folder / "plays.csv", folder, source="table", policies=policies)
 
 
 @pytest.mark.parametrize("users", [["7", "8", "9"], ["ann", "bob", "cid"]])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import build_datamodule
+from tests.conftest import read_datamodule
 
 SETS = {
     "botify": ("botify-2023", "303aee240badd74f", "first"),
@@ -18,6 +18,5 @@ SETS = {
 @pytest.mark.parametrize("name", SETS)
 def test_a_real_set_gives_its_pairs(name: str, real_data: Path, tmp_path: Path) -> None:
     folder, digest, pairing = SETS[name]
-    datamodule = build_datamodule(real_data / folder, tmp_path, source=name, pairing=pairing, split="auto")
-    datamodule.setup()
+    datamodule = read_datamodule(real_data / folder, tmp_path, source=name, pairing=pairing, split="auto")
     assert datamodule.digest() == digest

@@ -6,16 +6,14 @@ from typing import Any
 import numpy as np
 
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
-from tests.conftest import event, write_lines, write_tracks
+from tests.conftest import event, write_log
 from tests.datamodules.reading import opened, rules_of
 
 GAP_MS = 30 * 60_000
 
 
 def sessions_of(folder: Path, events: list[dict[str, Any]], gap_minutes: float = 30.0) -> Sessions:
-    write_tracks(folder, range(4))
-    write_lines(folder / "logs" / "data.json", events)
-    with opened("botify", folder) as source:
+    with opened("botify", write_log(folder, range(4), events)) as source:
         return cut_sessions(source, rules_of(session_gap_minutes=gap_minutes))
 
 

@@ -35,7 +35,6 @@ def test_any_other_folder_is_refused_with_all_formats(tmp_path: Path) -> None:
         ("simulated", ["datamodule=simulated", "datamodule.path=logs"]),
         ("simulated", ["datamodule.window=2"]),
         ("botify", ["datamodule=botify", "datamodule.path=logs"]),
-        ("botify", ["experiment=mine", "datamodule.path=logs"]),
     ],
 )
 def test_a_source_that_was_chosen_is_not_refused(datamodule: str, overrides: list[str]) -> None:
@@ -54,10 +53,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("track,played_ratio", [], "table_auto"),
         ("track", ["context=session", "trainer.max_epochs=2", "seed=2"], "table_auto"),
         ("track", ["model=track"], "table_playlists"),
-        ("track", ["model.dim=8"], "table_playlists"),
-        ("track", ["+recipe.softmax.temperature=1"], "table_playlists"),
         ("track", ["hydra/sweeper=optuna"], "table_playlists"),
-        ("track", ["trainer=ddp"], "table_playlists"),
         ("track,played_ratio", ["loss=mse"], None),
         ("track,played_ratio,propensity", [], None),
         ("track,recommender", [], "table_playlists"),

@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -16,27 +15,19 @@ from tests.datamodules.preparing import SETTINGS, why_no_spark, write_quirks
 from tests.datamodules.sharding import check_shards, shards_of
 
 Make = Callable[..., PairDataModule]
-GIVEN: dict[str, Any] = {
-    "master": "local[2]",
-    "partitions": 2,
-    "conf": {"spark.driver.memory": "1g"},
-    "more": {"spark.ui.enabled": "false"},
-}
 
 
 @pytest.fixture
 def engine() -> SparkEngine:
     if why := why_no_spark():
         pytest.skip(why)
-    return SparkEngine(**GIVEN)
+    conf = {"spark.driver.memory": "1g"}
+    return SparkEngine(master="local[2]", partitions=2, conf=conf, more={"spark.ui.enabled": "false"})
 
 
 @pytest.mark.parametrize("name", ["window", "by pair", "new tracks"])
 def test_shards_of_spark_hold_what_the_source_has_as_those_of_duckdb_do(
-    engine: SparkEngine,
-    datamodule_of: Make,
-    tmp_path: Path,
-    name: str,
+    engine: SparkEngine, datamodule_of: Make, tmp_path: Path, name: str
 ) -> None:
     check_shards(datamodule_of(write_quirks(tmp_path / "logs"), **SETTINGS[name]), tmp_path / "spark", engine)
     manifest = shards_of(datamodule_of(tmp_path / "logs", **SETTINGS[name]), tmp_path / "duckdb", shard_rows=300)
@@ -56,24 +47,3 @@ def test_without_java_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     with pytest.raises(InputError, match="JAVA_HOME=/nowhere has none"):
         check_spark()
-
-
-def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Builder:
-        def __getattr__(self, _: str) -> Callable[..., "Builder"]:
-            return lambda *_: self
-
-        def getOrCreate(self) -> None:  # noqa: N802 - the name of pyspark
-            raise RuntimeError(
-                "An error occurred while calling None.org.apache.spark.api.java.JavaSparkContext.\n"
-                ": java.lang.IllegalArgumentException: System memory 67108864 must be at least 471859200.\n\tat org.x"
-            )
-
-    session = SimpleNamespace(builder=Builder())
-    monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
-    monkeypatch.setitem(sys.modules, "pyspark.sql", SimpleNamespace(SparkSession=session))
-    monkeypatch.setattr("segue.datamodules.shards.engines.check_spark", lambda: None)
-    message = r"spark.master=local\[2\] cannot be used: java.lang.IllegalArgumentException: System memory 67108864 must"
-    with pytest.raises(InputError, match=message) as refused:
-        SparkEngine(**GIVEN)
-    assert "\n" not in str(refused.value)

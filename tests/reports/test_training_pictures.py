@@ -68,11 +68,7 @@ def test_two_different_predictions_are_two_groups() -> None:
     deciles = plots.calibration_deciles(predicted, real)
     assert deciles["num_pairs"].tolist() == [90, 10]
     assert deciles["real"].tolist() == [0, 1]
-
-
-def test_a_single_pair_has_no_standard_error() -> None:
-    deciles = plots.calibration_deciles(np.array([0.5]), np.array([1.0]))
-    assert np.isnan(deciles["standard_error"]).all()
+    assert np.isnan(plots.calibration_deciles(predicted[:1], real[:1])["standard_error"]).all(), "of a single pair"
 
 
 @pytest.mark.parametrize(
@@ -85,22 +81,13 @@ def test_calibration_is_drawn(predicted: np.ndarray) -> None:
     check(plots.draw_calibration(predicted.astype(np.float32), real))
 
 
-@given(
-    size=st.tuples(st.integers(3, 30), st.integers(2, 8)),
-    seed=st.integers(0, 1000),
-)
+@given(size=st.tuples(st.integers(3, 30), st.integers(2, 8)), seed=st.integers(0, 1000))
 def test_pca_is_that_of_scikit_learn(size: tuple[int, int], seed: int) -> None:
     vectors = np.random.default_rng(seed).normal(size=size).astype(np.float32)
     coordinates, shares = plots.pca(vectors)
     theirs = PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
     np.testing.assert_allclose(shares, theirs.explained_variance_ratio_, atol=1e-6)
     np.testing.assert_allclose(np.abs(coordinates), np.abs(theirs.transform(vectors.astype(np.float64))), atol=1e-5)
-
-
-def test_pca_does_not_depend_on_the_order_of_the_artists() -> None:
-    vectors = rng.normal(size=(20, 5))
-    order = rng.permutation(20)
-    np.testing.assert_allclose(plots.pca(vectors[order])[0], plots.pca(vectors)[0][order], atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(1, 5), (2, 5), (6, 1), (1, 1)])

@@ -67,8 +67,3 @@ def test_a_line_without_an_id_has_the_derived_one_if_those_of_the_run_are(tmp_pa
 def test_a_catalogue_that_does_not_fit_is_one_line(tmp_path: Path, lines: list[Line], message: str) -> None:
     with pytest.raises(InputError, match=message):
         extended_catalogue(OLD, written(tmp_path, lines))
-
-
-def test_a_catalogue_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none.json"):
-        extended_catalogue(OLD, tmp_path / "none.json")

@@ -13,21 +13,13 @@ class Cycle:
         self.itself = self
 
 
-def test_garbage_is_not_searched_for_during_imports_and_is_afterwards() -> None:
-    with quick_imports():
-        assert not gc.isenabled()
-    assert gc.isenabled()
-
-
-def test_what_was_imported_is_not_searched_again() -> None:
-    with quick_imports():
-        imported = Cycle()
-    assert not any(searched is imported for searched in gc.get_objects())
-
-
-def test_what_an_earlier_job_left_is_not_kept() -> None:
+def test_garbage_of_an_earlier_job_is_gone_and_what_is_imported_is_not_searched() -> None:
     model = Cycle()
     still_there = weakref.ref(model)
     del model
     with quick_imports():
         assert still_there() is None
+        assert not gc.isenabled()
+        imported = Cycle()
+    assert gc.isenabled()
+    assert not any(searched is imported for searched in gc.get_objects())

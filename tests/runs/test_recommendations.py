@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 
 from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
-from segue.runs.recommendations import (
-    FORMATS,
-    Recommendations,
-    check_k,
-    key_of_lines,
-    lists_of,
-)
+from segue.runs.recommendations import FORMATS, Recommendations, check_k, key_of_lines, lists_of
 from tests.conftest import make_catalog
 
 
@@ -44,22 +38,6 @@ def test_what_is_written_is_read_back(
     assert [p.name for p in path.parent.iterdir()] == ["recommendations.jsonl"]
 
 
-def test_a_line_is_what_botify_loads(tmp_path: Path) -> None:
-    path = tmp_path / "recommendations.jsonl"
-    rows = np.array([[1, 2], [2, 0], [0, 1]])
-    lists = Recommendations(rows=rows, scores=np.full((3, 2), 0.5, np.float32))
-    lists.write(path, make_catalog([0, 0, 1]), format="botify")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines[0] == {
-        "artist": "Artist 0",
-        "title": "Title 0",
-        "track": 100,
-        "recommendations": [101, 102],
-        "scores": [0.5, 0.5],
-    }
-    assert len(lines) == 3
-
-
 def test_a_file_of_botify_without_scores_and_with_short_lists_is_read(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(
@@ -71,18 +49,20 @@ def test_a_file_of_botify_without_scores_and_with_short_lists_is_read(tmp_path: 
     assert np.isnan(recommendations.scores).all()
 
 
-def test_the_form_of_2026_names_the_track_item_id_and_both_forms_are_read_alike(tmp_path: Path) -> None:
-    catalog, rows = make_catalog([0, 0, 1]), np.array([[1, 2], [2, -1], [-1, -1]])
+@pytest.mark.parametrize(("format", "key"), [("botify", "track"), ("botify_2026", "item_id")])
+def test_a_line_is_what_botify_loads_and_every_form_is_read_alike(tmp_path: Path, format: str, key: str) -> None:
+    catalog, rows, path = make_catalog([0, 0, 1]), np.array([[1, 2], [2, -1], [-1, -1]]), tmp_path / "r.jsonl"
+    assert {*FORMATS} == {"botify", "botify_2026"}
     written = Recommendations(rows=rows, scores=np.where(rows >= 0, 0.5, np.nan).astype(np.float32))
-    for name in FORMATS:
-        written.write(tmp_path / name, catalog, format=name)
-    old, new = ((tmp_path / name).read_text() for name in ("botify", "botify_2026"))
-    assert new == old.replace('"track"', '"item_id"') != old
-    for name in FORMATS:
-        read = Recommendations.read(tmp_path / name, catalog)
-        assert (read.rows.tolist(), read.users) == (rows.tolist(), None)
-        again, named = Recommendations.read_with_catalog(tmp_path / name)
-        assert (again.rows.tolist(), named.titles.tolist()) == (rows.tolist(), catalog.titles.tolist())
+    written.write(path, catalog, format=format)
+    first, *others = (json.loads(line) for line in path.read_text().splitlines())
+    names = {"artist": "Artist 0", "title": "Title 0", key: 100}
+    assert first == {**names, "recommendations": [101, 102], "scores": [0.5, 0.5]}
+    assert [line["recommendations"] for line in others] == [[102], []]
+    read = Recommendations.read(path, catalog)
+    assert (read.rows.tolist(), read.users) == (rows.tolist(), None)
+    again, named = Recommendations.read_with_catalog(path)
+    assert (again.rows.tolist(), named.titles.tolist()) == (rows.tolist(), catalog.titles.tolist())
 
 
 def test_a_line_of_2026_without_names_is_read_and_its_catalogue_has_none(tmp_path: Path) -> None:
@@ -123,9 +103,7 @@ def test_lists_of_users_are_those_of_the_lines_and_others_have_none(
 def test_lists_of_users_bring_no_catalogue(tmp_path: Path) -> None:
     path = tmp_path / "users.json"
     path.write_text('{"user": 7, "tracks": [100]}\n')
-    with pytest.raises(
-        InputError, match=r"has lists of users and therefore no catalogue; .* tracks=<path>/tracks.json"
-    ):
+    with pytest.raises(InputError, match=r"has lists of users and therefore no catalogue; .* tracks=<path>"):
         Recommendations.read_with_catalog(path)
 
 
@@ -151,35 +129,21 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
     [
         (GOOD + "\n{", "line 2 is damaged: Invalid JSON"),
         (GOOD + "\n" + GOOD, "line 2: track 100 has two lines"),
-        ("[1]", "line 1 is damaged"),
         ("[" * 100_000, "line 1 is damaged"),
-        (b"\xff\xfe", "line 1 is damaged"),
         ("", "is empty"),
-        ('{"track": true, "recommendations": []}', "at track"),
         ('{"track": 1' + "0" * 30 + ', "recommendations": []}', '"track" must be a whole number from 0 to'),
-        ('{"track": 100, "recommendations": [101, "x"]}', "at recommendations"),
-        ('{"track": 100, "recommendations": [true]}', "at recommendations"),
-        ('{"track": 100, "recommendations": [-1]}', "at recommendations"),
-        ('{"track": 100, "recommendations": [1' + "0" * 30 + "]}", "line 1 is damaged"),
         ('{"track": 100, "recommendations": [101, 101]}', "distinct tracks"),
         ('{"track": 100, "recommendations": [100]}', "not the one that it is about"),
         ('{"track": 100, "recommendations": [101], "scores": []}', '"scores" must be one number for each candidate'),
-        ('{"track": 100, "recommendations": [101], "scores": [NaN]}', "at scores"),
-        ('{"track": 100, "recommendations": [101], "scores": [1' + "0" * 400 + "]}", "at scores"),
         ('{"track": 100, "recommendations": [999]}', "line 1: track 999 is not in the catalogue of 3 tracks"),
-        (GOOD + '\n{"track": 7, "recommendations": [101]}', "line 2: track 7 is not in the catalogue"),
-        (GOOD + '\n{"track": "101", "recommendations": []}', "line 2 is damaged: its ids must be of the kind"),
         (GOOD + '\n{"track": 101, "recommendations": ["100"]}', "line 2 is damaged: its ids must be of the kind"),
+        (GOOD + '\n{"track": "101", "recommendations": [100]}', "line 2 is damaged: its ids must be of the kind"),
         ('{"item_id": 100}', "line 1 is damaged: it has no 'recommendations'"),
-        ('{"item_id": "x", "recommendations": []}', "line 1: track x is not in the catalogue of 3 tracks"),
         ('{"item_id": "", "recommendations": []}', '"item_id" must have 1 to 256 bytes, and has 0'),
         ('{"track": "100", "recommendations": ["a\\u0000b"]}', r"track 'a\\x00b' is not in the catalogue"),
-        ('{"track": "a", "recommendations": ["\\ud800"]}', "line 1 is damaged"),
         ('{"user": 7, "recommendations": [100]}', "it has no 'tracks'"),
-        ('{"user": null, "tracks": [100]}', "at user"),
         ('{"user": 7, "tracks": [100, 100]}', "line 1 is damaged: the list must name distinct tracks"),
         ('{"user": 7, "tracks": [100]}\n{"user": 7, "tracks": [101]}', "line 2: user 7 has two lines"),
-        ('{"user": 7, "tracks": [100]}\n{"user": 8, "tracks": [999]}', "line 2: track 999 is not in the catalogue"),
         (GOOD + '\n{"item_id": 101, "recommendations": [100]}', "line 2 is damaged: it has no 'track'"),
     ],
 )
@@ -191,17 +155,9 @@ def test_a_damaged_file_is_refused_with_file_and_line(tmp_path: Path, text: str 
     assert str(path) in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read recommendations from .*gone.jsonl: No such file"):
-        Recommendations.read(tmp_path / "gone.jsonl", make_catalog([0]))
-
-
 @pytest.mark.parametrize("k", [0, 3, -1])
 def test_a_list_longer_than_the_catalogue_is_refused(k: int) -> None:
-    with pytest.raises(
-        InputError,
-        match=f"k must be a whole number of at least 1 and at most 2, got {k}; a list of a catalogue of 3 tracks",
-    ):
+    with pytest.raises(InputError, match=f"k must be .* at least 1 and at most 2, got {k}; a list of a catalogue of 3"):
         check_k(k, 3)
 
 

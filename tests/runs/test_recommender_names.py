@@ -21,14 +21,7 @@ from segue.runs.recommender_names import RecommenderName, parse_name, unknown_re
 )
 def test_the_form_of_a_name_says_what_it_means(name: str, kind: Literal["word", "path", "stored", "url"]) -> None:
     assert parse_name(name) == RecommenderName(kind, name)
-
-
-def test_a_bare_run_id_is_the_name_of_a_run() -> None:
     assert parse_name("3fa2c1d0") == RecommenderName("stored", "run:3fa2c1d0")
-
-
-def test_a_run_folder_means_the_recommendations_in_it(tmp_path: Path) -> None:
-    assert parse_name(str(tmp_path)) == RecommenderName("path", str(tmp_path / "recommendations.jsonl"))
 
 
 def test_a_folder_without_a_slash_is_no_word_and_the_message_says_how_to_write_it(

@@ -11,7 +11,7 @@ from pyarrow import parquet
 import segue
 from segue.runs.vector_rows import TABLE, write_vector_rows
 from tests.conftest import ROOT, make_catalog, make_vectors
-from tests.exported import ExportedRun, K, assert_are_the_lists, exported_run
+from tests.exported import ExportedRun, assert_are_the_lists, exported_run
 from tests.odd_ids import with_texts
 
 
@@ -31,24 +31,6 @@ def test_each_track_is_a_row_whose_inner_product_with_a_query_is_the_score(run: 
     vectors, queries = (np.stack(table[name].to_numpy()) for name in ("vector", "query"))
     assert vectors.dtype == np.float32
     assert_are_the_lists(run, queries @ vectors.T)
-
-
-def test_qdrant_finds_the_recommendations_of_the_run(run: ExportedRun, tmp_path: Path) -> None:
-    from qdrant_client import QdrantClient
-    from qdrant_client.models import Distance, PointStruct, VectorParams
-
-    rows = parquet.read_table(tmp_path / "rows" / TABLE).to_pylist()
-    client = QdrantClient(":memory:")
-    size = len(rows[0]["vector"])
-    client.create_collection("tracks", vectors_config=VectorParams(size=size, distance=Distance.DOT))
-    points = [PointStruct(id=n, vector=row["vector"], payload={"id": row["id"]}) for n, row in enumerate(rows)]
-    client.upsert("tracks", points)
-    for n, row in enumerate(rows):
-        found = client.query_points("tracks", query=row["query"], limit=K + 1).points
-        others = [point for point in found if point.payload != {"id": row["id"]}][:K]
-        assert [point.id for point in others] == run.lists.rows[n].tolist()
-        np.testing.assert_allclose([point.score for point in others], run.lists.scores[n], atol=1e-5)
-    client.close()
 
 
 def test_ids_that_are_texts_and_unknown_names_are_kept(tmp_path: Path) -> None:
@@ -71,7 +53,7 @@ def test_the_file_for_pgvector_is_sql_of_postgresql_and_loads_the_columns(tmp_pa
     statements: list[Any] = [statement.stmt for statement in parse_sql(sql)]
     _, table, index, query = statements
     assert [type(statement).__name__ for statement in statements] == [
-        *("CreateExtensionStmt", "CreateStmt", "IndexStmt", "SelectStmt"),
+        *("CreateExtensionStmt", "CreateStmt", "IndexStmt", "SelectStmt")
     ]
     write_vector_rows(make_vectors(9), make_catalog(range(9)), tmp_path)
     columns = [column.colname for column in table.tableElts]

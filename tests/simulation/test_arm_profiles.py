@@ -19,7 +19,6 @@ from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import start
 from segue.simulation.listening import TRACK_MS, Heard, ListeningTest, RunPlayer
 from segue.simulation.policies import Lists, hints
-from segue.simulation.traffic import Task, play
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from tests.conftest import make_vectors
@@ -106,20 +105,6 @@ def test_an_arm_knows_at_each_request_what_the_log_says_of_earlier_sessions(
     assert num_waited > 200
 
 
-def test_the_logs_of_an_arm_with_profiles_are_the_same_for_any_number_of_workers(
-    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(traffic, "SHARD", 20)
-    monkeypatch.setattr(traffic, "TASK", 40)
-    write_profiles(world, folder, 0, (3, 1.0, MIDNIGHT), (7, 0.5, MIDNIGHT))
-    logs = []
-    for workers in (1, 3):
-        arms = {"C": an_arm(world, folder, familiar=0.5), "T1": an_arm(world, folder, pick="weighted")}
-        run(world, folder / str(workers), policies=arms, workers=workers, sessions=90, days=2)
-        logs.append([(folder / f"{workers}/logs/day-{day}/data.json").read_bytes() for day in (1, 2)])
-    assert logs[0] == logs[1]
-
-
 def test_an_arm_begins_with_the_profiles_of_its_run(world: World, folder: Path) -> None:
     """A track that was loved is recommended, although it is in no list; others of the same artist are not."""
     crowd, rng = crowd_of(world, 1)
@@ -135,18 +120,6 @@ def test_an_arm_begins_with_the_profiles_of_its_run(world: World, folder: Path) 
     other.begin(crowd, rng)
     assert other.recommend(crowd).tracks.tolist() != [far]
     assert arm.description["profiles"] != other.description["profiles"]
-
-
-def test_a_run_that_continues_another_begins_with_what_was_played_there(world: World, folder: Path) -> None:
-    """Two days at once, or one after another: the same second day, and the profiles of the run for what came before."""
-    write_profiles(world, folder, 0, (3, 1.0, MIDNIGHT - DAY_MS), (7, 0.5, MIDNIGHT - 9 * DAY_MS))
-    for name, days, after in (("both", 2, None), ("one", 1, None), ("two", 1, folder / "one")):
-        arms = {"C": an_arm(world, folder)}
-        run(world, folder / name, policies=arms, days=days, after=after, sessions=90)
-    logs = [(folder / f"{name}/logs/day-2/data.json").read_bytes() for name in ("both", "two")]
-    assert logs[0] == logs[1]
-    run(world, folder / "session", policies={"C": an_arm(world, folder, context="session")}, days=2, sessions=90)
-    assert (folder / "session/logs/day-2/data.json").read_bytes() != logs[0]
 
 
 def test_plays_that_the_run_has_learned_from_are_not_added_again(world: World, folder: Path) -> None:
@@ -203,38 +176,12 @@ def test_profiles_that_end_after_the_first_day_began_are_so_many_days_older(
     np.testing.assert_allclose(entries["hour"][0], hour_of(end), atol=1e-6)
 
 
-def known_shares(arm: Lists) -> float:
-    """Of four sessions of each listener: the share of recommended tracks that were played to 80 % in an earlier one."""
-    known, num_known, num = defaultdict[int, set[int]](set), 0, 0
-    profiles_of(arm).prepare(MIDNIGHT, 1000)
-    for user, entries in profiles_of(arm).remembered(range(60)).items():
-        known[user] = set(entries["track"][entries["best"] >= LOVED].tolist())
-    task = Task(arm=0, users=np.arange(60), num_visits=np.full(60, 4), waves=range(4), seed=3, key=(1,))
-    for plays in play(arm.world, arm, [task], keep_events=True):
-        tracks, shares = (np.split(column, plays.lengths.cumsum()[:-1]) for column in (plays.tracks, plays.shares))
-        for user, visit, of_session, shares_of in zip(plays.users.tolist(), plays.visits, tracks, shares, strict=True):
-            num_known += sum(track in known[user] for track in of_session[1:].tolist()) if visit else 0
-            num += len(of_session) - 1 if visit else 0
-            known[user] |= set(of_session[shares_of >= 100 * LOVED].tolist())
-    return num_known / num
-
-
-def test_less_is_known_with_less_familiar_and_nothing_with_none(world: World, folder: Path, profiles: Profiles) -> None:
-    write_run(world, folder, share=5.0)
-    profiles.write(folder / PROFILES)
-    shares = [known_shares(an_arm(world, folder, familiar=share, artist_gap=0)) for share in (1.0, 0.3, 0.0)]
-    assert shares[0] > shares[1] + 0.1
-    assert shares[1] > 0.05
-    assert shares[2] == 0
-
-
 def test_the_gap_is_that_of_the_run_whatever_was_played_since_as_in_a_service(
     world: World, folder: Path, profiles: Profiles
 ) -> None:
     write_run(world, folder, share=5.0)
     profiles.write(folder / PROFILES)
     arm = an_arm(world, folder, familiar=0.5)
-    assert isinstance(arm, Lists)
     users = np.arange(len(world.listeners)).repeat(9)
     tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
     profiles_of(arm).learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
@@ -271,7 +218,6 @@ def test_a_listening_test_plays_what_an_arm_with_the_same_profiles_would(
     profiles.write(folder / PROFILES)
     heard = the_test(world, folder, profiles)
     arm = an_arm(world, folder, pick="uniform", artist_gap=0)
-    assert isinstance(arm, Lists)
     profiles_of(arm).prepare(0, TRACK_MS)
 
     def choose(crowd: Any, draws: Any) -> Any:

@@ -13,16 +13,13 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
 from segue.simulation.catalogue_world import of_catalogue
-from segue.simulation.policies import USUAL, Lists, Popular, make_policies
+from segue.simulation.policies import make_policies
 from segue.simulation.world import World
 from segue.simulation.world_files import read_world, write_world
 from tests.conftest import make_catalog, make_vectors
+from tests.simulation.test_policies import TEMPLATES
 
 NUM_TRACKS = 600
-TEMPLATES: dict[str, partial[Any]] = {
-    "popular": partial(Popular, num_tracks=100),
-    "recommendations": partial(Lists, **USUAL),
-}
 
 
 def write_run(folder: Path, catalog: Catalog, *, gap: int = 1, plays: bool = True, **vectors: Any) -> Path:

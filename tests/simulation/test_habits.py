@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from segue.errors import InputError
 from segue.simulation.habits import RECOVERY_DAYS, Habits
 from segue.simulation.listener import Crowd, Past, listen, start
 from segue.simulation.policies import Policy, Popular, Random
@@ -115,9 +114,3 @@ def test_without_habits_the_log_and_the_record_do_not_know_of_them(world: World,
     log = (tmp_path / "run/logs/day-1/data.json").read_bytes()
     assert hashlib.sha256(log).hexdigest()[:16] == "bc1bb0fc209a268e"
     assert not {"habits", "left"} & json.loads((tmp_path / "run/simulation.json").read_text()).keys()
-
-
-@pytest.mark.parametrize("changes", [{"fatigue": -1.0}, {"leaving": 1.1}])
-def test_a_habit_out_of_range_is_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=f"habits.{next(iter(changes))} must be a number of at least 0 and at most"):
-        Habits(**changes)

@@ -2,8 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +11,10 @@ from hypothesis import strategies as st
 
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.simulation import traffic
 from segue.simulation.memory import Memory
 from segue.simulation.past_days import past_days
 from segue.simulation.policies import Lists, Policy, Random
 from segue.simulation.world import World
-from tests.odd_ids import with_texts
 from tests.simulation.running import log_of, run
 from tests.test_control_2026 import POLICY, chances_of
 
@@ -67,32 +63,6 @@ def test_every_answer_of_the_control_of_2026_has_the_probability_of_the_slow_loo
             fallbacks += event["propensity"] == pytest.approx(1 / len(world.catalog))
     assert over_sessions > 30, "plays of earlier sessions count"
     assert record["arms"]["C"]["fallbacks"] == fallbacks
-
-
-def test_the_logs_with_memory_do_not_depend_on_workers_and_tasks(
-    world: World, tmp_path: Path, arms: Callable[[], dict[str, Policy]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(traffic, "SHARD", 8)
-    monkeypatch.setattr(traffic, "TASK", 16)
-    logs = []
-    for name, workers, together in (("one", 1, 32), ("two", 1, 1), ("three", 2, 2)):
-        monkeypatch.setattr(traffic, "MAX_TASKS_TOGETHER", together)
-        run(world, tmp_path / name, arms(), sessions=200, workers=workers)
-        logs.append((tmp_path / name / "logs/day-1/data.json").read_bytes())
-    assert logs[0] == logs[1] == logs[2]
-
-
-@pytest.mark.parametrize("has_texts", [False, True])
-def test_a_continued_run_remembers_what_its_logs_say(world: World, tmp_path: Path, has_texts: bool) -> None:
-    """As one run of both days; also the metrics of discovery."""
-    world = replace(world, catalog=with_texts(world.catalog)) if has_texts else world
-    write_lists(world, tmp_path / "r.jsonl")
-    made = partial(Lists.of, policy=POLICY, path=str(tmp_path / "r.jsonl"), world=world)
-    both = run(world, tmp_path / "both", {"C": made(), "T1": Random(world=world)}, days=2)
-    run(world, tmp_path / "one", {"C": made(), "T1": Random(world=world)})
-    second = run(world, tmp_path / "two", {"C": made(), "T1": Random(world=world)}, after=tmp_path / "one")
-    assert log_of(tmp_path / "both") == log_of(tmp_path / "two")
-    assert second["days"][0]["arms"] == both["days"][1]["arms"]
 
 
 def test_a_log_that_cannot_be_read_is_named(

@@ -190,49 +190,20 @@ def test_recommenders_without_a_file_have_the_means_of_the_slow_simulator(
     assert np.abs(found).max() < 4
 
 
-@pytest.mark.parametrize("artist_gap", [0, 2])
+@pytest.mark.parametrize(("artist_gap", "of_users"), [(0, False), (2, False), (0, True)])
 @pytest.mark.parametrize("how", ["uniform", "ranked", "weighted"])
-def test_lists_of_tracks_have_the_means_of_the_slow_simulator(
-    world: World, slow_world: SlowWorld, tmp_path: Path, how: str, artist_gap: int
+def test_lists_have_the_means_of_the_slow_simulator(
+    world: World, slow_world: SlowWorld, tmp_path: Path, how: str, artist_gap: int, of_users: bool
 ) -> None:
-    """Near tracks, therefore often by the same artist; every fifth track has no list."""
+    """Of each track, or of each user: the tracks near to one track; every fifth has no list."""
+    near = world.listeners.interests[:, 0].tolist() if of_users else range(len(world.catalog))
     lists = [
-        [track for track in order[:LIST] if track != row] if row % 5 else []
-        for row, order in enumerate(slow_world.order)
+        [track for track in slow_world.order[row][:LIST] if track != row] if place % 5 else []
+        for place, row in enumerate(near)
     ]
-    path = write_lists(world, lists, tmp_path / "lists.jsonl", of_users=False)
+    path = write_lists(world, lists, tmp_path / "lists.jsonl", of_users=of_users)
     policy = Lists.of(path=path, pick=how, artist_gap=artist_gap, world=world)
-    slow = slow_lists(dict(enumerate(lists)), how, artist_gap, of_users=False)
+    slow = slow_lists(dict(enumerate(lists)), how, artist_gap, of_users=of_users)
     found = standard_errors(slow_means(world, slow_world, slow, VISITS), fast_means(world, policy, VISITS))
     assert np.abs(found).max() < 4
     assert policy.fallbacks
-
-
-@pytest.mark.parametrize("how", ["uniform", "ranked", "weighted"])
-def test_lists_of_users_have_the_means_of_the_slow_simulator(
-    world: World, slow_world: SlowWorld, tmp_path: Path, how: str
-) -> None:
-    """The tracks nearest to the first interest; every fifth listener has no list."""
-    interests = world.listeners.interests[:, 0].tolist()
-    lists = [slow_world.order[own][:LIST] if user % 5 else [] for user, own in enumerate(interests)]
-    path = write_lists(world, lists, tmp_path / "users.json", of_users=True)
-    policy = Lists.of(path=path, pick=how, artist_gap=0, world=world)
-    slow = slow_lists(dict(enumerate(lists)), how, 0, of_users=True)
-    found = standard_errors(slow_means(world, slow_world, slow, VISITS), fast_means(world, policy, VISITS))
-    assert np.abs(found).max() < 4
-    assert policy.fallbacks
-
-
-def test_the_comparison_notices_a_wrong_formula(world: World, slow_world: SlowWorld) -> None:
-    """Four standard errors are few enough to see a discount of 0.7 in place of 0.8."""
-
-    class Wrong(Listener):
-        def share(self, played: list[int], track: int) -> float:
-            self.discount = 0.7
-            return super().share(played, track)
-
-    rng = random.Random(11)
-    people = [Wrong(world, user, slow_world, rng) for user in range(len(world.listeners))]
-    sessions = [person.session(slow_sticky) for person in people for _ in range(VISITS)]
-    wrong = np.array([sum(shares) for shares in sessions]), np.array([len(shares) for shares in sessions], float)
-    assert np.abs(standard_errors(wrong, fast_means(world, StickyArtist(world=world), VISITS))).max() > 4

@@ -17,16 +17,18 @@ from scipy import stats
 
 from segue.assignment import treatments
 from segue.errors import InputError
-from segue.runs.recommendations import Recommendations
+from segue.runs.profiles import DAY_MS
 from segue.simulation import traffic
 from segue.simulation.event_lines import Events, write_events
 from segue.simulation.listener import Crowd
-from segue.simulation.policies import Lists, Random, StickyArtist, TrueNeighbours
+from segue.simulation.policies import Lists, Policy, Random, StickyArtist, TrueNeighbours
 from segue.simulation.traffic import Day
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from tests.odd_ids import ODD_IDS, with_texts
 from tests.simulation.running import MIDNIGHT, log_of, run
+from tests.simulation.test_arm_profiles import an_arm, write_profiles, write_run
+from tests.test_control_2026 import POLICY
 
 
 @pytest.fixture(scope="module")
@@ -110,43 +112,54 @@ def test_days_are_consecutive_and_have_different_traffic(played: tuple[Path, dic
     assert [day["day"] for day in record["days"]] == [1, 2]
 
 
-def test_the_same_seed_gives_the_same_logs_for_any_number_of_workers(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(traffic, "SHARD", 8)  # more than one shard for each worker
-    logs = []
-    for workers in (1, 3):
-        run(world, tmp_path / str(workers), workers=workers)
-        logs.append((tmp_path / str(workers) / "logs" / "day-1" / "data.json").read_bytes())
-    assert logs[0] == logs[1]
-    run(world, tmp_path / "other", seed=2)
-    assert (tmp_path / "other" / "logs" / "day-1" / "data.json").read_bytes() != logs[0]
+def arms_of_every_kind(world: World, folder: Path) -> dict[str, Policy]:
+    """Rules, lists, the memory of listeners and their profiles; the files of a run are in the folder."""
+    path = str(folder / "r.jsonl")
+    return {
+        "C": Random(world=world),
+        "T1": StickyArtist(world=world),
+        "T2": Lists.of(path=path, pick="ranked", artist_gap=1, context="last", world=world),
+        "T3": TrueNeighbours(num_tracks=9, world=world),
+        "T4": Lists.of(path=path, policy=POLICY, world=world),
+        "T5": an_arm(world, folder, familiar=0.5),
+        "T6": an_arm(world, folder, pick="weighted"),
+    }
 
 
-def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
+def write_run_and_profiles(world: World, folder: Path) -> Path:
+    write_run(world, folder, heard=1.0, share=0.5, last_hour=-2.0, artist_plays=0.1)
+    write_profiles(world, folder, 0, (3, 1.0, MIDNIGHT), (7, 0.5, MIDNIGHT - 9 * DAY_MS))
+    return folder
+
+
+def test_the_logs_depend_neither_on_workers_nor_on_how_many_tasks_are_simulated_together(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traffic, "SHARD", 8)
     monkeypatch.setattr(traffic, "TASK", 16)
-    rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(3)) % len(world.catalog)
-    scores = np.full(rows.shape, np.nan, np.float32)
-    Recommendations(rows=rows, scores=scores).write(tmp_path / "r.jsonl", world.catalog, format="botify")
+    folder = write_run_and_profiles(world, tmp_path)
 
-    def logs(num_together: int) -> bytes:
+    def logs(name: str, workers: int, num_together: int, **changes: Any) -> list[bytes]:
         monkeypatch.setattr(traffic, "MAX_TASKS_TOGETHER", num_together)
-        policies = {
-            "C": Random(world=world),
-            "T1": StickyArtist(world=world),
-            "T2": Lists.of(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=1, world=world),
-            "T3": TrueNeighbours(num_tracks=9, world=world),
-        }
-        folder = tmp_path / str(num_together)
-        run(world, folder, sessions=400, policies=policies)
-        return (folder / "logs/day-1/data.json").read_bytes()
+        run(world, tmp_path / name, arms_of_every_kind(world, folder), workers=workers, days=2, **changes)
+        return [path.read_bytes() for path in sorted(tmp_path.glob(f"{name}/logs/*/data.json"))]
 
-    separate = logs(1)
-    assert logs(3) == separate
-    assert logs(1000) == separate
+    alone = logs("alone", 1, 1)
+    assert logs("together", 1, 1000) == logs("workers", 3, 3) == alone
+    assert logs("other", 1, 1000, seed=2) != alone
+
+
+@pytest.mark.parametrize("has_texts", [False, True])
+def test_a_run_and_its_continuation_equal_one_run_of_both_days(world: World, tmp_path: Path, has_texts: bool) -> None:
+    """Also in what listeners remember and know, and in the metrics of discovery."""
+    world = replace(world, catalog=with_texts(world.catalog)) if has_texts else world
+    folder = write_run_and_profiles(world, tmp_path)
+    whole = run(world, tmp_path / "whole", arms_of_every_kind(world, folder), days=2)
+    run(world, tmp_path / "one", arms_of_every_kind(world, folder))
+    second = run(world, tmp_path / "two", arms_of_every_kind(world, folder), after=tmp_path / "one")
+    assert log_of(tmp_path / "two") == log_of(tmp_path / "whole")
+    assert second["days"][0]["arms"] == whole["days"][1]["arms"]
+    assert second["last_day"] == 2
 
 
 @pytest.mark.parametrize("has_texts", [False, True])
@@ -182,51 +195,24 @@ def test_a_line_of_a_log_equals_that_of_the_json_library(world: World, tmp_path:
     assert (tmp_path / "data.json").read_text(encoding="utf-8").splitlines() == lines
 
 
-def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world: World, tmp_path: Path) -> None:
-    catalog, top = world.catalog, world.top_tracks[:20]
-    run(world, tmp_path, sessions=300)
-    run(world, tmp_path / "old", sessions=300)
-    release = json.loads((tmp_path / "logs/day-1/release.json").read_text())
-    assert {arm: given["policy"] for arm, given in release["arms"].items()} == {
-        "C": "random", "T1": "sticky_artist", "T2": "popular",
-    }  # fmt: skip
-    events, size = log_of(tmp_path), np.bincount(catalog.artist_of)
-    for event in events:
-        if event["message"] == "last":
-            continue
-        current, following = catalog.rows_of(np.array([event["track"], event["recommendation"]])).tolist()
-        others = int(size[catalog.artist_of[current]]) - 1
-        assert event["release"] == release["version"]
-        assert (
-            event["propensity"]
-            == {
-                "C": 1 / len(catalog),
-                "T1": 1 / others if others else 1 / len(catalog),
-                "T2": 1 / 20,
-            }[event["experiments"]["TEST"]]
-        )
-        if event["experiments"]["TEST"] == "T2":
-            assert following in top
+def test_a_recommendation_has_its_propensity_and_its_release(played: tuple[Path, dict[str, Any]], world: World) -> None:
+    folder, catalog = played[0], world.catalog
+    release, num_of = json.loads((folder / "logs/day-1/release.json").read_text()), np.bincount(catalog.artist_of)
+    arms = {arm: given["policy"] for arm, given in release["arms"].items()}
+    assert arms == {"C": "random", "T1": "sticky_artist", "T2": "popular"}
+    for event in map(json.loads, (folder / "logs/day-1/data.json").read_text().splitlines()):
+        if event["message"] == "next":
+            others = int(num_of[catalog.artist_of[catalog.rows_of([event["track"]])[0]]]) - 1
+            expected = {"C": 1 / len(catalog), "T1": 1 / (others or len(catalog)), "T2": 1 / 20}
+            assert event["propensity"] == expected[event["experiments"]["TEST"]]
+            assert event["release"] == release["version"]
 
 
 def test_the_sessions_of_an_arm_do_not_depend_on_the_other_arms(world: World, tmp_path: Path) -> None:
     one = run(world, tmp_path / "a")
-    other = run(
-        world,
-        tmp_path / "b",
-        policies={"C": Random(world=world), "T1": Random(world=world), "T2": Random(world=world)},
-    )
+    other = run(world, tmp_path / "b", {arm: Random(world=world) for arm in ("C", "T1", "T2")})
     assert one["arms"]["C"] == other["arms"]["C"]
     assert one["arms"]["T1"] != other["arms"]["T1"]
-
-
-def test_a_run_and_its_continuation_equal_one_run_of_both_days(
-    played: tuple[Path, dict[str, Any]], world: World, tmp_path: Path
-) -> None:
-    run(world, tmp_path / "one")
-    run(world, tmp_path / "two", after=tmp_path / "one")
-    assert log_of(tmp_path / "two") == log_of(played[0])
-    assert json.loads((tmp_path / "two" / "simulation.json").read_text())["last_day"] == 2
 
 
 def test_the_next_day_starts_later_if_the_sessions_of_a_day_take_more_than_24_hours(
@@ -316,16 +302,9 @@ def test_without_logs_the_means_are_the_same(world: World, tmp_path: Path) -> No
     ("changes", "message"),
     [
         ({"sessions": 0}, "sessions must be a whole number of at least 1 and at most 100000000, got 0"),
-        ({"days": 0}, "days must be a whole number"),
-        ({"workers": 0}, "workers must be a whole number"),
-        ({"seed": -1}, "seed must be a whole number"),
-        ({"track_seconds": 0.0}, "track_seconds must be a number above 0"),
         ({"first_day": "soon"}, "first_day must be a date such as 2026-01-05, got 'soon'"),
         ({"experiment": ""}, "experiment is empty; choose a name with experiment=<name>"),
-        (
-            {"after": Path("/nowhere")},
-            "after=/nowhere: cannot read /nowhere/simulation.json .*; name the run folder of a completed simulate.py",
-        ),
+        ({"after": Path("/nowhere")}, "after=/nowhere: cannot read /nowhere/simulation.json .*; name the run folder"),
     ],
 )
 def test_a_setting_out_of_range_is_rejected(world: World, tmp_path: Path, changes: Any, message: str) -> None:
@@ -345,12 +324,7 @@ def test_continuing_in_another_world_is_rejected(world: World, tmp_path: Path) -
 def test_an_arm_without_listeners_is_rejected(world: World) -> None:
     names = ["C", *(f"T{number}" for number in range(1, 10))]
     few = world.listeners
-    one = type(world)(
-        catalog=world.catalog,
-        top_tracks=world.top_tracks,
-        embeddings=world.embeddings,
-        listeners=type(few)(**{name: getattr(few, name)[:3] for name in few.__dataclass_fields__}),
-    )
+    one = replace(world, listeners=replace(few, **{name: getattr(few, name)[:3] for name in few.__dataclass_fields__}))
     with pytest.raises(InputError, match="has none of the 3 listeners of this world"):
         Day.plan(one, day=1, sessions=10, experiment="TEST", arms=names, seed=1)
 

@@ -10,23 +10,14 @@ import pytest
 
 from segue.errors import InputError
 from segue.simulation.names import artist_names
-from segue.simulation.world import World, generate, tracks_of_artists
+from segue.simulation.world import World, tracks_of_artists
 from segue.simulation.world_files import read_world, write_world
-from tests.conftest import TASTE
+from tests.conftest import TASTE, make_world
 from tests.odd_ids import ODD_IDS
 
 
 def test_the_same_seed_gives_the_same_world(world: World) -> None:
-    settings: dict[str, Any] = {
-        "num_tracks": 400,
-        "num_listeners": 60,
-        "num_interests": 3,
-        "artist_popularity": 0.9,
-        "track_popularity": 0.9,
-        "taste": TASTE,
-    }
-    assert generate(seed=0, **settings).digest() == world.digest()
-    assert generate(seed=1, **settings).digest() != world.digest()
+    assert make_world().digest() == world.digest() != make_world(seed=1).digest()
 
 
 def test_tracks_per_artist_are_distributed_as_in_the_catalogue_of_2023() -> None:
@@ -39,15 +30,7 @@ def test_tracks_per_artist_are_distributed_as_in_the_catalogue_of_2023() -> None
 
 
 def test_listeners_are_distributed_as_in_the_service_of_2023() -> None:
-    people = generate(
-        seed=3,
-        num_tracks=1000,
-        num_listeners=20_000,
-        num_interests=3,
-        artist_popularity=1,
-        track_popularity=1,
-        taste=TASTE,
-    ).listeners
+    people = make_world(seed=3, num_tracks=1000, num_listeners=20_000).listeners
     assert people.bias.min() >= 0
     assert people.bias.max() <= 10
     assert people.bias.mean() == pytest.approx(5, abs=4 * 2.89 / 20_000**0.5)
@@ -112,26 +95,9 @@ def test_an_embedding_has_the_columns_of_style_and_own_vector() -> None:
     assert (embeddings[:, :3] / np.linalg.norm(embeddings[:, :3], axis=1, keepdims=True)).std(0).max() < 1e-6
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"style": 0.8},
-            "world.taste.style=0.8 and world.taste.track=0.3 are shares of one whole; their sum must be at",
-        ),
-        ({"track": 0}, "world.taste.track must be a number above 0"),
-        ({"length": -1}, "world.taste.length must be a number of at least 0"),
-        ({"length_by_fame": 2}, "world.taste.length_by_fame must be a number of at least 0 and at most 1"),
-        ({"length_spread": -0.1}, "world.taste.length_spread must be a number of at least 0 and at most 1"),
-        ({"style": 1.5}, "world.taste.style must be a number of at least 0 and at most 1"),
-        ({"mainstream": -1}, "world.taste.mainstream must be a number of at least 0"),
-        ({"style_dim": 0}, "world.taste.style_dim must be a whole number of at least 1"),
-        ({"own_dim": 0}, "world.taste.own_dim must be a whole number of at least 1"),
-    ],
-)
-def test_a_taste_out_of_range_is_rejected(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        replace(TASTE, **change)
+def test_shares_of_a_taste_that_are_more_than_one_whole_are_rejected() -> None:
+    with pytest.raises(InputError, match=r"taste.style=0.8 and world.taste.track=0.3 are shares of one whole"):
+        replace(TASTE, style=0.8)
 
 
 def test_names_of_artists_are_distinct(world: World) -> None:
@@ -200,50 +166,13 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "users.json",
-            json.dumps({**USER, "interests": [1, 999]}),
-            "users.json, line 1: interest 999 is not a track of",
-        ),
-        (
-            "users.json",
-            json.dumps({**USER, "interests": []}),
-            "line 1: interests: List should have at least 1",
-        ),
+        ("users.json", json.dumps({**USER, "interests": [1, 999]}), "json, line 1: interest 999 is not a track of"),
         ("users.json", json.dumps({**USER, "user": "a\0"}), "line 1: user.*has a NUL"),
-        (
-            "users.json",
-            json.dumps({**USER, "consume_bias": None}),
-            "consume_bias: Input should be a valid",
-        ),
-        (
-            "users.json",
-            json.dumps({**USER, "session_budget": 0}),
-            "session_budget: Input should be greater than or equal to 1",
-        ),
-        (
-            "users.json",
-            json.dumps({**USER, "artist_discount_gamma": 2}),
-            "discount_gamma: Input should be less",
-        ),
-        (
-            "users.json",
-            json.dumps({**USER, "interest_neighbours": 5000}),
-            "interest_neighbours: Input should be",
-        ),
-        (
-            "users.json",
-            f"{json.dumps(USER)}\n{json.dumps(USER)}",
-            "line 2: user 0 occurs twice; give each user one line",
-        ),
+        ("users.json", json.dumps({**USER, "session_budget": 0}), "line 1: session_budget: Input should be greater"),
+        ("users.json", f"{json.dumps(USER)}\n{json.dumps(USER)}", "line 2: user 0 occurs twice; give each user"),
         ("users.json", "", "users.json is empty; a world needs at least one listener"),
         ("users.json", "[1]", "line 1 is damaged: not JSON"),
-        ("users.json", "{", "line 1 is damaged: not JSON"),
-        (
-            "tracks.json",
-            '{"artist": "A", "title": "T", "track": 1.5}',
-            'tracks.json, line 1: expected .*; "track" must be a whole number or a text',
-        ),
+        ("tracks.json", '{"artist": "A", "title": "T", "track": 1.5}', 'tracks.json, line 1: .*; "track" must be a'),
         ("tracks.json", "", "tracks.json is empty"),
         ("top_tracks.json", "[1, 999]", "track 999 is not in the catalogue of the same folder"),
         ("top_tracks.json", "{}", "must hold one JSON array of track ids"),
@@ -274,9 +203,4 @@ def test_embeddings_of_another_shape_or_type_are_rejected(
     write_world(world, tmp_path)
     np.save(tmp_path / "tracks.npy", array)
     with pytest.raises(InputError, match=message):
-        read_world(path=str(tmp_path), seed=0, taste=TASTE)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"tracks.json: No such file.*a world has tracks.json and users.json"):
         read_world(path=str(tmp_path), seed=0, taste=TASTE)

@@ -171,11 +171,9 @@ def test_the_interval_of_a_ratio_of_sums_covers_the_true_effect_at_its_level(tru
     for _ in range(num):
         sessions = 1.0 + rng.poisson(4, (2, 300))
         time = sessions * skewed(rng, (2, 300)) * (1 + sessions / 10)
-        one = fieller(
-            GroupSummary.of_ratio(time[0], sessions[0]),
-            GroupSummary.of_ratio(time[1] * (1 + truth / 100), sessions[1]),
-            ALPHA,
-        )
+        ours = GroupSummary.of_ratio(time[0], sessions[0])
+        theirs = GroupSummary.of_ratio(time[1] * (1 + truth / 100), sessions[1])
+        one = fieller(ours, theirs, ALPHA)
         covered += one.lower_percent < truth < one.upper_percent
     assert within_four_standard_errors(covered, 0.95, num)
 

@@ -58,10 +58,8 @@ def test_without_variation_across_sessions_it_equals_welchs_test_of_the_runs() -
 
 def test_one_session_has_a_difference_without_an_interval_although_its_runs_vary() -> None:
     session = [0, 0, 0]
-    ours, theirs = (
-        sample([[1.0, 2.0, 4.0], [2.0, 2.0, 5.0]], session),
-        sample([[0.0, 1.0, 1.0], [0.5, 1.0, 1.0]], session),
-    )
+    ours = sample([[1.0, 2.0, 4.0], [2.0, 2.0, 5.0]], session)
+    theirs = sample([[0.0, 1.0, 1.0], [0.5, 1.0, 1.0]], session)
     result = paired_difference(ours, theirs, 0.95)
     assert result.difference == pytest.approx(16 / 6 - 0.75)
     assert result == PairedDifference(difference=result.difference)

@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 import tea_tasting
 
-from segue.statistics.design import sample_ratio
-from segue.statistics.holm import holm
 from segue.statistics.intervals import GroupSummary, welch
 from segue.verdicts.abtest.analysis import analyse
 from segue.verdicts.abtest.result import Analysis
@@ -93,21 +91,3 @@ def ratios() -> tuple[Analysis, Any, Any]:
         GroupSummary.of_ratio(time[arm_of == arm], sessions[arm_of == arm].astype(np.float64)) for arm in (0, 1)
     ]
     return ours, tea_tasting.Experiment(ratio=ratio).analyze(data)["ratio"], summaries
-
-
-def test_holms_correction_equals_that_of_tea_tasting() -> None:
-    p_values = (np.random.default_rng(4).random(12) ** 3).tolist()
-    tested = {f"metric {number}": {"pvalue": p_value} for number, p_value in enumerate(p_values)}
-    results = tea_tasting.experiment.ExperimentResult(tested)
-    adjusted = tea_tasting.adjust_fwer(results, arbitrary_dependence=True, method="bonferroni")
-    assert holm(p_values) == pytest.approx([row["pvalue_adj"] for row in adjusted.to_dicts()])
-
-
-@pytest.mark.parametrize("num_treatment", [1000, 1060, 1200])
-def test_the_sample_ratio_test_equals_that_of_tea_tasting(num_treatment: int) -> None:
-    """The chi-square test of two arms is the square of the z-test without continuity correction."""
-    counts = np.array([1000, num_treatment])
-    data = pd.DataFrame({"variant": np.repeat([0, 1], counts)})
-    experiment = tea_tasting.Experiment(ratio=tea_tasting.SampleRatio(method="norm", correction=False))
-    theirs = experiment.analyze(data)["ratio"].pvalue
-    assert sample_ratio(counts, np.ones(2)) == pytest.approx(theirs)

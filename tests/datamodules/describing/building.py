@@ -53,34 +53,19 @@ def sessions_of(plays: Sequence[Play], *, has_clock: bool = True) -> Sessions:
 def data_of(plays: Sequence[Play], *, has_clock: bool = True, **changes: Any) -> SplitPairs:
     """What a datamodule has read, without splits; its tracks are 0, 1, …, two to an artist."""
     num_tracks = max(play.track for play in plays) + 1
-    given: dict[str, Any] = {
-        "catalog": make_catalog(row // 2 for row in range(num_tracks)),
-        "sessions": sessions_of(plays, has_clock=has_clock),
-        "reading": reading_of(len(plays)),
-        "part": None,
-        "pairs": {},
-        "hidden": np.zeros(num_tracks, bool),
-        "dropped": {},
-        "is_by_time": has_clock,
-    }
+    catalog, sessions = make_catalog(row // 2 for row in range(num_tracks)), sessions_of(plays, has_clock=has_clock)
+    given: dict[str, Any] = {"catalog": catalog, "sessions": sessions, "reading": reading_of(len(plays)), "part": None}
+    given |= {"pairs": {}, "hidden": np.zeros(num_tracks, bool), "dropped": {}, "is_by_time": has_clock}
     return SplitPairs(**{**given, **changes})
 
 
 def reading_of(num_rows: int, **changes: Any) -> Reading:
     """A table that was read without anything to report."""
-    given: dict[str, Any] = {
-        "columns": {"user": "user", "title": "title"},
-        "guessed": [],
-        "units": {"timestamp": "ms"},
-        "share": "ratio",
-        "encoding": "utf-8",
-        "num_rows": num_rows,
-        "num_events": num_rows,
-        "rejected": {},
-        "examples": [],
-        "dropped": {},
-    }
-    return Reading(**{"unused": [], "num_capped": 0, **given, **changes})
+    counts = {"num_rows": num_rows, "num_events": num_rows, "num_capped": 0, "rejected": {}, "dropped": {}}
+    lists: dict[str, Any] = {"guessed": [], "examples": [], "unused": []}
+    columns, units = {"user": "user", "title": "title"}, {"timestamp": "ms"}
+    given = {"columns": columns, "units": units, "share": "ratio", "encoding": "utf-8"}
+    return Reading(**{**given, **counts, **lists, **changes})
 
 
 def facts_of(data: Any) -> Facts:

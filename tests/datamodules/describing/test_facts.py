@@ -1,4 +1,3 @@
-import doctest
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.describing import facts as facts_module
 from segue.datamodules.describing.facts import measure_splits
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.pairs.sessions import DAY_MS
@@ -33,12 +31,6 @@ def numbered(plays: list[Play]) -> list[Play]:
     """The same with listeners 0, 1, … without gaps, as a datamodule numbers them."""
     numbers = {listener: number for number, listener in enumerate(sorted({play.listener for play in plays}))}
     return [play._replace(listener=numbers[play.listener]) for play in plays]
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    result = doctest.testmod(facts_module, extraglobs={"np": np})
-    assert result.attempted >= 1
-    assert result.failed == 0
 
 
 @given(plays=few_plays.map(numbered))
@@ -145,13 +137,3 @@ def test_a_constant_that_excludes_what_happened_has_no_finite_cross_entropy(shar
     assert held_out["mean_bce"] == bce
     assert held_out["num_queries"] == share
     assert (held_out["popular_recall_at_10"] is None) == (share == 0)  # without a liked pair there is no ranking
-
-
-def test_the_most_played_tracks_are_ranked_without_the_query_and_with_shared_ranks() -> None:
-    unknown = [float("nan")] * 3
-    test = pairs_of([0, 5, 5], [1, 0, 6], unknown)  # ranks 1 (0 is the query), 1, and the mean of 3 to 21
-    held_out = measured(test, [9, 8, *[3] * 20], None)
-    assert held_out["num_queries"] == 3
-    assert held_out["popular_recall_at_10"] == pytest.approx(2 / 3)
-    assert held_out["popular_ndcg_at_10"] == pytest.approx(2 / 3)
-    assert held_out["mean_mse"] is None

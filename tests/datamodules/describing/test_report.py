@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from PIL import Image
 from rich.console import Console
 
@@ -19,7 +18,7 @@ from segue.datamodules.describing.picture import draw
 from segue.datamodules.describing.report import next_command, printed
 from segue.datamodules.describing.warnings import DataWarning
 from segue.datamodules.pair_datamodule import PairDataModule
-from tests.contracts.building import CONF, composed
+from tests.contracts.building import CONF
 from tests.datamodules.describing.building import (
     START,
     Play,
@@ -110,11 +109,6 @@ def test_the_picture_can_be_drawn(name: str, tmp_path: Path) -> None:
     assert shown(DRAWN[name])
 
 
-def test_the_next_command_trains_with_the_words_that_chose_the_data() -> None:
-    words = ["datamodule=yes", "datamodule.path=a b", "hydra.run.dir=x", "shown_plays=2"]
-    assert next_command(words, reading_of(1), [], columns={}) == "python train.py datamodule=yes 'datamodule.path=a b'"
-
-
 def test_data_that_cannot_be_used_as_they_are_are_described_again() -> None:
     words, usual = ["datamodule=table", "datamodule.units.timestamp=ms"], reading_of(1)
     refused = DataWarning(name="splits", says="too few", remedy="add data")
@@ -142,19 +136,10 @@ def test_a_guessed_mapping_is_written_out_so_that_hydra_reads_it() -> None:
     assert {role: config.units[role] for role in GUESSED.units} == GUESSED.units
 
 
-def datamodule_of(path: Path, *words: str) -> PairDataModule:
-    """As `describe.py datamodule=botify` builds it."""
-    config = composed("datamodule=botify", f"datamodule.path={path}", "datamodule.pairing=consecutive", *words)
-    datamodule: PairDataModule = instantiate(config.datamodule, max_rejected=1.0, _convert_="all")
-    return datamodule
-
-
-def test_the_profile_for_mlflow_has_the_numbers_and_no_play_of_anybody(ring_logs: Path) -> None:
-    datamodule = datamodule_of(ring_logs)
-    datamodule.setup()
-    facts = profile_of(datamodule.data)["description"]
+def test_the_profile_for_mlflow_has_the_numbers_and_no_play_of_anybody(ring: PairDataModule) -> None:
+    facts = profile_of(ring.data)["description"]
     assert (facts["num_events"], facts["num_sessions"], facts["num_users"]) == (3200, 400, 50)
-    pairs = {name: len(pairs) for name, pairs in datamodule.pairs.items()}
+    pairs = {name: len(pairs) for name, pairs in ring.pairs.items()}
     assert {name: counts["pairs"] for name, counts in facts["splits"].items()} == pairs
     assert facts["test"]["mean_mse"] == pytest.approx(0.17, abs=0.03)  # shares are 1 with probability 0.7, else 0.1
     assert facts["clock"]["median_gap_s"] == pytest.approx(1.0)

@@ -18,7 +18,7 @@ from tests.datamodules.describing.building import (
 )
 
 USUAL = usual_plays()
-NAN = float("nan")
+UNKNOWN = [play._replace(share=float("nan")) for play in USUAL]
 
 
 def shifted(change: Any) -> list[Play]:
@@ -91,12 +91,7 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
         "100 % of the known shares played are 1: there is nothing to predict",
         "recipe=playlists",
     ),
-    "no share": (
-        data_of([play._replace(share=NAN) for play in USUAL]),
-        "shares",
-        "the share played is unknown for every play",
-        "recipe=playlists",
-    ),
+    "no share": (data_of(UNKNOWN), "shares", "the share played is unknown for every play", "recipe=playlists"),
     "another unit of the time played": (
         data_of([play._replace(share=play.share / 1000) for play in USUAL], reading=reading_of(100, share="played")),
         "shares",
@@ -139,5 +134,4 @@ def test_that_listeners_said_no_is_no_fault_of_the_data() -> None:
 
 
 def test_playlists_have_no_warnings_about_time_sessions_or_unknown_shares() -> None:
-    unknown = [play._replace(share=NAN) for play in USUAL]
-    assert warnings_of(data_of(unknown, has_clock=False, reading=reading_of(100, share="none"))) == []
+    assert warnings_of(data_of(UNKNOWN, has_clock=False, reading=reading_of(100, share="none"))) == []

@@ -5,19 +5,9 @@ from typing import Any
 
 import mlflow
 import pytest
-from omegaconf import DictConfig, OmegaConf
 
 from segue.reports.console import console
-from segue.runs.tracking.logger import RunLogger, build_logger, start_run
-from segue.runs.tracking.store import open_store
-from tests.conftest import new_store
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = new_store(tmp_path_factory.mktemp("store"))
-    open_store(uri, "segue")
-    return uri
+from segue.runs.tracking.logger import RunLogger
 
 
 @pytest.fixture
@@ -52,7 +42,6 @@ def away(logger: RunLogger, monkeypatch: pytest.MonkeyPatch) -> Away:
 
 
 def run_of(logger: RunLogger) -> Any:
-    import mlflow
 
     return mlflow.MlflowClient(logger.tracking_uri).get_run(logger.run_id)
 
@@ -121,29 +110,3 @@ def test_a_failure_ends_a_run_and_success_waits_for_the_end(logger: RunLogger) -
     logger.finalize("failed")
     logger.finalize("failed")
     assert run_of(logger).info.status == "FAILED"
-
-
-def config_of(folder: Path, **changes: object) -> DictConfig:
-    logger = {
-        "_target_": "segue.runs.tracking.logger.RunLogger",
-        "experiment_name": "segue",
-        "run_name": "a run",
-        "tracking_uri": f"sqlite:///{folder}/mlflow.db",
-        "patience_s": 1.0,
-    }
-    config = {"run_dir": f"{folder}/run", "run_name": "a run", "parent_run_id": None, "seed": 3, "logger": logger}
-    return OmegaConf.create({**config, **changes})
-
-
-def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
-    new_store(tmp_path)
-    config = config_of(tmp_path, parent_run_id="above")
-    logger = build_logger(config, run_id=None)
-    assert logger is not None
-    start_run(logger, config, setup="track", source="yes", data_digest="of the data")
-    run = mlflow.MlflowClient(config.logger.tracking_uri).get_run(logger.run_id)
-    tags = run.data.tags
-    assert tags["mlflow.parentRunId"] == "above"
-    assert (tags["setup"], tags["data_digest"], tags["run_dir"]) == ("track", "of the data", config.run_dir)
-    assert len(tags["config_digest"]) == len(tags["setup_digest"]) == 16
-    assert run.data.params == {"seed": "3"}

@@ -1,6 +1,5 @@
 """What MLflow does not promise, against a store of its own."""
 
-import threading
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,24 +10,8 @@ import pytest
 
 from segue.runs.recommendations import FORMATS, Recommendations, key_of_lines
 from segue.runs.tracking.logger import RunLogger
-from segue.runs.tracking.mlflow_parts import watch_machine
-from segue.runs.tracking.store import client_of, open_store
+from segue.runs.tracking.store import open_store
 from tests.conftest import make_catalog, new_store
-from tests.e2e.running import wait_until
-
-
-@pytest.mark.timing
-def test_a_run_is_told_of_the_machine_until_it_is_ended(tmp_path: Path) -> None:
-    uri = new_store(tmp_path)
-    experiment = open_store(uri, "segue")
-    with client_of(uri) as client:
-        run_id = client.create_run(experiment).info.run_id
-        end = watch_machine(run_id=run_id, tracking_uri=uri, interval_s=0.1)
-        metrics = wait_until(lambda: client.get_run(run_id).data.metrics, "metrics")
-        assert "system/cpu_utilization_percentage" in metrics
-        assert "SystemMetricsMonitor" in [thread.name for thread in threading.enumerate()]
-        end()
-        assert "SystemMetricsMonitor" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_the_model_of_every_format_of_lists_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import mlflow
 import pytest
@@ -27,20 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     experiments = [open_store(uri, name) for name in ("segue", "other")]
     for number, run_id in enumerate(IDS):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlflow.store.tracking.sqlalchemy_store.uuid.uuid4", lambda run_id=run_id: _Id(run_id))
+            patch.setattr("mlflow.store.tracking.sqlalchemy_store.uuid.uuid4", lambda run_id=run_id: UUID(run_id))
             run = client.create_run(
                 experiments[number % 2], run_name=f"run {number}", tags={"run_dir": str(folder / str(number))}
             )
         assert run.info.run_id == run_id
     return folder
-
-
-class _Id:
-    def __init__(self, text: str) -> None:
-        self.hex = text
-
-    def __str__(self) -> str:
-        return self.hex
 
 
 def uri_of(folder: Path) -> str:
@@ -53,11 +46,7 @@ def test_a_run_is_named_by_its_id_or_the_first_characters_of_it(folder: Path, na
 
 
 @pytest.mark.parametrize(
-    ("file", "record"),
-    [
-        ("run.json", {"mlflow_run_id": "abc", "layout": 2}),
-        ("sweep.json", {"mlflow_run_id": "abc"}),
-    ],
+    ("file", "record"), [("run.json", {"mlflow_run_id": "abc", "layout": 2}), ("sweep.json", {"mlflow_run_id": "abc"})]
 )
 def test_a_run_is_named_by_its_folder_or_a_file_in_it(tmp_path: Path, file: str, record: dict[str, Any]) -> None:
     (tmp_path / file).write_text(json.dumps(record))
@@ -92,11 +81,6 @@ def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
         find_run("run:3fa2", uri_of(tmp_path))
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return new_store(tmp_path_factory.mktemp("store"))
-
-
 def config_of(uri: str, experiment: str) -> DictConfig:
     return OmegaConf.create(
         {
@@ -122,28 +106,28 @@ def track(config: DictConfig, folder: Path, *, status: str, **tags: str) -> str:
     return run_id
 
 
-def test_runs_of_the_same_config_and_data_are_found_newest_first(store: str, tmp_path: Path) -> None:
-    config = config_of(store, "same")
+def test_runs_of_the_same_config_and_data_are_found_newest_first(uri: str, tmp_path: Path) -> None:
+    config = config_of(uri, "same")
     finished = track(config, tmp_path / "finished", status="FINISHED")
     stopped = track(config, tmp_path / "stopped", status="FINISHED", interrupted="true")
     killed = track(config, tmp_path / "killed", status="RUNNING")
     track(config, tmp_path / "other", status="FINISHED", data_digest="d1")
     found = same_runs(config, "d0")
     assert [(run.run_id, run.value) for run in found] == [(killed, None), (stopped, None), (finished, 0.25)]
-    assert folder_of(killed, store) == tmp_path / "killed"
+    assert folder_of(killed, uri) == tmp_path / "killed"
 
 
-def test_a_folder_that_is_not_here_is_refused(store: str, tmp_path: Path) -> None:
-    run_id = track(config_of(store, "away"), tmp_path / "run", status="RUNNING")
+def test_a_folder_that_is_not_here_is_refused(uri: str, tmp_path: Path) -> None:
+    run_id = track(config_of(uri, "away"), tmp_path / "run", status="RUNNING")
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=f"resume=run:{run_id}: its run folder .*/run is not on this machine"):
-        folder_of(f"run:{run_id}", store)
+        folder_of(f"run:{run_id}", uri)
     with pytest.raises(InputError, match=r"resume=nowhere: MLflow .* has no run whose id begins with nowhere"):
-        folder_of("nowhere", store)
+        folder_of("nowhere", uri)
 
 
-def test_a_run_that_is_done_counts_among_those_of_the_sweep(store: str, tmp_path: Path) -> None:
-    config = config_of(store, "sweep")
+def test_a_run_that_is_done_counts_among_those_of_the_sweep(uri: str, tmp_path: Path) -> None:
+    config = config_of(uri, "sweep")
     run_id = track(config, tmp_path / "run", status="FINISHED")
     join_sweep(config, same_runs(config, "d0")[0])
-    assert mlflow.MlflowClient(store).get_run(run_id).data.tags["sweep.p7"] == "true"
+    assert mlflow.MlflowClient(uri).get_run(run_id).data.tags["sweep.p7"] == "true"

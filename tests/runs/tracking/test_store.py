@@ -22,7 +22,5 @@ def test_an_experiment_is_one_of_model_training_unless_somebody_chose_another_ki
 
 def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database")
-    with pytest.raises(
-        InputError, match=r"cannot use the MLflow store sqlite:///.*mlflow.db: .*set logger.tracking_uri"
-    ):
+    with pytest.raises(InputError, match=r"cannot use the MLflow store sqlite:.*mlflow.db: .*set logger.tracking_uri"):
         open_store(f"sqlite:///{tmp_path}/mlflow.db", "segue")

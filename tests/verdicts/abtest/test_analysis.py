@@ -15,9 +15,8 @@ from segue.errors import InputError
 from segue.verdicts.abtest.analysis import analyse
 from segue.verdicts.abtest.log import read_users
 from segue.verdicts.abtest.users import Users
+from tests.verdicts.abtest.test_log import READING
 from tests.verdicts.abtest.users import pre_period, settings, users_of, users_of_sessions
-
-READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
 
 
 def slow_sheet(lines: list[dict[str, Any]], experiment: str) -> dict[tuple[str, str], dict[str, float]]:
@@ -112,11 +111,8 @@ def test_a_comparison_that_cannot_be_made_is_rejected(users: Users, changes: Any
 @pytest.mark.parametrize(
     ("period", "message"),
     [
-        (
-            FOUR,
-            "pre overlaps the experiment: its last event is at 2000 ms, the first event of the experiment is at 1000",
-        ),
-        (pre_period(users_of([1.0, 2.0], [0, 1], user_keys=[8, 9])), "pre has no user of the experiment"),
+        (FOUR, "pre overlaps the experiment: its last event is at 2000 ms, the first event of the experiment"),
+        (pre_period(users_of([1.0, 2.0], [0, 1], user_keys=np.array([8, 9]))), "pre has no user of the experiment"),
         (pre_period(users_of([], [])), "pre has no completed session"),
     ],
 )

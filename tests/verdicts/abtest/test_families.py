@@ -13,10 +13,8 @@ from segue.verdicts.abtest.users import Users
 from tests.statistics.rates import repeat, skewed, within_four_standard_errors
 from tests.verdicts.abtest.users import settings, users_of
 
-PRIMARY, SECONDARY = (
-    "mean_time_per_session",
-    [metric for metric in METRICS if metric not in ("mean_time_per_session", "fallback_percent")],
-)
+PRIMARY = "mean_time_per_session"
+SECONDARY = [metric for metric in METRICS if metric not in (PRIMARY, "fallback_percent")]
 
 
 def p_values(*of_metric: float) -> dict[tuple[str, str], float]:

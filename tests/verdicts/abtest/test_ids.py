@@ -13,6 +13,7 @@ from segue.verdicts.abtest.log import read_users
 from segue.verdicts.abtest.users import Users
 from tests.conftest import event, write_lines
 from tests.odd_ids import ODD_IDS
+from tests.verdicts.abtest.test_log import READING
 
 
 def session(user: Id, start: int = 0, arm: str = "C", tracks: tuple[Id, ...] = (100, 101)) -> list[dict[str, Any]]:
@@ -27,9 +28,7 @@ def session(user: Id, start: int = 0, arm: str = "C", tracks: tuple[Id, ...] = (
 
 def read(folder: Path, lines: list[Any]) -> Users:
     write_lines(folder / "data.json", lines)
-    return read_users(
-        folder, experiment="TEST", max_rejected=0.0, interleaved="separate", session_gap_minutes=30.0, unfinished="drop"
-    )
+    return read_users(folder, experiment="TEST", max_rejected=0.0, **READING)
 
 
 def test_a_log_of_texts_gives_the_numbers_of_the_same_log_of_whole_numbers(tmp_path: Path) -> None:
@@ -80,7 +79,5 @@ def test_guests_are_left_out_among_users_who_are_texts(tmp_path: Path) -> None:
 
 def test_an_unpaired_surrogate_is_no_text_and_its_line_is_named(tmp_path: Path) -> None:
     wrong = json.dumps(session("\ud800")[0])
-    with pytest.raises(
-        InputError, match=r"1 of 5 lines are not events.* row 5 of .*: no message, timestamp, user and track"
-    ):
+    with pytest.raises(InputError, match=r"1 of 5 lines are not events.* row 5 of .*: no message, timestamp, user"):
         read(tmp_path, [*session("ann"), *session("bob", arm="T1"), wrong])

@@ -25,13 +25,13 @@ from segue.verdicts.abtest.report import sections
 from segue.verdicts.abtest.users import Users
 from tests.simulation.running import MIDNIGHT
 from tests.simulation.test_arm_profiles import an_arm, write_run
+from tests.verdicts.abtest.test_log import READING
 from tests.verdicts.abtest.users import settings
 from tests.verdicts.offpolicy.played import simulate
 
 
 def read(folder: Path, unfinished: str = "drop") -> Users:
-    reading: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": unfinished}
-    return read_users(folder, experiment=None, max_rejected=0.0, **reading)
+    return read_users(folder, experiment=None, max_rejected=0.0, **READING | {"unfinished": unfinished})
 
 
 def slow(

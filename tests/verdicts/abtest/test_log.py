@@ -36,6 +36,10 @@ def session(
     return lines
 
 
+def of_experiments(experiments: dict[str, str]) -> dict[str, Any]:
+    return {**event(9, 0, 100), "experiments": experiments}
+
+
 CLEAN = [*session(1, 0), *session(2, 0), *session(3, 0, arm="T1"), *session(4, 0, arm="T1")]
 
 
@@ -51,7 +55,7 @@ CLEAN = [*session(1, 0), *session(2, 0), *session(3, 0, arm="T1"), *session(4, 0
         ([*session(1, 200), *session(1, 100)], "lines_behind_the_clock", 1, [1, 2, 3, 4]),
         (["{", *[*session(1, 100)] * 0], "lines_rejected", 1, [1, 2, 3, 4]),
         ([*session(GUESTS[0], 0), *session(GUESTS[-1], 0, arm="T1")], "lines_of_guests", 4, [1, 2, 3, 4]),
-        ([{**event(9, 0, 100), "experiments": {"OTHER": "C"}}], "lines_of_other_experiments", 1, [1, 2, 3, 4]),
+        ([of_experiments({"OTHER": "C"})], "lines_of_other_experiments", 1, [1, 2, 3, 4]),
     ],
 )
 def test_each_fault_of_a_log_is_counted_and_left_out(
@@ -186,11 +190,7 @@ def test_all_files_of_a_folder_are_read_as_one_log(tmp_path: Path) -> None:
         ([], None, "the logs are empty; name the logs of serve.py or simulate.py"),
         (CLEAN[:4], None, "has only the arms C; a comparison needs a control arm C and at least one other"),
         (CLEAN, "OTHER", r"experiment=OTHER is not in .*; it has TEST"),
-        (
-            [*CLEAN, {**event(9, 0, 100), "experiments": {"B": "C"}}],
-            None,
-            r"has several experiments; choose experiment=B or TEST",
-        ),
+        ([*CLEAN, of_experiments({"B": "C"})], None, r"has several experiments; choose experiment=B or TEST"),
         ([*session(1, 0, arm="T1"), *session(2, 0, arm="T2")], None, "has only the arms T1, T2; a comparison needs a"),
         (
             ["{", "["],
@@ -198,11 +198,7 @@ def test_all_files_of_a_folder_are_read_as_one_log(tmp_path: Path) -> None:
             r"2 of 2 lines are not events, more than max_rejected=0.01 allows; the first is row 1 of \S+/data\.json: "
             "no message, timestamp, user and track; correct the lines, or raise max_rejected$",
         ),
-        (
-            [{**event(9, 0, 100), "experiments": {}}],
-            None,
-            r'no line names an experiment; an event of one has "experiments": \{"<name>": "C"\}',
-        ),
+        ([of_experiments({})], None, r'no line names an experiment; an event of one has "experiments": \{"<name>": "C'),
     ],
 )
 def test_an_unusable_log_is_rejected_with_its_reason(
@@ -234,10 +230,7 @@ def test_a_compressed_log_is_read_and_a_truncated_one_is_rejected(tmp_path: Path
 
 WHOLE = [1.0, 1.5, 1e3, True, False, "1", "1.5", [1], {"a": 1}, 2**63, -(2**70), 10**40, math.nan, math.inf]
 NUMBER = [True, False, "0.5", [0.5], {"a": 1}, math.nan, math.inf, 10**400]
-NO_ID = [
-    *(one for one in WHOLE if not isinstance(one, str)),
-    *(-1, "", "a\0b", "x" * 257, "é" * 129),
-]
+NO_ID = [*(one for one in WHOLE if not isinstance(one, str)), *(-1, "", "a\0b", "x" * 257, "é" * 129)]
 AN_ID = " must be a whole number from 0 to 2⁶³-1, or a text of 1 to 256 bytes without NUL"
 WRONG: dict[str, tuple[list[Any], str]] = {
     **dict.fromkeys(("user", "track"), ([*NO_ID, None], AN_ID)),
@@ -271,7 +264,7 @@ def test_a_line_with_a_wrong_value_is_rejected_with_its_place(tmp_path: Path, ke
 
 
 def test_an_arm_of_one_line_is_named_and_can_be_left_out(tmp_path: Path) -> None:
-    stray = {**event(9, 5, 100), "experiments": {"TEST": "T7"}}
+    stray = of_experiments({"TEST": "T7"})
     folder = log(tmp_path, [*CLEAN, *session(5, 0), *session(6, 0, arm="T1"), stray])
     users = read_users(folder, experiment="TEST", max_rejected=0.0, **READING)
     with pytest.raises(InputError) as refused:

@@ -10,29 +10,17 @@ from segue.errors import InputError
 from segue.statistics.intervals import GroupSummary, fieller
 from segue.verdicts.abtest.plan import Plan, make_plan, plan_table
 from segue.verdicts.abtest.slices import DAY_MS
-from segue.verdicts.abtest.users import Sessions, Users
+from segue.verdicts.abtest.users import Users
 from tests.statistics.rates import skewed, within_four_standard_errors
-from tests.verdicts.abtest.users import settings, users_of_sessions
+from tests.verdicts.abtest.users import settings, users_of
 
 
 def past(values: Any, day_of: Any, user_of: Any = None) -> Users:
     """A log of the past with one session per value; by default each is of another user."""
-    num = len(values)
-    user_keys = np.arange(num) if user_of is None else np.asarray(user_of)
+    user_keys = np.arange(len(values)) if user_of is None else np.asarray(user_of)
     order = np.lexsort((day_of, user_keys))
-    users = users_of_sessions(
-        Sessions(
-            user_keys=user_keys[order],
-            arm_of=np.zeros(num, np.int64),
-            started_ms=1000 + np.asarray(day_of)[order] * DAY_MS,
-            tracks=np.full(num, 5),
-            time=np.asarray(values)[order],
-            latency_ms=np.zeros(num),
-            fallbacks=np.zeros(num, np.int64),
-            is_finished=np.ones(num, bool),
-        ),
-        ("C",),
-    )
+    own, times = np.asarray(values)[order], 1000 + np.asarray(day_of)[order] * DAY_MS
+    users = users_of(own, np.zeros(len(own)), ("C",), user_keys=user_keys[order], started_ms=times)
     return replace(users, first_ms=1000, last_ms=1000 + (int(np.max(day_of)) + 1) * DAY_MS)
 
 
@@ -61,11 +49,7 @@ def test_the_days_are_those_until_the_log_has_so_many_users() -> None:
             assert 200 * (one.days - 1) <= one.users + 200 * 0.3 * one.days  # the variance of few days differs a little
             assert one.users <= 200 * one.days
     assert (need(plan, 12).days or 0) <= 10 < (need(plan, 5).days or 0)
-    for effect, words in (
-        (12, "days with the traffic of the log."),
-        (5, ", extrapolated from a log of 10 days."),
-        (1, "365 days"),
-    ):
+    for effect, words in ((12, "days with the traffic"), (5, ", extrapolated from a log of 10 days."), (1, "365 days")):
         assert words in plan_table(replace(plan, effect_percent=float(effect))).notes[0]
 
 

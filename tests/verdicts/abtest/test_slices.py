@@ -9,8 +9,8 @@ from scipy import stats
 
 from segue.verdicts.abtest.analysis import analyse
 from segue.verdicts.abtest.slices import DAY_MS, slices
-from segue.verdicts.abtest.users import Sessions, Users
-from tests.verdicts.abtest.users import settings, users_of_sessions
+from segue.verdicts.abtest.users import Users
+from tests.verdicts.abtest.users import settings, users_of, users_of_sessions
 
 DAYS, TIME = 4, "mean_time_per_session"
 EVERY_DAY = ["day 1", "day 2", "day 3", "day 4"]
@@ -22,19 +22,8 @@ def experiment(rng: np.random.Generator, lift_of_day: tuple[float, ...], users: 
     times = 1 + rng.binomial(1, 0.5, (users, DAYS))
     user = np.repeat(np.arange(users), times.sum(1))
     day = np.concatenate([np.repeat(np.arange(DAYS), row) for row in times])
-    num = len(user)
-    return users_of_sessions(
-        Sessions(
-            user_keys=user,
-            arm_of=arm_of[user],
-            started_ms=1000 + day * DAY_MS,
-            tracks=np.full(num, 5),
-            time=habit[user] * rng.gamma(4.0, 0.25, num) * (1 + arm_of[user] * np.array(lift_of_day)[day]),
-            latency_ms=np.zeros(num),
-            fallbacks=np.zeros(num, np.int64),
-            is_finished=np.ones(num, bool),
-        )
-    )
+    time = habit[user] * rng.gamma(4.0, 0.25, len(user)) * (1 + arm_of[user] * np.array(lift_of_day)[day])
+    return users_of(time, arm_of[user], user_keys=user, started_ms=1000 + day * DAY_MS)
 
 
 def parts(users: Users) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from segue.verdicts.abtest.analysis import analyse
 from segue.verdicts.abtest.metrics import difference, samples
 from segue.verdicts.abtest.result import Analysis
 from segue.verdicts.abtest.slices import compare_unfinished
-from segue.verdicts.abtest.users import Sessions, Users
+from segue.verdicts.abtest.users import Users
 from segue.verdicts.abtest.verdict import bounds
 from tests.statistics.rates import repeat, within_four_standard_errors
-from tests.verdicts.abtest.users import settings, users_of_sessions
+from tests.verdicts.abtest.users import sessions_of, settings, users_of_sessions
 
 TIME = "mean_time_per_session"
 
@@ -32,16 +32,9 @@ def cut_off(
     habit = np.repeat(rng.gamma(4.0, 1.0, users), each)
     whole = 1 + habit * rng.gamma(2.0, 0.5, users * each) * (1 + lift * arm_of)
     cut = rng.exponential(1 / np.maximum(np.array(hazard)[arm_of], 1e-12))
-    sessions: dict[str, Any] = {
-        "user_keys": np.repeat(np.arange(users), each),
-        "arm_of": arm_of,
-        "started_ms": np.tile(np.arange(each), users),
-        "tracks": np.full(users * each, 5),
-        "latency_ms": np.zeros(users * each),
-        "fallbacks": np.zeros(users * each, np.int64),
-    }
-    logged = Sessions(**sessions, time=np.minimum(whole, cut), is_finished=whole < cut)
-    truth = Sessions(**sessions, time=whole, is_finished=np.ones(users * each, bool))
+    keys, places = np.repeat(np.arange(users), each), np.tile(np.arange(each), users)
+    truth = sessions_of(whole, arm_of, user_keys=keys, started_ms=places)
+    logged = replace(truth, time=np.minimum(whole, cut), is_finished=whole < cut)
     return users_of_sessions(logged), users_of_sessions(truth)
 
 
@@ -82,9 +75,8 @@ def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_
     effect = analysis.effect("T1", "mean_time_per_session")
     assert effect.relative.upper_percent < -5, "without the check, the treatment would be worse"
     assert analysis.unfinished["T1"].p_value < 0.001
-    assert analysis.verdicts["T1"].startswith(
-        "withheld: the arms differ in their sessions without a `last` (p < 0.0001), "
-    )
+    says = "withheld: the arms differ in their sessions without a `last` (p < 0.0001), "
+    assert analysis.verdicts["T1"].startswith(says)
     assert analysis.verdicts["T1"].endswith(f"would be in {bounds(analysis.unfinished['T1'])} if they had gone on")
     assert analysis.record()["withheld"]
     assert "unfinished, bounds" in analysis.methods("T1")

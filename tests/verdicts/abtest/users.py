@@ -14,21 +14,19 @@ def settings(**changes: Any) -> AnalysisSettings:
     return AnalysisSettings(**{"guardrails": {}, **changes})
 
 
-def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_keys: Any = None) -> Users:
-    """Users with one session each, of the given time."""
+def sessions_of(time: Any, arm_of: Any, **changes: Any) -> Sessions:
+    """Finished sessions of the given time, with five tracks; by default each is of another user."""
     num = len(time)
-    ids = np.arange(num) if user_keys is None else np.asarray(user_keys, np.int64)
-    sessions = Sessions(
-        user_keys=ids,
-        arm_of=np.asarray(arm_of, np.int64),
-        started_ms=np.full(num, 1000),
-        tracks=np.full(num, 5),
-        time=np.asarray(time, np.float64),
-        latency_ms=np.zeros(num),
-        fallbacks=np.zeros(num, np.int64),
-        is_finished=np.ones(num, bool),
-    )
-    return users_of_sessions(sessions, arms)
+    nothing = np.zeros(num, np.int64)
+    usual: dict[str, Any] = {"user_keys": np.arange(num), "started_ms": nothing + 1000, "tracks": nothing + 5}
+    usual |= {"latency_ms": np.zeros(num), "fallbacks": nothing, "is_finished": np.ones(num, bool)}
+    columns = {"time": np.asarray(time, np.float64), "arm_of": np.asarray(arm_of, np.int64)}
+    return Sessions(**{**usual, **columns, **changes})
+
+
+def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), **changes: Any) -> Users:
+    """Users with one session each, of the given time."""
+    return users_of_sessions(sessions_of(time, arm_of, **changes), arms)
 
 
 def users_of_sessions(sessions: Sessions, arms: tuple[str, ...] = ("C", "T1")) -> Users:

@@ -3,7 +3,6 @@
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from segue.reports.result_table import Table
-from segue.verdicts.comparison.analysis import TESTED, Comparison, verdict
+from segue.verdicts.comparison.analysis import TESTED, Comparison, Run, verdict
 from segue.verdicts.comparison.report import draw, sections, sentences
 from tests.verdicts.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
@@ -81,22 +80,14 @@ def test_missing_values_are_reported() -> None:
 
 
 LONG = "model={} datamodule.reader=botify optimizer.lr=0.001 trainer.max_epochs=100 loss.cost=$x_1$"
+FEW, SOME, MANY = (simulated_setups(num, np.random.default_rng(0), seeds) for num, seeds in ((1, 1), (5, 3), (14, 2)))
+ODD = [
+    [run("a", 1, more=more), run("a", 2, more=more), run("b", 1, val=0.1)]
+    for more in ({"fit_seconds": 1e9, "test/mse": 0.0}, {"test/mse": float("inf"), "fit_seconds": 1.0})
+]
 
 
-@pytest.mark.parametrize(("num", "num_seeds", "names"), [(1, 1, "{}"), (5, 3, "{}"), (14, 2, LONG)])
-def test_the_picture_is_drawn_of_few_and_of_many(num: int, num_seeds: int, names: str, tmp_path: Path) -> None:
-    runs = [
-        replace(one, setup=names.format(one.setup))
-        for one in simulated_setups(num, np.random.default_rng(0), num_seeds)
-    ]
-    draw(compared(runs, metrics=[f"test/{name}" for name in TESTED]), tmp_path / "drawn.png")
-    assert mpl.image.imread(tmp_path / "drawn.png").std() > 0.01
-
-
-@pytest.mark.parametrize(
-    "more", [{"fit_seconds": 1e9, "test/mse": 0.0}, {"test/mse": float("inf"), "fit_seconds": 1.0}]
-)
-def test_the_picture_is_drawn_of_odd_values(more: Any, tmp_path: Path) -> None:
-    runs = [run("a", 1, more=more), run("a", 2, more=more), run("b", 1, val=0.1)]
-    draw(compared(runs, metrics=["fit_seconds", "test/mse"]), tmp_path / "drawn.png")
-    assert mpl.image.imread(tmp_path / "drawn.png").std() > 0.01
+@pytest.mark.parametrize("runs", [FEW, SOME, [replace(one, setup=LONG.format(one.setup)) for one in MANY], *ODD])
+def test_the_picture_is_drawn_of_few_of_many_and_of_odd_values(runs: list[Run], tmp_path: Path) -> None:
+    draw(compared(runs, metrics=["fit_seconds", "test/mse", *(f"test/{name}" for name in TESTED)]), tmp_path / "a.png")
+    assert mpl.image.imread(tmp_path / "a.png").std() > 0.01

@@ -10,14 +10,6 @@ from mlflow.entities import LoggedModelOutput
 from segue.errors import InputError
 from segue.runs.tracking.store import open_store, parent_run
 from segue.verdicts.comparison.runs import Found, find, register, setup_names
-from tests.conftest import new_store
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = new_store(tmp_path_factory.mktemp("store"))
-    open_store(uri, "segue")
-    return uri
 
 
 def client_of(uri: str) -> Any:

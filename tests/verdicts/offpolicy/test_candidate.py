@@ -53,10 +53,7 @@ def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path, file: str) -
         ("http://localhost:5001", "candidate: 'http://localhost:5001' is another service"),
         ("popular", "candidate=popular: there is no top_tracks.json beside the catalogue"),
         ("run:1", "cannot read recommendations from found/run:1"),
-        (
-            {"recommender": "random", "pick": "ranked"},
-            "candidate: pick applies to lists, and random has a rule",
-        ),
+        ({"recommender": "random", "pick": "ranked"}, "candidate: pick applies to lists, and random has a rule"),
         ({"depth": 3}, "candidate has no key 'depth'"),
         ({"pick": "best"}, "candidate: pick: must be one of uniform, ranked, weighted"),
         ({"familiar": 0.5}, "candidate: familiar=0.5 needs context=listener, which knows the listener"),
@@ -84,8 +81,9 @@ def test_lists_of_another_catalogue_are_refused(world: World, tmp_path: Path) ->
             candidate_of(file, locate=Path, defaults=DEFAULTS, catalog=catalog, popular=NOTHING)
 
 
-EXPLORES: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "exploration": 0.2, "exploration_plays": 10}
-LISTS = {**EXPLORES, "context": "last"}
+LISTS: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "exploration": 0.2, "exploration_plays": 10}
+LISTS["context"] = "last"
+OWN: dict[str, Any] = {"policy": POLICY}
 SESSION: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "num_lists": 2}
 LISTENER: dict[str, Any] = {**SESSION, "familiar": 0.5}
 
@@ -93,14 +91,8 @@ ARMS: dict[str, tuple[Any, Callable[[World, Path], Policy]]] = {
     "random": ("random", lambda world, _: Random(world=world)),
     "popular": ("popular", lambda world, _: Popular(num_tracks=100, world=world)),
     "sticky_artist": ("sticky_artist", lambda world, _: StickyArtist(world=world)),
-    "lists": (
-        {**EXPLORES, "context": "last"},
-        lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), **EXPLORES, context="last", world=world),
-    ),
-    "of one's own": (
-        {"policy": POLICY},
-        lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), policy=POLICY, world=world),
-    ),
+    "lists": (LISTS, lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), **LISTS, world=world)),
+    "of one's own": (OWN, lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), **OWN, world=world)),
     "session": (SESSION, lambda world, folder: Lists.of(path=str(folder / "r.jsonl"), **SESSION, world=world)),
     "listener": (LISTENER, lambda world, folder: an_arm(world, folder, **LISTENER)),
 }
