@@ -327,6 +327,11 @@ class Vocabulary:
     calendar: Calendar | None = None
 
     @property
+    def seen(self) -> Bool[np.ndarray, "N"]:
+        """Whether training pairs have the track, in either place."""
+        return np.asarray(self.previous_counts + self.next_counts > 0)
+
+    @property
     def has_trend(self) -> bool:
         """Whether plays age."""
         return self.calendar is not None and self.calendar.half_life is not None

@@ -68,8 +68,9 @@ class Pictures:
 
 
 def _draw_artists(scorer: Scorer, data: PairDataModule) -> "Figure | None":
-    catalog, own = data.catalog, scorer.artist_vectors()
-    vectors = (mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own).cpu().numpy()
+    catalog, own = data.catalog, scorer.query_parts().get("artist")
+    vectors = mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)).cpu().numpy()
+    vectors = vectors if own is None else vectors[:, own.columns]  # all tracks of an artist have it
     plays = np.bincount(catalog.artist_of, data.vocabulary.plays, catalog.num_artists).astype(np.int64)
     seen = vectors.any(1)  # what no training pair shows is zero
     if not seen.any():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import Context, PairBatch, Queries, Scorer
+from segue.models.contracts import Context, PairBatch, Queries, QueryPart, Scorer
 from segue.models.kernels import Heard, weighted_sums
 from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats
@@ -21,10 +21,10 @@ from segue.picking.session_query import age_weight, length_factor, share_weight
 from segue.runs.session_vectors import MAX_LENGTH, OrderPart
 from segue.settings import Setting, settings
 
-OTHERS, _USUAL = "others", ("track", "artist")
+OTHERS, _USUAL, _ALL = "others", ("track", "artist"), "all"
 """Name of a value for all parts that have none of their own. A recipe names a part that some heads lack."""
-FIRST_DECAY, FIRST_POWER = 0.8, 0.1
-"""Learned numbers before training; the power begins near the plain sum."""
+_DECAY, _EARLIER, _SKIPPED, _POWER = math.log(0.8 / 0.2), 0.0, math.atanh(0.9), math.log(0.1 / 0.9)
+"""Learned parameters before training: a decay of 0.8, factors of 1 and 0.9, and nearly the plain sum."""
 _Number = float | Literal["learned"]
 _Rule = Annotated[Literal["never", "always", "auto"], Setting("how tracks already heard are ranked; see `Repeats`")]
 
@@ -138,26 +138,20 @@ class Session(Context):
         learns: bool,
     ) -> None:
         super().__init__()
-        self.max_length = max_length
-        self._decay = _decays(decay, parts)
-        self._earlier: dict[str, Any] = dict.fromkeys(parts, earlier)
-        self._power: dict[str, Any] = dict.fromkeys(parts, normalise)
-        given = {"decay": self._decay, "earlier": self._earlier, "skipped": {"": skipped}, "normalise": self._power}
-        learned = [f"{name}=learned" for name, values in given.items() if "learned" in values.values()]
+        if skipped == "learned" and vocabulary.mean_played_ratio is None:
+            skipped = 1.0
+        self.decay = _Numbers(_decays(decay, parts), torch.sigmoid, _DECAY)
+        self.earlier = _Numbers(dict.fromkeys(parts, earlier), torch.exp, _EARLIER)
+        self.skipped = _Numbers({_ALL: skipped}, torch.tanh, _SKIPPED)
+        self.normalise = _Numbers(dict.fromkeys(parts, normalise), torch.sigmoid, _POWER)
+        learned = [f"{name}=learned" for name, numbers in self.named_children() if list(numbers.parameters())]
         learned += ["encoder"] * (encoder is not None)
         if learned and not (learns and trains_on == "session"):
             raise InputError(
                 f"context.{learned[0]} needs gradient descent on sessions, which baselines have not, and "
                 "context.trains_on=last has not; leave it out, or use context.trains_on=session with a head"
             )
-        self.encoder = None if encoder is None else encoder(width, max_length)
-        self.decay_logit = _learned(self._decay, math.log(FIRST_DECAY / (1 - FIRST_DECAY)))
-        self.log_earlier = _learned(self._earlier, 0.0)
-        self.power_logit = _learned(self._power, math.log(FIRST_POWER / (1 - FIRST_POWER)))
-        self._skipped = 1.0 if skipped == "learned" else skipped
-        self.skipped_atanh = None
-        if skipped == "learned" and vocabulary.mean_played_ratio is not None:
-            self.skipped_atanh = nn.Parameter(torch.tensor(0.9).atanh())
+        self.max_length, self.encoder = max_length, None if encoder is None else encoder(width, max_length)
         self.repeats, self._last = Repeats(repeats, vocabulary, length=MAX_LENGTH), None
         if trains_on == "last":
             self._last = LastTrack(vocabulary, parts, max_length=max_length, learns=learns)
@@ -168,50 +162,21 @@ class Session(Context):
         """The context that the loss sees: itself, or one previous track."""
         return self if self._last is None else self._last
 
-    def decay(self, part: str) -> Float[Tensor, ""] | float:
-        """Return the factor for each track further back, in [0, 1]; a tensor where it is learned."""
-        return torch.sigmoid(self.decay_logit[part]) if part in self.decay_logit else self._decay[part]
-
-    def earlier(self, part: str) -> Float[Tensor, ""] | float:
-        """Return the factor for all tracks but the newest, at least 0; a tensor where it is learned."""
-        return torch.exp(self.log_earlier[part]) if part in self.log_earlier else self._earlier[part]
-
-    def skipped(self) -> Float[Tensor, ""] | float:
-        """Return the weight of a track of which nothing was played, in [-1, 1]; a tensor where it is learned."""
-        return self._skipped if self.skipped_atanh is None else torch.tanh(self.skipped_atanh)
-
     def power(self, part: str) -> Float[Tensor, ""] | float:
         """Return the power of the length that a part is divided by, in [0, 1]; a tensor where it is learned."""
-        return torch.sigmoid(self.power_logit[part]) if part in self.power_logit else self._power[part]
+        power: Tensor | float = self.normalise(part)
+        return power
 
     def weights(self, part: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         """Compute the weight of tracks in the sum."""
-        return torch.as_tensor(self._of_age(part, age) * share_weight(share, self.skipped(), torch))
+        return self._of_age(part, age) * self._of_share(share)
 
-    def _of_age(self, part: str, age: Int64[Tensor, "*E"]) -> Float[Tensor, "*E"]:
+    def _of_age(self, part: str, age: Int64[Tensor, "*E"]) -> Tensor:
         decay = torch.as_tensor(self.decay(part), device=age.device)
         return torch.as_tensor(age_weight(age, decay, self.earlier(part), torch))
 
-    def _weights_and_slopes(
-        self, part: str, age: Int64[Tensor, "E"], share: Float[Tensor, "E"], max_length: int
-    ) -> tuple[Float[Tensor, "E"], list[tuple[Float[Tensor, ""], Float[Tensor, "E"]]]]:
-        """The weights, and in training the learned numbers in them, each with the derivative of the weights.
-
-        The gradient of a number then needs one more sum. The gradient of every single weight takes five times as long.
-        """
-        decay, earlier, skipped = self.decay(part), self.earlier(part), self.skipped()
-        slopes, ages = [], torch.arange(max_length, device=age.device)
-        with torch.no_grad():
-            of_age, of_share = self._of_age(part, ages)[age], share_weight(share, skipped, torch)
-            if isinstance(decay, Tensor):
-                of_decay = ages * decay ** (ages - 1).clamp(min=0) * torch.where(ages == 0, 1.0, earlier)
-                slopes.append((decay, of_decay[age] * of_share))
-            if isinstance(earlier, Tensor):
-                of_earlier = (ages > 0) * torch.as_tensor(decay, device=age.device) ** ages
-                slopes.append((earlier, of_earlier[age] * of_share))
-            if isinstance(skipped, Tensor):
-                slopes.append((skipped, of_age * (1 - share).nan_to_num()))
-        return of_age * of_share, slopes if torch.is_grad_enabled() else []
+    def _of_share(self, share: Float[Tensor, "*E"]) -> Tensor:
+        return torch.as_tensor(share_weight(share, self.skipped(_ALL), torch))
 
     def queries(
         self, scorer: Scorer, previous: Int64[Tensor, "B"], history: Int64[Tensor, "B H"], share: Float[Tensor, "B H"]
@@ -226,36 +191,26 @@ class Session(Context):
                 "datamodule.history=0 leaves no tracks for context=session; leave datamodule.history out, then "
                 "context.max_length sets it"
             )
-        is_there = history >= 0
-        events, length = is_there.flatten().nonzero()[:, 0], is_there.sum(1)
-        of_history, age = events // history.shape[1], events % history.shape[1]
-        rows, place = history.flatten().index_select(0, events).unique(return_inverse=True)
-        played = share.flatten().index_select(0, events)
-        vectors, heard = scorer.query(rows), Heard(place, of_history, start=length.cumsum(0) - length)
-        parts = scorer.query_parts()
-        both = [self._weights_and_slopes(name, age, played, history.shape[1]) for name in parts]
-        weights = [of_part for of_part, _ in both]
-        numbers = [number for _, learned in both for number, _ in learned]
-        slopes = [(nth, slope) for nth, (_, learned) in enumerate(both) for _, slope in learned]
-        widths = [part.columns.stop - part.columns.start for part in parts.values()]
-        if rest := vectors.shape[1] - sum(widths):  # columns after the last part are those of the newest track
-            weights.append((age == 0).to(vectors.dtype))
-            widths.append(rest)
-        sums = weighted_sums(vectors, heard, widths, weights, slopes, *numbers).split(widths, dim=1)
+        is_there, ages = history >= 0, torch.arange(history.shape[1], device=history.device)
+        of_history, age = is_there.nonzero(as_tuple=True)
+        length = is_there.sum(1)
+        rows, place = history[is_there].unique(return_inverse=True)
+        vectors, parts, of_share = scorer.query(rows), scorer.query_parts(), self._of_share(share)
+        heard, widths = Heard(place, of_history, length.cumsum(0) - length), [_width(part) for part in parts.values()]
+        end = sum(widths)  # columns after the last part are those of the newest track
+        weights = [self._of_age(name, ages).index_select(0, age) * of_share[is_there] for name in parts]
+        sums = weighted_sums(vectors[:, :end], torch.stack(weights), heard, widths)
         pieces = [
-            self._normalised(name, one, part.length) for one, (name, part) in zip(sums, parts.items(), strict=False)
+            self._normalised(name, one, parts[name].length)
+            for name, one in zip(parts, sums.split(widths, dim=1), strict=True)
         ]
         if self.encoder is not None:
             of_event = torch.zeros_like(history).masked_scatter_(is_there, place)
-            of_share = torch.as_tensor(share_weight(share, self.skipped(), torch))
-            tracks = vectors[:, : sum(widths[: len(parts)])]
-            added = self.encoder.added(tracks, of_event, of_share, prefixes_of(history, share))
-            pieces = [piece + one for piece, one in zip(pieces, added.split(widths[: len(parts)], 1), strict=True)]
-        vectors, of_pair = (
-            torch.cat([*pieces, *sums[len(parts) :]], dim=1),
-            torch.arange(len(previous), device=previous.device),
-        )
-        return Queries(vectors, of_pair, previous, self.repeats.recent(history))
+            added = self.encoder.added(vectors[:, :end], of_event, of_share, prefixes_of(history, share))
+            pieces = [torch.cat(pieces, dim=1) + added]
+        newest = vectors[:, end:].index_select(0, place[heard.start])
+        of_pair = torch.arange(len(previous), device=previous.device)
+        return Queries(torch.cat([*pieces, newest], dim=1), of_pair, previous, self.repeats.recent(history))
 
     def _normalised(
         self, part: str, summed: Float[Tensor, "B W"], length: Float[Tensor, ""] | float | None
@@ -278,14 +233,36 @@ class Session(Context):
 
     @torch.no_grad()
     def logged(self) -> Mapping[str, float]:
-        """Report what weighs the tracks and the numbers of `repeats`."""
-        return {
-            **{f"decay_{part}": float(self.decay(part)) for part in self._decay},
-            **{f"earlier_{part}": float(self.earlier(part)) for part in self.log_earlier},
-            **{f"normalise_{part}": float(self.power(part)) for part in self.power_logit},
-            **({} if self.skipped_atanh is None else {"skipped": float(self.skipped())}),
-            **self.repeats.logged(),
-        }
+        """Report the decays and what else is learned, and the numbers of `repeats`."""
+        found = {f"decay_{part}": float(self.decay(part)) for part in self.decay.given}
+        for name, numbers in (("earlier", self.earlier), ("normalise", self.normalise)):
+            found |= {f"{name}_{part}": float(numbers(part)) for part in numbers.raw}
+        if self.skipped.raw:
+            found["skipped"] = float(self.skipped(_ALL))
+        return {**found, **self.repeats.logged()}
+
+
+def _width(part: QueryPart) -> int:
+    return int(part.columns.stop - part.columns.start)
+
+
+class _Numbers(nn.Module):
+    """A number of each part of a query vector, given or learned.
+
+    Args:
+        given: the number of each part, or `learned`.
+        of: makes the number of a parameter in (-∞, ∞).
+        first: the parameter before training.
+    """
+
+    def __init__(self, given: Mapping[str, _Number], of: Callable[[Tensor], Tensor], first: float) -> None:
+        super().__init__()
+        self.given, self._of = given, of
+        self.raw = nn.ParameterDict({part: torch.tensor(first) for part, one in given.items() if one == "learned"})
+
+    def forward(self, part: str) -> Any:
+        """Return the number of a part; a tensor where it is learned."""
+        return self._of(self.raw[part]) if part in self.raw else self.given[part]
 
 
 def _decays(given: Any, parts: Sequence[str]) -> dict[str, Any]:
@@ -300,8 +277,3 @@ def _decays(given: Any, parts: Sequence[str]) -> dict[str, Any]:
             f"are not named, and for nothing else; see {wrong[0]}"
         )
     return found
-
-
-def _learned(values: Mapping[str, Any], first: float) -> nn.ParameterDict:
-    """A parameter for each part whose value is learned, and its number before training."""
-    return nn.ParameterDict({part: torch.tensor(first) for part, value in values.items() if value == "learned"})

@@ -1,6 +1,6 @@
 """The contracts: what a head, a context and a loss must offer; that of a ranker is `ranker.py`. They do not say how.
 
-B pairs in a batch, N tracks in the catalogue, A artists, L listeners, V width of a query or item vector, Q queries,
+B pairs in a batch, N tracks in the catalogue, L listeners, V width of a query or item vector, Q queries,
 H tracks of a history, P pairs. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/`
 holds one test suite for each contract. A new implementation is tested by adding its name there.
 """
@@ -166,14 +166,6 @@ class Scorer(nn.Module, ABC):
         """Compute the item vector of every track."""
         return self.item(self._rows())
 
-    def artist_vectors(self) -> Float[Tensor, "A V"] | None:
-        """Compute a vector for each artist.
-
-        Returns:
-            Artist vectors; None by default. The mean of an artist's track vectors is then used instead.
-        """
-        return None
-
     def logged(self) -> Mapping[str, float]:
         """Report numbers of the head that are logged after each epoch, such as `alpha`.
 
@@ -268,7 +260,7 @@ class Loss(nn.Module, ABC):
         first_scores: what an item bias begins with, as a score of each track; None for 0.
     """
 
-    temperature: float | None
+    temperature: float | None = None
     first_scores: Float[Tensor, "N"] | None = None
 
     @abstractmethod
@@ -281,17 +273,17 @@ class Loss(nn.Module, ABC):
             context: which query vector a history gives.
         """
 
-    @abstractmethod
-    def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Predict the share played of each pair from its score.
+    def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
+        """Predict the share played of each pair from its score; by default unknown.
 
         Args:
             score: score of each pair.
             listener: number of the listener, in 0..L-1.
 
         Returns:
-            Predicted share played; NaN where the source does not report shares.
+            Predicted share played; NaN where it is unknown, and where the source does not report shares.
         """
+        return torch.full_like(score, torch.nan)
 
     def calibrate(self, score: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> None:
         """Fit on validation pairs what `predict` needs and training cannot give. Called once after each epoch.

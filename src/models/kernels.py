@@ -1,9 +1,9 @@
-"""Kernels of heads and contexts: faster forms of plain operations. A test compares each with its plain form.
+"""Kernels of heads, contexts and losses: faster forms of plain operations. A test compares each with its plain form.
 
 B tracks, pairs or histories, D width of an embedding, U distinct tracks of histories, E tracks of all histories, V
-width of a vector, W of a part. On a CPU, training with `nn.Dropout`, `F.normalize` and `F.cosine_similarity` takes up
-to eight times as long in these operations. The gradients of `embedding_bag` sort the places for each part, which takes
-ten times as long as those of `weighted_sums`; those of single weights take longer still.
+width of a vector, W of a part, P parts, Q queries, K candidates. On a CPU, training with `nn.Dropout`, `F.normalize`
+and `F.cosine_similarity` takes up to eight times as long in these operations. The gradients of `embedding_bag` sort the
+places for each part, which takes ten times as long as those of `weighted_sums`.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,9 +74,8 @@ def cosine(
     """
     dot = torch.linalg.vecdot
     with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
-        dropped = dot(dropout(first), dropout(second))
         lengths = (dot(first, first) + squared) * (dot(second, second) + squared)
-        return torch.as_tensor(dropped * lengths.clamp(min=1e-24).rsqrt())
+        return torch.as_tensor(dot(dropout(first), dropout(second)) * lengths.clamp(min=1e-24).rsqrt())
 
 
 class Heard(NamedTuple):
@@ -98,39 +97,50 @@ class Heard(NamedTuple):
 
 
 class _WeightedSums(torch.autograd.Function):
-    """Weighted sum of vectors for each history. Each part of a vector has weights, which depend on learned numbers.
-
-    Its gradients are sums too.
-    """
-
     @staticmethod
     def forward(
-        ctx: Any,
-        vectors: Float[Tensor, "U V"],
-        heard: Heard,
-        widths: Sequence[int],
-        weights: Sequence[Float[Tensor, "E"]],
-        slopes: Sequence[tuple[int, Float[Tensor, "E"]]],
-        *_: Float[Tensor, ""],
+        ctx: Any, vectors: Float[Tensor, "U V"], weights: Float[Tensor, "P E"], heard: Heard, widths: Sequence[int]
     ) -> Float[Tensor, "B V"]:
-        parts = [part.contiguous() for part in vectors.split(widths, dim=1)]
-        ctx.widths, ctx.size, ctx.part_of = widths, vectors.shape, [number for number, _ in slopes]
-        changes = [heard.sum(parts[number], slope) for number, slope in slopes]
-        ctx.save_for_backward(heard.place, heard.of_history, *weights, *changes)
-        return torch.cat([heard.sum(part, weight) for part, weight in zip(parts, weights, strict=True)], dim=1)
+        ctx.widths = widths
+        ctx.save_for_backward(vectors, weights, heard.place, heard.of_history)
+        parts = zip(vectors.split(widths, dim=1), weights, strict=True)
+        return torch.cat([heard.sum(part.contiguous(), weight) for part, weight in parts], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, "B V"]) -> tuple[Tensor | None, ...]:
-        place, of_history, *others = ctx.saved_tensors
-        weights, changes = others[: len(ctx.widths)], others[len(ctx.widths) :]
-        of_events, parts = gradient.index_select(0, of_history), gradient.split(ctx.widths, dim=1)
-        for part, weight in zip(of_events.split(ctx.widths, dim=1), weights, strict=True):
+        vectors, weights, place, of_history = ctx.saved_tensors
+        of_events, of_weights = gradient.index_select(0, of_history), None
+        parts = of_events.split(ctx.widths, dim=1)
+        if ctx.needs_input_grad[1]:
+            both = zip(vectors.split(ctx.widths, dim=1), gradient.split(ctx.widths, dim=1), strict=True)
+            of_weights = torch.stack([(part @ of_part.T)[place, of_history] for part, of_part in both])
+        for part, weight in zip(parts, weights, strict=True):
             part.mul_(weight[:, None])
-        of_vectors = gradient.new_zeros(ctx.size).index_add_(0, place, of_events)
-        of_numbers = [(parts[number] * change).sum() for number, change in zip(ctx.part_of, changes, strict=True)]
-        return of_vectors, None, None, None, None, *of_numbers
+        return torch.zeros_like(vectors).index_add_(0, place, of_events), of_weights, None, None
 
 
-weighted_sums: Callable[..., Tensor] = _WeightedSums.apply
-"""Weighted sum of vectors for each history, with the parameters of `_WeightedSums.forward`."""
+weighted_sums: Callable[[Tensor, Tensor, Heard, Sequence[int]], Tensor] = _WeightedSums.apply
+"""Weighted sum of vectors (U × V) for each history, from the weights of its tracks in each part of a vector (P × E),
+the tracks, and the widths of the parts."""
+
+
+class _SumsAndTaken(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Float[Tensor, "Q K"], line: Int64[Tensor, "B"], column: Int64[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "Q"], Float[Tensor, "B"]]:
+        largest, taken = logits.amax(dim=1), logits[line, column]
+        ctx.shares, ctx.places = torch.softmax(logits, dim=1, out=logits), (line, column)
+        return largest - ctx.shares.amax(dim=1).log(), taken
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_sums: Float[Tensor, "Q"], of_taken: Float[Tensor, "B"]) -> tuple[Tensor | None, ...]:
+        gradient: Tensor = ctx.shares * of_sums[:, None]
+        return gradient.index_put_(ctx.places, of_taken, accumulate=True), None, None
+
+
+sums_and_taken: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = _SumsAndTaken.apply
+"""`logsumexp` of each line of an array, and the values at some lines and columns of it. Nothing else may need the
+array: its memory becomes that of the shares. New memory of this size takes as long as the product that filled it."""

@@ -1,58 +1,33 @@
 """Losses: how scores are compared with what listeners played.
 
 B pairs in a batch, P validation pairs, V width of a vector, Q distinct queries, K distinct candidates, H tracks of a
-history, M masked pairs of a query and a candidate. The contract of a loss is in `contracts.py`. Shares played are in
+history. The contract of a loss is in `contracts.py`. Shares played are in
 [0, 1], NaN if unknown.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import Context, Loss, PairBatch, Queries, Scorer
-from segue.models.heads import Biases
+from segue.models.contracts import Context, Loss, PairBatch, Scorer
+from segue.models.kernels import sums_and_taken
+from segue.models.parts import Biases
 from segue.settings import Setting, settings
 
+_MASKED = -1e30  # logit of what is no candidate; a line of nothing else has a gradient of 0, not of NaN
 LISTENER_SPREAD = 2.0
 """Expected standard deviation of the biases of listeners, in logits."""
 
 
-class _OfShares(Loss):
+class OfShares(Loss):
     """Base of the losses that compare the score of each pair with its share played. All pairs count alike.
 
-    Args:
-        vocabulary: counts and means of the training pairs.
-        name: of the loss.
-
-    Raises:
-        InputError: the training pairs have no shares.
-    """
-
-    temperature = None
-
-    def __init__(self, vocabulary: Vocabulary, name: str) -> None:
-        super().__init__()
-        if vocabulary.mean_played_ratio is None:
-            raise InputError(
-                f"loss={name} learns from shares played, but this source has none; leave out loss=, or use "
-                "recipe=playlists"
-            )
-
-    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch) -> Float[Tensor, ""]:
-        """Mean over the pairs whose share is known; 0 if there are none."""
-        is_known = ~batch.played_ratio.isnan()
-        return torch.where(is_known, value, 0.0).sum() / is_known.sum().clamp(min=1)
-
-
-class MSELoss(_OfShares):
-    """Mean squared error of the bare score against the share played: the published recipe.
+    A subclass has `forward`, with a value for each pair handed to `mean`. The share that it predicts is the score.
 
     Args:
         vocabulary: counts and means of the training pairs.
@@ -62,18 +37,38 @@ class MSELoss(_OfShares):
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        super().__init__(vocabulary, "mse")
+        super().__init__()
+        if vocabulary.mean_played_ratio is None:
+            name = type(self).__name__.removesuffix("Loss").lower()
+            raise InputError(
+                f"loss={name} learns from shares played, but this source has none; leave out loss=, or use "
+                "recipe=playlists"
+            )
 
-    def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
-        """Mean over the pairs whose share is known; 0 if there are none."""
-        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch)
+    def mean(self, values: Float[Tensor, "B"], batch: PairBatch) -> Float[Tensor, ""]:
+        """Mean over the pairs whose share is known; 0 if there are none.
+
+        Args:
+            values: one for each pair; whatever it is where the share is unknown, but not NaN.
+            batch: the pairs.
+        """
+        is_known = ~batch.played_ratio.isnan()
+        return torch.where(is_known, values, 0.0).sum() / is_known.sum().clamp(min=1)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """The score itself. It may lie outside [0, 1]."""
         return score
 
 
-class BCELoss(_OfShares):
+class MSELoss(OfShares):
+    """Mean squared error of the bare score against the share played: the published recipe."""
+
+    def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
+        """Mean over the pairs whose share is known; 0 if there are none."""
+        return self.mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch)
+
+
+class BCELoss(OfShares):
     """Cross entropy of `sigmoid(scale·score + bias + bias of the listener)` against the share played.
 
     Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever the tracks.
@@ -90,7 +85,7 @@ class BCELoss(_OfShares):
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        super().__init__(vocabulary, "bce")
+        super().__init__(vocabulary)
         mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.tensor(mean).logit() / _shrunk(torch.tensor(LISTENER_SPREAD**2)))
@@ -114,7 +109,7 @@ class BCELoss(_OfShares):
         else:
             logit, prior = logit * self.shrink[batch.listener], torch.zeros_like(logit)
         share = batch.played_ratio.nan_to_num()
-        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch)
+        return self.mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
@@ -179,13 +174,34 @@ class SoftmaxLoss(Loss):
         self.level, self.slope, self.centre = (nn.Buffer(torch.tensor(value)) for value in (level, 0.0, 0.0))
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
-        """Weighted mean over the pairs."""
-        weight = _weights(batch, context)
+        """Weighted mean over the pairs.
+
+        Each distinct query and each distinct next track is computed once. The candidates of a pair are the next tracks
+        of all pairs, each as often as it is one, but its own next track once.
+        """
+        never, repeats = context.repeats.rule == "never", context.repeats
+        weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
+        if never:
+            weight = weight * ~(repeats.recent(batch.history) == batch.following[:, None]).any(1)
         queries = context.queries(scorer, batch.previous, batch.history, batch.history_share)
-        pairs = candidates_of(queries, batch.following, scorer.num_tracks, with_heard=context.repeats.rule == "never")
-        items, bias = scorer.item(pairs.items), -self.log_q[pairs.items]
-        share = weight / weight.sum().clamp(min=1e-9)
-        return _weighted_softmax(queries.vectors, items, bias, pairs, share, self.temperature)
+        rows, place, num = batch.following.unique(return_inverse=True, return_counts=True)
+        items, bias, copies = scorer.item(rows), -self.log_q[rows], num.to(weight.dtype)
+        vectors = queries.vectors / self.temperature
+        # only the product may be in half precision: a rounded bias would favour the same tracks in every batch
+        logits = (vectors @ items.T).to(bias.dtype).add_(bias + copies.log())
+        column_of = rows.new_full((scorer.num_tracks + 1,), -1)  # the last one is that of the row -1
+        column_of[rows] = torch.arange(len(rows), device=rows.device)
+        for masked in (queries.previous[:, None], queries.heard if never else queries.heard[:, :0]):
+            column = column_of[masked]
+            line, _ = (column >= 0).nonzero(as_tuple=True)
+            logits.detach()[line, column[column >= 0]] = _MASKED
+        [counts] = weight.nonzero(as_tuple=True)
+        query, own = queries.of_pair[counts], place[counts]
+        log_sums, logit = sums_and_taken(logits, query, own)
+        log_sum, num_own = log_sums[query], copies[own]
+        share = (logit - log_sum).exp().clamp(max=1)  # of all copies of the own next track, of which one is to count
+        loss = log_sum + torch.log1p(share * (1 / num_own - 1)) - (logit - num_own.log())
+        return torch.as_tensor((loss * weight[counts]).sum() / weight.sum().clamp(min=1e-9))
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn the slope from a score to the predicted share, from pairs that were not trained on.
@@ -205,108 +221,6 @@ class SoftmaxLoss(Loss):
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """`level + slope·(score − centre)`, clipped to [0, 1]; NaN if the source has no shares."""
         return (self.level + self.slope * (score - self.centre)).clamp(0, 1)
-
-
-class _WeightedSoftmax(torch.autograd.Function):
-    """Weighted sum of the cross entropies of pairs, from the vectors of their distinct queries and candidates.
-
-    The logit of pair b and candidate c is `query[query_of[b]] · item[item_of[c]] / temperature + bias[item_of[c]]`. The
-    candidates of a pair are the next tracks of all pairs except other copies of its own next track and of its query.
-    A query or a candidate that occurs several times is computed once: one Q×K array holds the logits, then the
-    probabilities. Both gradients are computed from it in the forward pass, therefore it need not be kept.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Float[Tensor, "Q V"],
-        item: Float[Tensor, "K V"],
-        bias: Float[Tensor, "K"],
-        pairs: "Candidates",
-        weight: Float[Tensor, "B"],
-        temperature: float,
-    ) -> Float[Tensor, ""]:
-        copies, own = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of)
-        # only the product may be in half precision: a rounded bias would favour the same tracks in every batch
-        logits = (query @ item.T).to(bias.dtype).mul_(1 / temperature).add_(bias + copies.log())
-        logits[pairs.heard] = -torch.inf
-        logits[pairs.same] = -torch.inf
-        num_copies = copies[pairs.item_of]
-        target = logits[own] - num_copies.log()
-        largest = logits.amax(dim=1)
-        share = torch.softmax(logits, dim=1, out=logits)
-        share[largest == -torch.inf] = 0.0  # a query that has no candidate but itself
-        log_sum = (largest - share.amax(dim=1).log())[pairs.query_of]
-        in_all, once = share[own], 1 / num_copies
-        total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
-        if any(ctx.needs_input_grad[:3]):
-            weight_of_share = weight / total
-            gradient = share.mul_(torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)[:, None])
-            gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
-            gradient.mul_(1 / temperature)
-            ctx.save_for_backward(gradient @ item, gradient.T @ query)
-        return torch.where(weight > 0, (log_sum + total.log() - target) * weight, 0.0).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
-        of_query, of_item = ctx.saved_tensors
-        return gradient * of_query, gradient * of_item, None, None, None, None
-
-
-_weighted_softmax: Callable[..., Tensor] = _WeightedSoftmax.apply
-
-
-class Candidates(NamedTuple):
-    """The distinct candidates of B pairs, and which of them are masked for which query.
-
-    Attributes:
-        items: rows of the distinct next tracks, ascending.
-        query_of: place of each pair's query among the query vectors.
-        item_of: place of each pair's next track in `items`.
-        copies: how many pairs have each candidate as their next track.
-        same: places of queries and of candidates that are the same track.
-        heard: places of queries and of candidates that the listener has heard.
-    """
-
-    items: Int64[Tensor, "K"]
-    query_of: Int64[Tensor, "B"]
-    item_of: Int64[Tensor, "B"]
-    copies: Int64[Tensor, "K"]
-    same: tuple[Int64[Tensor, "S"], Int64[Tensor, "S"]]
-    heard: tuple[Int64[Tensor, "M"], Int64[Tensor, "M"]]
-
-
-def candidates_of(
-    queries: Queries, following: Int[Tensor, "B"], num_tracks: int, *, with_heard: bool = False
-) -> Candidates:
-    """Find the distinct candidates of pairs.
-
-    Args:
-        queries: the queries of the pairs.
-        following: row of the next track of each pair.
-        num_tracks: number of tracks in the catalogue (N).
-        with_heard: whether to look for tracks already heard.
-
-    Returns:
-        The distinct rows, and for each pair its places among them.
-    """
-    items, item_of, copies = following.unique(return_inverse=True, return_counts=True)
-    place_of = items.new_full((num_tracks + 1,), -1)  # the last one is that of the row -1
-    place_of[items] = torch.arange(len(items), device=items.device)
-    place = place_of[queries.previous]
-    same = (place >= 0).nonzero()[:, 0], place[place >= 0]
-    place = place_of[queries.heard if with_heard else queries.heard[:, :0]]
-    line, _ = (place >= 0).nonzero(as_tuple=True)
-    return Candidates(items, queries.of_pair, item_of, copies, same, (line, place[place >= 0]))
-
-
-def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
-    weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
-    if context.repeats.rule == "never":
-        heard = context.repeats.recent(batch.history) == batch.following[:, None]
-        return weight * ~heard.any(1)
-    return weight
 
 
 def share_errors(

@@ -282,28 +282,16 @@ def _shapes_of(width: int, dim: int, max_length: int, *, blocks: int) -> dict[st
         max_length: largest number of tracks of a session (H).
         blocks: number of blocks of the attention; 0 for a recurrent unit.
     """
-    shapes: dict[str, tuple[int, ...]] = {"output": (dim, width)}
     if not blocks:
         gates = 3 * dim  # reset, update, new
-        return shapes | {
-            "input": (width, gates),
-            "state": (dim, gates),
-            "input_bias": (gates,),
-            "state_bias": (gates,),
-        }
-    shapes |= {"input": (width, dim), "place": (max_length, dim)}
-    of_block = (
-        (2, dim),  # of the two normalised inputs
-        (2, dim),
-        (dim, 3 * dim),  # query, key, value
-        (dim, dim),
-        (dim, 4 * dim),
-        (2 * dim, dim),
-        (2, dim, dim),
-        (2, dim),
-    )
-    named = dict(zip(_OF_BLOCK, of_block, strict=True))
-    return shapes | {f"{block}_{name}": shape for block in range(blocks) for name, shape in named.items()}
+        own = {"input": (width, gates), "state": (dim, gates), "input_bias": (gates,), "state_bias": (gates,)}
+        return {"output": (dim, width), **own}
+    # two normalised inputs; query, key and value; what was attended; the wide part; the gates
+    of_block = (2, dim), (2, dim), (dim, 3 * dim), (dim, dim), (dim, 4 * dim), (2 * dim, dim), (2, dim, dim), (2, dim)
+    named = list(zip(_OF_BLOCK, of_block, strict=True))
+    return {"output": (dim, width), "input": (width, dim), "place": (max_length, dim)} | {
+        f"{block}_{name}": shape for block in range(blocks) for name, shape in named
+    }
 
 
 def _first(name: str, shape: tuple[int, ...]) -> Tensor:

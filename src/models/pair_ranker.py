@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -28,7 +28,7 @@ from segue.runs.counted_part import CountedPart
 
 
 class PairRanker(HeadRanker, LightningModule):
-    """Learns to score pairs of tracks.
+    """Learns to score pairs of tracks. What is around the head is fitted after an epoch, by `after_training.py`.
 
     Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the predicted share. The test metrics are
     logged with two floors: predicting the training mean, and a uniform random guess (as its exact expectation).
@@ -64,33 +64,23 @@ class PairRanker(HeadRanker, LightningModule):
     ) -> None:
         super().__init__()
         self.scorer: Scorer = build("model", scorer, vocabulary)
+        self.loss: Loss = build("loss", loss, vocabulary)
         if not isinstance(self.scorer, Scorer):
             raise InputError(
                 "this recipe trains query and item vectors, which baselines and mixtures do not have; leave out "
                 "recipe= and experiment=, since model= names the recipe that fits"
             )
-        self.loss: Loss = build("loss", loss, vocabulary)
-        self.temperature = self.loss.temperature
         if self.loss.first_scores is not None and (biases := getattr(self.scorer, "item_bias", None)) is not None:
             biases.begin_with(self.loss.first_scores)
-        parts = self.scorer.query_parts()
-        width = max(part.columns.stop for part in parts.values())
-        self.context: Context = build(
-            "context", lambda words: context(words, list(parts), width=width, learns=True), vocabulary
-        )
-        powers = [self.context.power(name) for name, part in parts.items() if part.length is None]
-        if given := [power for power in powers if isinstance(power, float) and power > 0]:
-            raise InputError(
-                f"context.normalise={given[0]:g} divides a sum by the length that one track has, and with "
-                "model.shrinkage above 0 or model=contextual tracks differ in length; use context.normalise=0"
-            )
+        self.temperature, parts = self.loss.temperature, self.scorer.query_parts()
+        given = list(parts), max(part.columns.stop for part in parts.values())
+        self.context: Context = build("context", lambda words: context(words, *given, learns=True), vocabulary)
+        if any(part.length is None and self.context.power(name) != 0 for name, part in parts.items()):
+            raise InputError("context.normalise above 0 needs tracks of equal length; use context.normalise=0")
         if self.temperature is None:
             self.context.repeats.asked = None  # scores are no logarithms of probabilities
             if counted is not None:
-                raise InputError(
-                    "counted= adds to logarithms of probabilities, and the scores of this loss are none; use "
-                    "loss=softmax, or counted=none"
-                )
+                raise InputError("counted= adds to logarithms of probabilities; use loss=softmax, or counted=none")
         self.listener = None if listener is None else build("listener", listener, vocabulary)
         self.around = Around(None if counted is None else build("counted", counted, vocabulary), self.listener)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
@@ -107,27 +97,26 @@ class PairRanker(HeadRanker, LightningModule):
 
     def on_train_batch_end(self, *_: object) -> None:
         """Log the mean loss of the epoch after its last batch, because callbacks run before `on_train_epoch_end`."""
-        if not (self.trainer.is_last_batch or self.trainer.should_stop):
-            return
-        losses, sizes = zip(*self._trained, strict=True)
-        self._trained.clear()
-        weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
-        mean = torch.stack(losses).double() @ weights / weights.sum()
-        self.log("train/loss", mean, on_step=False, on_epoch=True, sync_dist=True)
+        if self.trainer.is_last_batch or self.trainer.should_stop:
+            losses, sizes = (torch.tensor(column).double() for column in zip(*self._trained, strict=True))
+            self._trained.clear()
+            self.log("train/loss", losses @ sizes / sizes.sum(), on_step=False, on_epoch=True, sync_dist=True)
 
-    def validation_step(self, batch: PairBatch, _: int) -> None:
+    def validation_step(self, batch: PairBatch, _: int, stage: str = "val") -> None:
         """Log the loss of a batch and keep the scores whose shares are known."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: PairBatch, _: int) -> None:
-        """The same for `test`."""
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: str, batch: PairBatch) -> None:
         context = self.context.of_loss
         self.log(f"{stage}/loss", self.loss(self.scorer, batch, context), batch_size=len(batch.previous))
         rated = PairBatch(*(column[~batch.played_ratio.isnan()] for column in batch))
         self._evaluated.append((context.score(self.scorer, rated), rated.played_ratio, rated.listener))
+
+    def test_step(self, batch: PairBatch, nth: int) -> None:
+        """The same for `test`."""
+        self.validation_step(batch, nth, "test")
+
+    @torch.inference_mode()
+    def on_validation_epoch_start(self) -> None:
+        """Fit the boosts of tracks already heard to the weights of the epoch."""
+        fit_boosts(self, self.around)
 
     def on_validation_epoch_end(self) -> None:
         """Calibrate the loss, then log regression metrics and the numbers of the scorer.
@@ -139,23 +128,17 @@ class PairRanker(HeadRanker, LightningModule):
             raise InputError(
                 f"training diverged: weights are not finite in epoch {self.current_epoch + 1}; lower optimizer.lr"
             )
-        score, share, listener = self._known_pairs()
-        self.loss.calibrate(score, share)
-        self._log_all("val", score, share, listener)
+        self._log_all("val")
 
     def on_test_epoch_end(self) -> None:
         """Log regression metrics with their floors, and the numbers of the scorer."""
-        self._log_all("test", *self._known_pairs())
+        self._log_all("test")
 
-    def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
-        """Return score, share and listener of all pairs with a known share since the last call."""
-        scores, shares, listeners = zip(*self._evaluated, strict=True)
+    def _log_all(self, stage: str) -> None:
+        score, share, listener = (torch.cat(column) for column in zip(*self._evaluated, strict=True))
         self._evaluated.clear()
-        return torch.cat(scores), torch.cat(shares), torch.cat(listeners)
-
-    def _log_all(
-        self, stage: str, score: Float[Tensor, "P"], share: Float[Tensor, "P"], listener: Int64[Tensor, "P"]
-    ) -> None:
+        if stage == "val":
+            self.loss.calibrate(score, share)
         if self._mean_played_ratio is not None and len(share):
             predicted = self.loss.predict(score, listener)
             errors = share_errors(predicted, share, self._mean_played_ratio, with_floors=stage == "test")
@@ -184,10 +167,7 @@ class PairRanker(HeadRanker, LightningModule):
         """
         is_sparse = getattr(self.trainer.optimizers[0], "uses_sparse_gradients", False)
         if self.trainer.gradient_clip_val is not None and is_sparse:
-            raise InputError(
-                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} needs dense gradients, and this optimizer "
-                "uses sparse ones; use optimizer=adam with it"
-            )
+            raise InputError("trainer.gradient_clip_val needs dense gradients; use optimizer=adam with it")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what decides between equal scores, and how much the parts around the head weigh."""
@@ -203,11 +183,6 @@ class PairRanker(HeadRanker, LightningModule):
         if self.around.counts is None or self.temperature is None:
             return None
         return self.around.counts.whole(self.temperature)
-
-    @torch.inference_mode()
-    def on_validation_epoch_start(self) -> None:
-        """Fit the boosts of tracks already heard to the weights of the epoch."""
-        fit_boosts(self, self.around)
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:

@@ -1,10 +1,11 @@
-"""Parts of a head: one attribute of the tracks as vectors, whose cosine a head can mix with others.
+"""What heads are made of: their usual settings, parts, which are one attribute of the tracks as vectors, and biases.
 
-B tracks, N tracks in the catalogue, K values, D width of an embedding, W width of a given vector, O of other parts.
-A track has the zero vector where training shows nothing of its attribute.
+B tracks, N tracks in the catalogue, K values, D width of an embedding, W width of a given vector, O of other parts, V
+width of a query or item vector. A track has the zero vector where training shows nothing of its attribute.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,34 @@ from torch import Tensor, nn
 from segue.attributes import Values, Vectors
 from segue.catalog import Vocabulary
 from segue.errors import InputError
+from segue.settings import Setting
 
+_HINT = "0.2 is usual, 0 switches it off"
+Share = Annotated[
+    float | Literal["learned"], Setting("share of the track cosine; the artist has the rest", least=0, most=1)
+]
+Parts = Annotated[
+    Sequence[str] | None, Setting("names of parts, whose shares are learned; null: track and artist, by alpha")
+]
+Width = Annotated[int, Setting("width of an embedding (D)", least=1)]
+Std = Annotated[float, Setting("standard deviation of the initial embeddings", above=0)]
+OffsetStd = Annotated[
+    float, Setting("standard deviation of the initial offsets in the second place of a pair; 0: none", least=0)
+]
+Length = Annotated[
+    float, Setting("length h: an embedding v is divided by √(|v|² + h²), so that what is rare counts less", least=0)
+]
+HasBias = Annotated[bool, Setting("whether to learn how often a candidate follows any track")]
+Dropped = Annotated[
+    float, Setting("share of the numbers of a unit vector set to 0 in training", least=0, most=0.9, hint=_HINT)
+]
+TracksDropped = Annotated[
+    float, Setting("share of the tracks treated as unseen in training", least=0, most=0.9, hint=_HINT)
+]
+
+BIAS_UNIT = 0.1
+"""Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
+model would learn popularity before anything else."""
 _BLOCK = 2**14  # vectors that are read at once from a memory-mapped file
 
 
@@ -31,11 +59,11 @@ class Lookup(nn.Embedding):
         std: standard deviation of the initial embeddings, above 0.
     """
 
-    def __init__(self, of: Int64[Tensor, "N"] | None, seen: Bool[Tensor, "K"], *, dim: int, std: float) -> None:
+    def __init__(self, of: Int64[np.ndarray, "N"] | None, seen: Bool[np.ndarray, "K"], dim: int, std: float) -> None:
         super().__init__(len(seen), dim)
-        self.of = None if of is None else nn.Buffer(of, persistent=False)
+        self.of = None if of is None else nn.Buffer(torch.from_numpy(of), persistent=False)
         with torch.no_grad():
-            self.weight.normal_(std=std)[~seen] = 0
+            self.weight.normal_(std=std)[torch.from_numpy(~seen)] = 0
 
     def forward(self, rows: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         """Look up the embeddings of the values of the tracks."""
@@ -52,10 +80,10 @@ class Bag(Lookup):
         std: standard deviation of the initial embeddings, above 0.
     """
 
-    def __init__(self, values: Values, seen: Bool[Tensor, "N"], *, dim: int, std: float) -> None:
+    def __init__(self, values: Values, seen: Bool[np.ndarray, "N"], dim: int, std: float) -> None:
         track = np.repeat(np.arange(len(seen)), values.counts)
-        shown = np.bincount(values.values[seen.numpy()[track]], minlength=len(values.names)) > 0
-        super().__init__(None, torch.from_numpy(shown), dim=dim, std=std)
+        shown = np.bincount(values.values[seen[track]], minlength=len(values.names)) > 0
+        super().__init__(None, shown, dim, std)
         kept = shown[values.values]
         counts = np.bincount(track[kept], minlength=len(seen))
         arrays = counts, counts.cumsum() - counts, values.values[kept]
@@ -82,10 +110,10 @@ class Projection(nn.Module):
         std: standard deviation of the initial numbers of the result, above 0.
     """
 
-    def __init__(self, vectors: Vectors, seen: Bool[Tensor, "N"], *, dim: int, std: float) -> None:
+    def __init__(self, vectors: Vectors, seen: Bool[np.ndarray, "N"], dim: int, std: float) -> None:
         super().__init__()
         self._vectors = vectors
-        self.mean, self.one_over_std = (nn.Buffer(torch.from_numpy(a)) for a in _standard(vectors, seen.numpy()))
+        self.mean, self.one_over_std = (nn.Buffer(torch.from_numpy(a)) for a in _standard(vectors, seen))
         width = vectors.data.shape[1]
         self.weight = nn.Parameter(torch.empty(dim, width).normal_(std=std / width**0.5))
         self.bias = nn.Parameter(torch.empty(dim).normal_(std=std))
@@ -113,7 +141,7 @@ class Prior(nn.Module):
         embeddings for user and item cold-start recommendations, CBRecSys 2015, which adds both as here.
     """
 
-    def __init__(self, width: int, *, dim: int, init_std: float, item_bias: bool) -> None:
+    def __init__(self, width: int, dim: int, init_std: float, *, item_bias: bool) -> None:
         super().__init__()
         self.vector = nn.Linear(width, dim, bias=False)
         nn.init.normal_(self.vector.weight, std=init_std)
@@ -134,21 +162,21 @@ def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.n
     """Mean and one over the standard deviation of each column, of the tracks that training pairs show."""
     rows = np.flatnonzero(seen & vectors.known)
     total, squares = np.zeros((2, vectors.data.shape[1]))
-    for part in np.array_split(rows, -(-len(rows) // _BLOCK)) if len(rows) else ():
-        block = vectors.take(part).astype(np.float64)
+    for start in range(0, len(rows), _BLOCK):
+        block = vectors.take(rows[start : start + _BLOCK]).astype(np.float64)
         total += block.sum(0)
         squares += (block**2).sum(0)
     mean = total / max(1, len(rows))
     spread = np.sqrt(np.maximum(squares / max(1, len(rows)) - mean**2, 0))
-    one_over = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6 * np.maximum(1, np.abs(mean)))
-    return mean.astype(np.float32), one_over.astype(np.float32)
+    is_constant = spread <= 1e-6 * np.maximum(1, np.abs(mean))
+    return mean.astype(np.float32), np.where(is_constant, 0, 1 / np.where(is_constant, 1, spread)).astype(np.float32)
 
 
-def build_part(name: str, vocabulary: Vocabulary, *, dim: int, std: float) -> nn.Module:
-    """Build a part.
+def build_parts(names: Sequence[str], vocabulary: Vocabulary, dim: int, std: float) -> nn.ModuleDict:
+    """Build parts by their names: `track`, `artist`, or an attribute that the catalogue has.
 
     Args:
-        name: `track`, `artist`, or the name of an attribute that the catalogue has.
+        names: of the parts.
         vocabulary: the catalogue and what the training pairs show of it.
         dim: width of an embedding (D).
         std: standard deviation of the initial embeddings, above 0.
@@ -156,20 +184,82 @@ def build_part(name: str, vocabulary: Vocabulary, *, dim: int, std: float) -> nn
     Raises:
         InputError: the data have no such part.
     """
-    catalog, seen = vocabulary.catalog, torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
-    if name == "track":
-        return Lookup(None, seen, dim=dim, std=std)
-    if name == "artist":
-        artist_of = torch.from_numpy(catalog.artist_of)
-        return Lookup(artist_of, artist_of[seen].bincount(minlength=catalog.num_artists) > 0, dim=dim, std=std)
-    if name not in (attributes := catalog.attributes):
-        has = f"they have {', '.join(attributes)}" if attributes else "they have none"
-        raise InputError(
-            f"model.parts: the data have no attribute {name!r} beside track and artist, {has}; give "
-            f"datamodule.attributes, or leave out {name}"
-        )
-    if hasattr(nn.ParameterDict, name):
-        raise InputError(f"model.parts: torch uses the name {name!r} itself; call the attribute otherwise")
-    attribute = attributes[name]
-    width: dict[str, Any] = {"dim": dim, "std": std}
-    return Bag(attribute, seen, **width) if isinstance(attribute, Values) else Projection(attribute, seen, **width)
+    catalog, seen, parts = vocabulary.catalog, vocabulary.seen, nn.ModuleDict()
+    for name in names:
+        attribute = catalog.attributes.get(name)
+        if name == "track":
+            parts[name] = Lookup(None, seen, dim, std)
+        elif name == "artist":
+            plays = np.bincount(catalog.artist_of[seen], minlength=catalog.num_artists)
+            parts[name] = Lookup(catalog.artist_of, plays > 0, dim, std)
+        elif attribute is None or hasattr(nn.ParameterDict, name):
+            raise InputError(
+                f"model.parts: the data have no attribute {name!r}, or torch uses the name itself; they have track, "
+                f"artist, {', '.join(catalog.attributes)}; give datamodule.attributes, or leave out {name}"
+            )
+        elif isinstance(attribute, Values):
+            parts[name] = Bag(attribute, seen, dim, std)
+        else:
+            parts[name] = Projection(attribute, seen, dim, std)
+    return parts
+
+
+class Biases(nn.Embedding):
+    """One bias for each row, initially 0. It is an embedding table, therefore an optimizer can update single rows.
+
+    Args:
+        num_rows: number of biases, at least 1.
+    """
+
+    decays = False
+    """No weight decay: it is meant for embeddings, and nothing says that a bias should be near 0."""
+
+    def __init__(self, num_rows: int) -> None:
+        super().__init__(num_rows, 1)
+        nn.init.zeros_(self.weight)
+
+    @torch.no_grad()
+    def begin_with(self, scores: Float[Tensor, "N"]) -> None:
+        """Set the biases of items.
+
+        Args:
+            scores: what they add to the score of each track.
+        """
+        self.weight.copy_(scores[:, None] / BIAS_UNIT)
+
+    def forward(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Look up biases."""
+        return super().forward(rows)[..., 0]
+
+
+def with_one(vectors: Float[Tensor, "B W"], bias: Biases | None) -> Float[Tensor, "B V"]:
+    """The vectors, and a 1 that an item bias is multiplied by, where there is one."""
+    return vectors if bias is None else F.pad(vectors, (0, 1), value=1.0)
+
+
+def with_bias(vectors: Float[Tensor, "B W"], bias: Float[Tensor, "B"] | None) -> Float[Tensor, "B V"]:
+    """The vectors, and what the item bias adds to a score, where there is one."""
+    return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias[:, None]], dim=-1)
+
+
+class RowDropout(nn.Module):
+    """Sets whole rows to zero in training, as if these tracks were unseen. Each training step draws others.
+
+    Args:
+        share: share of the rows that are set to zero, in [0, 1). The other rows are not scaled up.
+
+    Source:
+        Gal and Ghahramani, A theoretically grounded application of dropout in recurrent neural networks, NeurIPS 2016
+        (embedding dropout, which drops a word in the whole batch; `loss=softmax` does so for the pairs that are
+        held against one another, the other losses draw each occurrence separately).
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Set some rows to zero in training; in evaluation return them unchanged."""
+        if not (self.training and self.share):
+            return rows
+        return rows * (torch.rand(len(rows), 1, device=rows.device) >= self.share)

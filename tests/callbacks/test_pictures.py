@@ -158,8 +158,9 @@ def test_artists_are_drawn_by_their_own_vectors_where_the_head_has_them(
     monkeypatch.setattr(drawing, "draw_artists", lambda **given: kept(told.update(given)))
     model = ranker(ring, alpha)
     assert model.scorer is not None
-    own = model.scorer.artist_vectors()
-    expected = mean_of_tracks(model.scorer, torch.from_numpy(ring.catalog.artist_of)) if own is None else own
+    own = model.scorer.query_parts().get("artist")
+    expected = mean_of_tracks(model.scorer, torch.from_numpy(ring.catalog.artist_of))
+    expected = expected if own is None else expected[:, own.columns]
     trainer, _ = trainer_of(ring, tmp_path)
     trainer.test(model, ring, verbose=False)
     assert (told["what"] == "Embeddings") == (own is not None) == (alpha == "learned")

@@ -134,7 +134,5 @@ def test_its_weights_bring_it_back(head_and_recipe: tuple[Scorer, str], request:
     assert torch.equal(other(*every_pair()), head(*every_pair()))
 
 
-def test_what_it_wants_logged_is_finite_and_its_artists_are_all_there(head: Scorer) -> None:
+def test_what_it_wants_logged_is_finite(head: Scorer) -> None:
     assert all(isinstance(value, float) and np.isfinite(value) for value in head.logged().values())
-    vectors = head.artist_vectors()
-    assert vectors is None or len(vectors) == max(ARTISTS) + 1

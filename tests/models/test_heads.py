@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from segue.errors import InputError
-from segue.models.heads import BIAS_UNIT, CosineMix, TwoTableDot
+from segue.models.heads import CosineMix, TwoTableDot
 from segue.models.kernels import Dropout, unit
+from segue.models.parts import BIAS_UNIT
 from tests.conftest import make_vocabulary
 
 ARTISTS = [0, 0, 1, 1, 2, 3]

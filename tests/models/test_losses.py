@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from segue.catalog import Calendar
 from segue.errors import InputError
-from segue.models.contracts import PairBatch, Queries
+from segue.models.contracts import PairBatch
 from segue.models.heads import CosineMix, TwoTableDot
-from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss, candidates_of
+from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from tests.conftest import make_listens, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST
 
@@ -155,27 +153,6 @@ def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: floa
 def masks(previous: Tensor, following: Tensor) -> Tensor:
     same = (following[:, None] == following) | (previous[:, None] == following)
     return same.fill_diagonal_(False)
-
-
-@given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_distinct_tracks_give_back_the_pairs(rows: list[tuple[int, int]]) -> None:
-    previous, following = torch.tensor(rows).T
-    queries = LAST.queries(two_tables(), previous, previous.new_empty(len(previous), 0), torch.empty(len(previous), 0))
-    pairs = candidates_of(queries, following, 6)
-    assert torch.equal(queries.previous[pairs.query_of], previous)
-    assert torch.equal(pairs.items[pairs.item_of], following)
-    assert pairs.copies.tolist() == [following.tolist().count(item) for item in pairs.items.tolist()]
-    same = [(queries.previous[q].item(), pairs.items[i].item()) for q, i in zip(*pairs.same, strict=True)]
-    assert same == [(row, row) for row in sorted({*previous.tolist()} & {*following.tolist()})]
-
-
-def test_tracks_heard_are_found_among_the_candidates_and_no_track_is_one_where_none_was_heard() -> None:
-    """The candidates are tracks 1 and 5, the last one; the row -1 is none."""
-    heard = torch.tensor([[-1, -1, 1], [5, 2, -1], [-1, -1, -1]])
-    queries = Queries(torch.zeros(3, 2), torch.arange(3), torch.tensor([0, 2, 3]), heard)
-    pairs = candidates_of(queries, torch.tensor([5, 1, 5]), 6, with_heard=True)
-    assert pairs.items.tolist() == [1, 5]
-    assert [part.tolist() for part in pairs.heard] == [[0, 1], [0, 1]]
 
 
 def test_a_softmax_is_corrected_by_the_logarithm_of_the_share_of_plays_and_a_track_without_plays_has_one() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from segue.errors import InputError
 from segue.models.export import session_vectors
-from segue.models.heads import Biases, CosineMix
+from segue.models.heads import CosineMix
+from segue.models.parts import Biases
 from segue.serving.release import Release
 from segue.serving.room.release_view import ReleaseView, alphas_of
 from tests.conftest import make_vocabulary
