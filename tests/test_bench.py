@@ -7,7 +7,7 @@ import pytest
 
 from experiments.throughput import bench
 from experiments.throughput.race import Contender, Stage, Timing, Work, race, rows_of
-from experiments.throughput.report import draw, line, table
+from experiments.throughput.report import line
 
 
 def slow(_folder: Path, _small: bool) -> Work:
@@ -75,14 +75,6 @@ def test_a_row_has_the_medians_of_ratios_within_rounds() -> None:
 def test_a_row_holds_if_all_its_targets_are_met(targets: dict[str, float], holds: bool | None) -> None:
     [row] = rows_of(stage(**targets), timings([20.0], [7.0], [40.0]))
     assert row["holds"] is holds
-
-
-def test_rows_become_a_table_and_a_picture(tmp_path: Path) -> None:
-    rows = rows_of(stage(target_rival=9), timings([20.0], [7.0], [40.0]))
-    assert "| sleeping | rival | 20 | naps | 2.86 | 2.86–2.86 | 9 | 100 | 100 | **missed** |" in table(rows)
-    assert "| sleeping | limit | 0.5 | 0.5–0.5 | 0.5 |" in table(rows)
-    draw(rows).savefig(tmp_path / "rows.png")
-    assert (tmp_path / "rows.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("module", bench.MODULES)

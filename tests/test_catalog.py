@@ -40,13 +40,7 @@ def test_tracks_without_an_artist_share_none() -> None:
     assert catalog.titles[1] == ""
 
 
-@pytest.mark.parametrize(
-    ("tracks", "message"),
-    [
-        ([], "tracks.json is empty"),
-        ([1, 1], "track 1 occurs twice"),
-    ],
-)
+@pytest.mark.parametrize(("tracks", "message"), [([], "tracks.json is empty"), ([1, 1], "track 1 occurs twice")])
 def test_a_damaged_catalogue_is_refused(tracks: list[int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Catalog.from_columns(tracks, ["t"] * len(tracks), ["a"] * len(tracks), source="tracks.json")
@@ -57,14 +51,8 @@ def test_a_damaged_catalogue_is_refused(tracks: list[int], message: str) -> None
     [
         ("{", "line 2 is damaged: not JSON"),
         ("[1]", "line 2 is damaged: not JSON"),
-        (
-            '{"track": 1.5, "title": "t", "artist": "a"}',
-            r'line 2: expected .*"track" must be a whole number or a text, got 1.5',
-        ),
-        (
-            '{"track": 2, "title": "\\ud800", "artist": "a"}',
-            "line 2 is damaged: not JSON",
-        ),
+        ('{"track": 1.5, "title": "t", "artist": "a"}', 'line 2: .*"track" must be a whole number or a text, got 1.5'),
+        ('{"track": 2, "title": "\\ud800", "artist": "a"}', "line 2 is damaged: not JSON"),
     ],
 )
 def test_a_damaged_line_of_a_catalogue_file_is_refused(tmp_path: Path, line: str, message: str) -> None:

@@ -25,13 +25,7 @@ HEADS = sorted([*HEADS_OF_PAIRS, *OF_ORDER])
 MODELS = sorted([*HEADS, *BASELINES])
 """Without the mixture, which needs finished runs. The tests of contracts look that none is missing."""
 SOURCES = [name for name in names("datamodule") if name not in ("default", "simulated")]
-PUBLISHED: dict[str, Any] = {
-    "track": 1.0,
-    "artist": 0.0,
-    "mean": 0.5,
-    "convex": 0.9,
-    "contextual": None,
-}
+PUBLISHED: dict[str, Any] = {"track": 1.0, "artist": 0.0, "mean": 0.5, "convex": 0.9, "contextual": None}
 """The shares of the five models of the report, or alpha."""
 
 
@@ -135,18 +129,6 @@ def test_one_word_names_another_recipe_than_that_of_the_source(source: str) -> N
     assert composed(f"datamodule={source}", "model.dim=64").model.dim == 64
 
 
-def test_the_recipe_of_a_source_decides_what_the_data_say() -> None:
-    shares, playlists = composed("datamodule=botify"), composed("datamodule=yes")
-    assert (shares.loss._target_, playlists.loss._target_) == (
-        "segue.models.losses.BCELoss",
-        "segue.models.losses.SoftmaxLoss",
-    )
-    assert (shares.model.dim, playlists.model.dim) == (32, 128)
-    assert (shares.model.shrinkage, playlists.model.shrinkage) == (0.5, 0.0)
-    assert (shares.model.track_dropout, playlists.model.track_dropout) == (0.2, 0.0)
-    assert (shares.monitor.metric, playlists.monitor.metric) == ("val/loss", "val/ndcg_at_10")
-
-
 def test_monitor_is_written_by_recipes_alone() -> None:
     files = {path: yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in CONF.rglob("*.yaml")}
     choosing = [path for path, config in files.items() if "/monitor" in str(config.get("defaults", ""))]
@@ -154,10 +136,7 @@ def test_monitor_is_written_by_recipes_alone() -> None:
     assert not [path for path, config in files.items() if "monitor" in config and path.parent.name != "ranker"]
 
 
-@pytest.mark.parametrize(
-    ("model", "share"),
-    [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", "learned")],
-)
+@pytest.mark.parametrize(("model", "share"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", "learned")])
 def test_the_heads_differ_in_their_shares_alone(model: str, share: Any) -> None:
     config = OmegaConf.to_container(composed(f"model={model}").model, resolve=True)
     convex = OmegaConf.to_container(composed("model=convex").model, resolve=True)

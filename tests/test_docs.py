@@ -7,8 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.conftest import ROOT
 from tests.pages import PAGES
 from tests.test_imports import syntax_of
@@ -101,18 +99,6 @@ def words_in_texts(path: Path) -> list[str]:
 
 def test_docstrings_and_messages_have_plain_words() -> None:
     assert faults(words_in_texts, MODULES) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("A share that is foretold, and told\nonce more.", ["foretold", "told", "once more"]),
-        ("Surely not; `--anew` is an option, and the stool is mended.", ["mended"]),
-        ("The model predicts the share.", []),
-    ],
-)
-def test_words_that_are_not_plain_are_found(text: str, words: list[str]) -> None:
-    assert NOT_PLAIN.findall(without_code(text)) == words
 
 
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")

@@ -218,11 +218,8 @@ def test_the_numbers_in_the_prose_of_the_front_page_have_markers() -> None:
         ("+6 %", "6.4", True),
         ("−0.9", "-0.96", False),
         ("18,276", "18,276 (17,372–19,419)", True),
-        ("18,276", "18,277", False),
-        ("mean", "mean", True),
         ("mean", "artist", False),
         ("1,170", "1.17e+03", True),
-        ("0.5", "", False),
     ],
 )
 def test_a_number_is_compared_to_the_digits_shown(shown: str, given: str, same: bool) -> None:

@@ -1,15 +1,12 @@
 """The study of rivals: trials, the file of pieces, and ranks by vectors of other libraries."""
 
-import math
 import sys
-from collections.abc import Callable, Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_array
@@ -17,10 +14,9 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from experiments.rivals import fitting, rank_files, study, tables
-from experiments.rivals.fitting import Fitted
 from experiments.rivals.sequence_parts import ASKS, VECTORS, Task, cut, softmax_loss
-from experiments.rivals.spaces import DATA, MODELS, Log, Model, settings_of
-from experiments.studying import append_rows, read_rows
+from experiments.rivals.spaces import DATA, MODELS, Log, settings_of
+from experiments.studying import append_rows
 from segue.catalog import Listens, Vocabulary
 from segue.histories import Histories
 from segue.models.baselines.counting import Rules
@@ -78,37 +74,6 @@ def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeyp
         piece.ranks_path.parent.mkdir(parents=True, exist_ok=True)
         piece.ranks_path.touch()
     assert [key[2:] for key in left()] == [("final", "2")]  # of a trial that is not the best any more
-
-
-def test_networks_have_short_trials_and_the_best_are_trained_to_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(study, "PIECES", tmp_path / "pieces.csv")
-    monkeypatch.setattr(study, "RANKS", tmp_path)
-
-    def fit(_: str, __: Model, settings: Sequence[str], *, seed: int, tests: bool, epochs: int) -> Fitted:
-        """Trial 1 is the best of the short ones, and trial 4 of those to the end."""
-        assert seed == 1
-        number = next(number for number in range(6) if settings_of("yes", "SASRec", number) == tuple(settings))
-        value = [0.1, 0.6, 0.2, 0.4, 0.5, 0.3][number] if epochs < 10 else {1: 0.7, 3: 0.6, 4: 0.8}[number]
-        ranks = np.array([1.0, 5.0]) if tests else None
-        beside, curve = dict.fromkeys(tables.BESIDE, 0.5), [(900, 0.2), (1800, value)]
-        return Fitted(val={"ndcg_at_10": value}, ranks=ranks, fit_s=1800, query_ms=1, beside=beside, curve=curve)
-
-    monkeypatch.setattr(study, "CURVES", tmp_path / "curves.csv")
-    monkeypatch.setattr(study, "fit", fit)
-    monkeypatch.setattr(study, "queries_table", lambda _: pd.DataFrame({"session": [0, 1]}))
-    ran = []
-    for piece in study.missing("yes", "SASRec", trials=6, hours=8, seeds=1):
-        study.run(piece)
-        ran.append(piece.key[2:])
-    assert ran == [*(("short", str(number)) for number in range(6)), *(("trial", nth) for nth in "143"), ("final", "1")]
-    assert study.chosen("yes", "SASRec") == settings_of("yes", "SASRec", 4)
-    result = tables.results("yes", study.known(), tmp_path)["SASRec"]
-    assert (result.trials, result.val, result.beside) == (6, 0.8, (0.5,) * 4)
-    epochs = [(row["seed"], row["epoch"], row["val_ndcg_at_10"]) for row in read_rows(study.CURVES)]
-    assert epochs == [("1", "1", "0.2"), ("1", "2", "0.8")]  # of the final run alone
-    assert not [*study.missing("yes", "SASRec", trials=9, hours=4.5, seeds=1)]  # nine trials took 4.5 hours
 
 
 def test_the_softmax_of_the_networks_is_that_of_torch() -> None:
@@ -244,78 +209,6 @@ def test_a_process_gets_an_answer_to_each_question_and_its_output_if_it_fails(tm
     assert next(answers, None) is None
     with pytest.raises(RuntimeError, match="no such thing"):
         fitting.run([sys.executable, "-c", "raise SystemExit('no such thing')"])
-
-
-RING = "datamodule.pairing=consecutive", "context=session"
-
-
-def test_early_stopping_sees_the_metric_by_which_a_network_is_chosen(
-    ring_logs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A network that learns nothing. It asks twice, and then has the vectors of the first time again."""
-    monkeypatch.setitem(DATA, "ring", ("datamodule=botify", f"datamodule.path={ring_logs}", *RING))
-    monkeypatch.setattr(fitting, "python_of", lambda _: "python")
-    early = list[float]()
-
-    def run(command: Sequence[str], folder: Path, answer: Callable[[], float]) -> None:
-        assert command[1].endswith("recbole_model.py")
-        assert '"layers": "1"' in (folder / "settings.json").read_text(encoding="utf-8")
-        with np.load(folder / "sessions.npz") as file:
-            arrays = dict(file)
-        parts = [name.removeprefix("history_") for name in arrays if name.startswith("history_")]
-        for seed in (0, 1, 0):
-            rng, rows = np.random.default_rng(seed), np.unique(arrays["track"])
-            found: dict[str, Any] = {
-                f"queries_{part}": rng.normal(size=(len(arrays[f"history_{part}"]), 4)).astype(np.float32)
-                for part in parts
-            }
-            found["items"] = rng.normal(size=(len(rows), 4)).astype(np.float32)
-            np.savez(folder / VECTORS, **found, item_rows=rows, fit_s=1.0, curve=[[1.0, 0.1]])
-            if len(early) < 2:
-                early.append(answer())
-
-    monkeypatch.setattr(fitting, "run", run)
-    fitted = fitting.fit("ring", MODELS["GRU4Rec"], ("layers=1",), seed=1, tests=True)
-    assert fitted.val["ndcg_at_10"] == early[0] != early[1]
-    assert fitted.ranks is not None
-    assert len(fitted.ranks) == len(fitting.queries_table("ring"))
-    assert np.array_equal(fitted.curve, [[1.0, 0.1]])
-    assert [*fitted.beside] == sorted(tables.BESIDE)
-    assert 0.9 < fitted.beside["coverage_at_20"] <= 1  # of 60 tracks
-    assert 20 < fitted.beside["popularity_rank_at_10"] < 40
-
-
-def ndcg(rank: float) -> float:
-    return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
-
-
-def write_runs(folder: Path, runs: dict[str, tuple[float, Sequence[float]]]) -> dict[tuple[str, ...], dict[str, str]]:
-    """Final runs on yes with a validation metric and ranks; the lines of `pieces.csv`."""
-    some = next(iter(runs.values()))[1]
-    columns = ("session", "num_heard", "session_length", "plays_of_newest", "plays_of_next")
-    queries = pd.DataFrame(dict.fromkeys(columns, np.arange(len(some))))
-    rank_files.write_queries(rank_files.queries_path(folder, "yes"), queries)
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
-    for model, (val, ranks) in runs.items():
-        rank_files.write_ranks(rank_files.ranks_path(folder, "yes", model, "1"), np.asarray(ranks))
-        line = {"val_ndcg_at_10": str(val), "fit_s": "1", "query_ms": "1", "commit": "abc"}
-        line |= dict.fromkeys(tables.BESIDE, "0.5")
-        lines["yes", model, "final", "1"] = line
-    return lines
-
-
-def test_the_best_rival_is_chosen_by_validation(tmp_path: Path) -> None:
-    """STAN validates best; on test VSTAN is before it."""
-    runs: dict[str, tuple[float, Sequence[float]]] = {
-        "convex, default": (0.4, [1, 2, 2, 3]),
-        "STAN": (0.3, [3, 2, 4.5, 9]),
-        "VSTAN": (0.2, [1, 1, 2, 1]),
-    }
-    tables.write(tmp_path, write_runs(tmp_path, runs), tmp_path)
-    text = (tmp_path / "results.md").read_text(encoding="utf-8")
-    ours, theirs = (np.mean([ndcg(rank) for rank in runs[model][1]]) for model in ("convex, default", "STAN"))
-    assert f"| yes | convex, default | STAN | ndcg@10 | {ours - theirs:+.4f} |" in text
-    assert "| convex, default | VSTAN |" not in text
 
 
 def test_the_tables_are_those_of_the_ranks_in_the_repository(tmp_path: Path) -> None:

@@ -118,15 +118,6 @@ def test_a_config_gets_the_defaults_of_parts_as_their_classes_have_them() -> Non
     assert (shown["zone"], shown["cold_share"], shown["max_rejected"], shown["attributes"]) == ("UTC", 0.0, 0.01, None)
 
 
-def test_the_settings_of_a_dataclass_have_the_defaults_of_its_fields() -> None:
-    target = "segue.simulation.generated_attributes.TrackAttributes"
-    assert with_defaults({"_target_": target, "genres": 4}) == {
-        "_target_": target,
-        "genres": 4,
-        "audio": 0,
-    }
-
-
 def test_every_default_can_be_read_without_running_the_code() -> None:
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

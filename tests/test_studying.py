@@ -123,17 +123,6 @@ def test_a_smoke_leaves_out_data_that_are_not_there_and_a_study_refuses(
     assert studying.available("simulated", "yes") == ["simulated", "yes"]
 
 
-def test_a_process_that_fails_shows_the_end_of_its_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text("import os, sys; print(sys.argv[1:], os.environ['OMP_NUM_THREADS']); sys.exit(int(sys.argv[1]))")
-    monkeypatch.setattr(sys, "argv", ["study.py"])
-    seen: list[int] = []
-    assert studying.run_python([str(script), "0"], threads=3, each=seen.append) == "['0'] 3\n"
-    assert seen
-    with pytest.raises(RuntimeError, match=r"script.py 7 ended with code 7\n\['7'\] 3"):
-        studying.run_python([str(script), "7"], threads=3)
-
-
 def test_the_runner_reports_each_script_and_the_output_of_those_that_fail(tmp_path: Path) -> None:
     bodies = {
         "good": "import sys; print('hidden', sys.argv[1:], __name__)",

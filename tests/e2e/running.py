@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import importlib.util
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +29,13 @@ from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 
 CLOCK = 2**20
-"""The share of a request is its number over this, so that each line of a log tells which request it belongs to."""
+"""What is not played in a request is its number over this, so each line of a log tells which request it belongs to."""
+
+
+def number_of(line: dict[str, Any]) -> int:
+    """The request that a line of a log belongs to."""
+    rest: float = 1 - line["time"]
+    return round(rest * CLOCK)
 
 
 PATIENCE_S = 300.0
@@ -81,11 +89,17 @@ def run_verb(
     return done
 
 
-def serve(cwd: Path, *words: str, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A call of serve.py that ends by itself."""
-    done = run_forked(ROOT / "serve.py", *words, cwd=cwd, env={**os.environ, **(env or {})}, timeout_s=PATIENCE_S)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+serve = partial(run_verb, "serve.py")
+
+
+def script(path: str) -> Any:
+    """A script of the project as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @contextmanager
@@ -253,9 +267,9 @@ class Crowd:
 
     def check(self, lines: list[dict[str, Any]]) -> None:
         """Every answer has exactly one line, which tells the same; a line without one belongs to a broken request."""
-        found = Counter(round(line["time"] * CLOCK) for line in lines)
+        found = Counter(map(number_of, lines))
         assert {number: count for number, count in found.items() if count > 1} == {}
-        by_number = {round(line["time"] * CLOCK): line for line in lines}
+        by_number = {number_of(line): line for line in lines}
         missing = [asked for asked in self.answered if asked.number not in by_number]
         assert missing == []
         for asked in self.answered:
@@ -319,7 +333,7 @@ async def _listen(
 
 
 async def _ask(told: Crowd, session: aiohttp.ClientSession, port: int, asked: Asked) -> tuple[bool, int]:
-    body = {"track": asked.track, "time": asked.number / CLOCK}
+    body = {"track": asked.track, "time": 1 - asked.number / CLOCK}
     try:
         async with session.post(f"http://127.0.0.1:{port}/{asked.call}/{asked.user}", json=body) as response:
             text = await response.text()

@@ -37,6 +37,8 @@ def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic
     arms = json.loads((traffic / "after" / "simulation.json").read_text())["arms"]
     for mean, arm in (("control_mean", "C"), ("treatment_mean", "T1")):
         assert record["effects"][0][mean] == pytest.approx(arms[arm]["mean_time_per_session"])
+    days = [traffic / name / "logs/day-1/data.json" for name in ("before", "after")]
+    assert days[0].samefile(days[1])
     assert record["verdicts"]["T1"].startswith("better than C")
     assert record["guards"]["lines_of_other_experiments"] > 0
     assert "command" in record["provenance"]

@@ -50,6 +50,7 @@ def test_a_new_song_is_recommended_and_recommends_by_its_tag(
     assert "attributes   tags of 100% of the tracks are known" in done.stdout
     metrics = json.loads((radio / "run" / "metrics.json").read_text())
     assert sum(metrics[f"share_{part}"] for part in ("track", "artist", "tags")) == pytest.approx(1, abs=1e-6)
+    assert not [name for name in metrics if "mse" in name or "mae" in name], "playlists have no shares"
     by_chance = 10 / (NUM_SONGS - 1)
     for group in ("warm", "cold_previous", "cold_next"):
         assert metrics[f"test/{group}_recall_at_10"] > 4 * by_chance, group
@@ -103,3 +104,7 @@ def test_added_songs_reach_a_running_service_and_change_no_old_score(
         answer = running.next(1, track=NEW[0])
         assert answer.status == 200
         assert answer.body["track"] in after[NUM_SONGS]["recommendations"]
+        tracks = running.run / "tracks.json"
+        wait_until(
+            lambda: len(tracks.read_text().splitlines()) == NUM_SONGS + NUM_TAGS, "the tracks of the new version"
+        )

@@ -1,6 +1,5 @@
 """The month in a closed loop (`examples/closed_loop`): its order, its table, what a stop leaves; without trainings."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.e2e.running import script
 
 
 class Loop:
@@ -21,11 +20,7 @@ class Loop:
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        spec = importlib.util.spec_from_file_location("month", ROOT / "examples" / "closed_loop" / "month.py")
-        assert spec is not None
-        assert spec.loader is not None
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module = script("examples/closed_loop/month.py")
         self.calls, self.stops_at, self.upper = list[list[str]](), "", {"night-2": -0.1}
         monkeypatch.setattr(self.module.segue, "load", self.load)
         monkeypatch.setattr(self.module.subprocess, "run", self.run)
@@ -90,10 +85,6 @@ def test_each_day_is_played_from_the_night_before_and_a_stopped_month_goes_on(
 def test_the_habits_of_the_month_are_those_of_listeners() -> None:
     from segue.simulation.habits import Habits
 
-    spec = importlib.util.spec_from_file_location("month", ROOT / "examples" / "closed_loop" / "month.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    habits = Habits(**{name: float(value) for name, value in module.HABITS.items()})
+    given = script("examples/closed_loop/month.py").HABITS
+    habits = Habits(**{name: float(value) for name, value in given.items()})
     assert all(vars(habits).values()), "each of them is on"

@@ -1,8 +1,7 @@
 """`compare.py` as its user meets it: after a sweep."""
 
 import json
-import os
-import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,13 @@ import pytest
 from scipy import stats
 
 from segue.runs.tracking.named_runs import locate_recommendations
-from tests.conftest import ROOT
-from tests.e2e.forks import run_forked
+from tests.e2e.running import run_verb
 from tests.e2e.test_train import metrics_of, quick
 
 METRICS = ("val/ndcg_at_10", "test/recall_at_10", "test/ndcg_at_10", "test/mse")
 
 
-def compare(cwd: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    wide = {**os.environ, "COLUMNS": "160", **env}
-    done = run_forked(ROOT / "compare.py", *words, cwd=cwd, env=wide, timeout_s=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+compare = partial(run_verb, "compare.py", env={"COLUMNS": "160"})
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +103,7 @@ def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatc
     assert "registered   segue version 2, champion" in again.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["experiment=other"], "no finished runs in experiment 'other'"),
-    ],
-    ids=lambda value: str(value)[:30],
-)
-def test_bad_input_ends_in_one_line(swept: Path, words: list[str], message: str) -> None:
-    done = compare(swept, *words, code=2)
-    [line] = done.stderr.splitlines()
+def test_bad_input_ends_in_one_line(swept: Path) -> None:
+    [line] = compare(swept, "experiment=other", code=2).stderr.splitlines()
     assert line.startswith("error: ")
-    assert message in line
+    assert "no finished runs in experiment 'other'" in line

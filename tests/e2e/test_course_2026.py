@@ -1,34 +1,21 @@
 """The homework of the course of 2026 (`examples/course_2026`): the whole command at a small size, and its result."""
 
-import importlib.util
 import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.e2e.forks import fork_command
-
-SCRIPT = ROOT / "examples" / "course_2026" / "course.py"
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("course", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.e2e.running import script
 
 
 def test_one_command_goes_from_the_log_to_the_result_and_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    course = script()
+    course = script("examples/course_2026/course.py")
     monkeypatch.setattr(course, "SEGUE", fork_command("-m", "segue"))
     monkeypatch.setattr(course, "QUICK", (*course.QUICK, "trainer.max_epochs=1"))
     monkeypatch.setattr(sys, "argv", ["course.py", "--folder", "out", "--sessions", "300", "--episodes", "300"])
@@ -48,6 +35,7 @@ def test_one_command_goes_from_the_log_to_the_result_and_goes_on_where_it_was_st
         "control_mean": round(expected["control_mean"], 4), "treatment_mean": round(expected["treatment_mean"], 4),
         "significant": expected["significant"],
     }  # fmt: skip
+    assert course.ab_result({"effects": [{**expected, "effect_percent": None}]}) == {"all_effects": []}
     monkeypatch.setattr(course, "SEGUE", ["false"])
     (tmp_path / "out/ab_result.json").unlink()
     course.main()
@@ -58,19 +46,3 @@ def test_one_command_goes_from_the_log_to_the_result_and_goes_on_where_it_was_st
     assert not (tmp_path / "out/ab").exists(), "what a step that was stopped has left is removed"
     command = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(command)[:3] == ["$", "segue", "abtest"]
-
-
-def test_effects_that_do_not_exist_are_left_out_and_numbers_have_two_and_four_decimals() -> None:
-    effect = {
-        "treatment": "T1", "metric": "time", "effect_percent": 37.81234, "lower_percent": 35.3, "upper_percent": 40.345,
-        "control_mean": 7.123456, "treatment_mean": 9.6, "significant": True, "holm_p_value": 0.0,
-    }  # fmt: skip
-    found = script().ab_result({"effects": [effect, {**effect, "effect_percent": None}]})
-    assert found == {
-        "all_effects": [
-            {
-                "treatment": "T1", "metric": "time", "effect_pct": 37.81, "lower_pct": 35.3, "upper_pct": 40.34,
-                "control_mean": 7.1235, "treatment_mean": 9.6, "significant": True,
-            }
-        ]
-    }  # fmt: skip

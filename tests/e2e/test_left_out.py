@@ -11,10 +11,7 @@ from tests.e2e.test_train import DIRTY, FILES, PLOTS, metrics_of, quick
 NAMES = [name for name in yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text()) if name != "defaults"]
 LISTS = {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"}
 REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS)}
-LACKS = {
-    "ranking": {"test_queries.parquet", *REFITTED},
-    "export": {*LISTS, *REFITTED},
-}
+LACKS = {"ranking": {"test_queries.parquet", *REFITTED}, "export": {*LISTS, *REFITTED}}
 """What a run lacks without a callback; nothing, where none is said."""
 _OTHERS = [name for name in NAMES if name not in (*LACKS, "lineage", "plots", "checkpoint")]
 QUIET = {"quiet": _OTHERS[::2], "quiet too": _OTHERS[1::2]}

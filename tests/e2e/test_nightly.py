@@ -1,16 +1,10 @@
 """The script of a night (`examples/nightly`): what it loads, what it says, and what a broken log or a kill changes."""
 
-import importlib.util
 import io
-import itertools
 import json
 import random
-import subprocess
 import sys
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,27 +12,17 @@ from typing import Any
 import pytest
 
 from segue.verbs.api.fitting import Gain
-from tests.conftest import ROOT, event, write_lines
+from tests.conftest import event, write_lines
 from tests.e2e.forks import fork_command
-from tests.e2e.running import Running, binary, run_verb, serving
+from tests.e2e.running import crowd, run_verb, script, serving
 
-SCRIPT = ROOT / "examples" / "nightly" / "nightly.py"
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("nightly", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SCRIPT = "examples/nightly/nightly.py"
 
 
 def night(module: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Run the script in this process."""
     monkeypatch.setattr(sys, "argv", ["nightly.py", *words])
-    code: int = module.main()
-    return code
+    return int(module.main())
 
 
 class Fake:
@@ -50,7 +34,7 @@ class Fake:
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.module, self.service, self.folder = script(), folder / "service", folder / "nights"
+        self.module, self.service, self.folder = script(SCRIPT), folder / "service", folder / "nights"
         self.monkeypatch, self.calls, self.codes = monkeypatch, list[list[str]](), dict[str, int]()
         self.upper, self.policy, self.served = 0.1, "lists", str(folder / "first")
         self.compared = list[tuple[str, str]]()
@@ -204,16 +188,6 @@ def test_old_runs_are_removed_and_the_one_that_was_served_is_kept(fake: Fake) ->
     assert names[:-1] == ["2026-01-03", *(f"2026-01-{number}" for number in range(13, 20))]
 
 
-def test_systemd_accepts_the_units(tmp_path: Path) -> None:
-    for path in SCRIPT.parent.glob("segue-nightly.*"):
-        text = path.read_text(encoding="utf-8").replace("/opt/segue-train/bin/python", "/bin/true")
-        (tmp_path / path.name).write_text(text, encoding="utf-8")
-    for name in ("segue-nightly.service", "segue-nightly.timer"):
-        verify = [binary("systemd-analyze"), "verify", str(tmp_path / name)]
-        done = subprocess.run(verify, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout + done.stderr) == (0, "")
-
-
 NUM_TRACKS, NUM_SESSIONS, LENGTH = 30, 200, 6
 TRAIN = ("model=rules", "recipe=counting", "logger=none", "callbacks.plots=null", "callbacks.export.k=5")
 
@@ -235,47 +209,11 @@ def sessions(num: int, start_ms: int) -> Iterator[dict[str, Any]]:
             track, share = (next_of(track), 1.0) if is_loved else (rng.randrange(100, 100 + NUM_TRACKS), 0.1)
 
 
-@contextmanager
-def listeners(service: Running) -> Iterator[list[tuple[Any, ...]]]:
-    """People who play what the service recommends; what they asked and what it answered, as the log has it."""
-    asked, is_over, errors = list[tuple[Any, ...]](), threading.Event(), list[Exception]()
-
-    def listen() -> None:
-        rng = random.Random(1)
-        for user in itertools.count(1_000_000):
-            track, share = rng.randrange(100, 100 + NUM_TRACKS), 1.0
-            for _ in range(LENGTH):
-                answer = service.next(user, track, share)
-                assert answer.status == 200, answer.body
-                following = answer.body["track"]
-                asked.append(("next", user, track, share, following))
-                track, share = following, 1.0 if following == next_of(track) else 0.1
-            assert service.ask("POST", f"/last/{user}", {"track": track, "time": share}).status == 200
-            asked.append(("last", user, track, share, None))
-            if is_over.wait(0.05):
-                return
-
-    def run() -> None:
-        try:
-            listen()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield asked
-    finally:
-        is_over.set()
-        thread.join()
-    assert errors == []
-
-
 def test_three_nights_of_a_service_one_with_a_broken_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is loaded after the broken log, and nothing is lost: each answer is in the log once."""
-    module = script()
+    module = script(SCRIPT)
     monkeypatch.setattr(module, "SEGUE", fork_command("-c", "from segue.__main__ import main; main()"))
     monkeypatch.chdir(tmp_path)
     write_lines(tmp_path / "first" / "logs" / "data.json", sessions(NUM_SESSIONS, 1_700_000_000_000))
@@ -289,7 +227,7 @@ def test_three_nights_of_a_service_one_with_a_broken_log(
     (older / "serve.json").write_text("{}")
     with serving(tmp_path, "recommendations=./run", "pick=ranked", run="service/now") as service:
         first = service.version()
-        with listeners(service) as asked:
+        with crowd(service.port, connections=2, tracks=tracks, pause_s=0.05) as traffic:
             assert night(module, monkeypatch, *words) == 0
             assert "is loaded: ndcg@10 " in capfd.readouterr().out
             second = json.loads((tmp_path / "service/now/store/index.json").read_text())["current"]
@@ -298,17 +236,16 @@ def test_three_nights_of_a_service_one_with_a_broken_log(
 
             whole = (older / "logs" / "data.json").read_text()
             (older / "logs" / "data.json").write_text(whole.replace('"track"', '"trac'))
-            num_before = len(asked)
+            num_before = len(traffic.answered)
             assert night(module, monkeypatch, *words) == 3
             said = capfd.readouterr().out.splitlines()[-1]
             assert said == "nightly: nothing is loaded: segue train ended with exit code 2; its last line says why"
             assert service.version() == second
-            assert len(asked) > num_before, "it answered meanwhile"
+            assert len(traffic.answered) > num_before, "it answered meanwhile"
 
             (older / "logs" / "data.json").write_text(whole)
             assert night(module, monkeypatch, *words) == 0
             service.wait_for_version(json.loads((tmp_path / "service/now/store/index.json").read_text())["current"])
             assert service.version() not in (first, second)
-        lines = service.lines()
-    keys = ("message", "user", "track", "time", "recommendation")
-    assert Counter(tuple(line[key] for key in keys) for line in lines) == Counter(asked)
+        assert traffic.failed == []
+        traffic.check(service.lines())

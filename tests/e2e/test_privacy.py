@@ -16,8 +16,8 @@ import pytest
 from segue.errors import InputError
 from tests.conftest import ROOT, new_store
 from tests.datamodules.reading import read
-from tests.e2e.forks import fork_command, run_forked
-from tests.e2e.running import PATIENCE_S, started, wait_until
+from tests.e2e.forks import fork_command
+from tests.e2e.running import PATIENCE_S, run_verb, started, wait_until
 
 SECRET = re.compile(rb"secretuser|10\.20\.30\.|secretagent|secretmail")
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=1", "model.dim=4", "callbacks.export.k=5")
@@ -49,6 +49,17 @@ def write_plays(folder: Path) -> Path:
 WORDS = ("datamodule=table", "datamodule.path=plays.csv", "datamodule.columns.user=user_name")
 
 
+def files_of(cwd: Path, verb: str, *words: str, code: int = 0) -> tuple[str, list[Path]]:
+    """What a verb prints, and the files that it leaves; there is no trace of users in either."""
+    write_plays(cwd)
+    new_store(cwd)
+    done = run_verb(verb, cwd, *WORDS, "hydra.run.dir=run", *words, code=code)
+    files = [path for path in cwd.rglob("*") if path.is_file() and path.name != "plays.csv"]
+    assert [path for path in files if SECRET.search(contents(path))] == []
+    assert not SECRET.search((done.stdout + done.stderr).encode())
+    return done.stderr, files
+
+
 def contents(path: Path) -> bytes:
     """All bytes of a file; of an archive and of Parquet, what is packed in them."""
     content = path.read_bytes()
@@ -61,15 +72,8 @@ def contents(path: Path) -> bytes:
 
 
 def test_a_run_leaves_no_trace_of_users(tmp_path: Path) -> None:
-    write_plays(tmp_path)
-    new_store(tmp_path)
-    words = (*WORDS, "datamodule.max_rejected=0.1", "hydra.run.dir=run", *QUICK)
-    done = run_forked(ROOT / "train.py", *words, cwd=tmp_path, env=dict(os.environ), timeout_s=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not SECRET.search((done.stdout + done.stderr).encode())
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "plays.csv"]
+    _, files = files_of(tmp_path, "train.py", "datamodule.max_rejected=0.1", *QUICK)
     assert {"mlflow.db", "recommendations.jsonl", "best.ckpt", "rejected.jsonl"} <= {path.name for path in files}
-    assert [path for path in files if SECRET.search(contents(path))] == []
     rejected = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
     assert [list(line)[1:] for line in rejected] == [["line", "reason"], *[["row", "reason"]] * 3]
     assert [list(line.values())[1] for line in rejected] == [164, 161, 162, 163]
@@ -78,23 +82,13 @@ def test_a_run_leaves_no_trace_of_users(tmp_path: Path) -> None:
 
 
 def test_a_description_leaves_no_trace_of_users(tmp_path: Path) -> None:
-    write_plays(tmp_path)
-    words = (*WORDS, "datamodule.max_rejected=0.1", "hydra.run.dir=run")
-    done = run_forked(ROOT / "describe.py", *words, cwd=tmp_path, env=dict(os.environ), timeout_s=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not SECRET.search((done.stdout + done.stderr).encode())
-    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    _, files = files_of(tmp_path, "describe.py", "datamodule.max_rejected=0.1")
     assert "describe.json" in {path.name for path in files}
-    assert [path for path in files if SECRET.search(contents(path))] == []
 
 
 def test_the_message_for_many_rejected_rows_has_no_trace_of_users(tmp_path: Path) -> None:
-    write_plays(tmp_path)
-    words = (*WORDS, "datamodule.max_rejected=0", "hydra.run.dir=run", "logger=none", *QUICK)
-    done = run_forked(ROOT / "train.py", *words, cwd=tmp_path, env=dict(os.environ), timeout_s=300)
-    assert done.returncode == 2
-    assert "4 of 164 rows in plays.csv are invalid" in done.stderr
-    assert not SECRET.search((done.stdout + done.stderr).encode())
+    said, _ = files_of(tmp_path, "train.py", "datamodule.max_rejected=0", "logger=none", *QUICK, code=2)
+    assert "4 of 164 rows in plays.csv are invalid" in said
 
 
 @pytest.mark.parametrize("column", ["ip_addr", "userAgent"])

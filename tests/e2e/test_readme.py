@@ -27,10 +27,7 @@ from tests.e2e.test_train import train
 from tests.pages import bash_lines
 
 WORLD = ("world.num_tracks=300", "world.num_listeners=80")
-FEWER = {
-    "model=contextual,track,artist,mean,convex": "model=contextual,convex",
-    "hydra/launcher=joblib ": "",
-}
+FEWER = {"model=contextual,track,artist,mean,convex": "model=contextual,convex", "hydra/launcher=joblib ": ""}
 NUM_PLAYS = 8_000
 """Rows of the export of `docs/your_ids.md`, in place of 200,000. In others so short its user has none."""
 PORT = ":5001"
@@ -79,7 +76,7 @@ def run(line: str, cwd: Path) -> None:
     [_, verb, *words] = shlex.split(line)
     words += small(verb, words)
     if verb in ("train.py", "compare.py"):
-        done = {"train.py": train, "compare.py": compare}[verb](cwd, *words)
+        done = train(cwd, *words) if verb == "train.py" else compare(cwd, *words)
         if line in QUICK_START:
             assert re.search(r"exported +refitted on all [\d,]+ sessions", done.stdout), done.stdout
     else:

@@ -26,7 +26,7 @@ from segue.picking.listener_scores import FEATURES  # noqa: E402
 from segue.runs.catalog_files import write_plays, write_top_tracks  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
-from tests.conftest import write_lines  # noqa: E402
+from tests.conftest import make_vectors, write_lines  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
 from tests.serving.room.test_sweeps import comparison  # noqa: E402
 
@@ -65,19 +65,16 @@ def write_run(folder: Path) -> tuple[Any, Any, Any]:
     both = np.hstack([tracks * ALPHA**0.5, of_artist * (1 - ALPHA) ** 0.5])
     queries = np.hstack([both, np.ones((NUM_TRACKS, 1))]).astype(np.float32)
     items = np.hstack([both, bias[:, None]]).astype(np.float32)
-    SessionVectors(
+    make_vectors(
+        NUM_TRACKS,
         queries=queries,
         items=items,
-        parts=("track", "artist"),
         ends=np.array([8, 16]),
         lengths=np.full(2, np.nan, np.float32),
         shares=np.array([ALPHA, 1 - ALPHA], np.float32),
         powers=np.zeros(2, np.float32),
         age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
         skipped=-0.5,
-        boosts=np.full(1000, -np.inf, np.float32),
-        artist_boosts=np.empty(0, np.float32),
-        context="session",
     ).write(folder / "vectors.npz", catalog)
     scores = queries @ items.T
     np.fill_diagonal(scores, -np.inf)
@@ -137,10 +134,7 @@ def test_a_person_uses_every_view(tmp_path: Path, browser: Any) -> None:
     lists = tmp_path / "run0" / "recommendations.jsonl"
     arm = f'recommender: "{lists}", pick: ranked'
     arms = f"arms={{C: {{{arm}, context: last}}, T1: {{{arm}}}}}"
-    room = (
-        f"room.audio={tmp_path}/tracks.json",
-        f"room.audio_from=[{tmp_path}/previews]",
-    )
+    room = (f"room.audio={tmp_path}/tracks.json", f"room.audio_from=[{tmp_path}/previews]")
     with serving(tmp_path, arms, *room) as service:
         listen(service.port, 150)
         _use(service, browser, *cosines)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import PATIENCE_S, serving, wait_until
+from tests.e2e.running import PATIENCE_S, serving
 
 pytestmark = pytest.mark.timing
 
@@ -24,13 +24,6 @@ def sent(port: int, halves: list[str]) -> Iterator[list[socket.socket]]:
         for connection, half in zip(connections, halves, strict=True):
             connection.sendall(half.encode())
         yield connections
-
-
-def test_bodies_of_the_room_that_never_end_do_not_hold_their_connections(tmp_path: Path) -> None:
-    words = "recommendations=random", "limits.connections=4", "limits.body_timeout_s=0.5"
-    with serving(tmp_path, *words) as running, sent(running.port, [HALVES[1]] * 4) as connections:
-        wait_until(lambda: running.ask("GET", "/health/live").status == 200, "a free connection")
-        assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 408"}
 
 
 def test_a_service_stops_by_itself_whatever_clients_have_not_finished(tmp_path: Path) -> None:

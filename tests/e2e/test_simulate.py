@@ -39,27 +39,6 @@ def test_the_default_run_writes_logs_and_a_record_and_prints_the_next_commands(t
     assert "\x1b" not in done.stdout
 
 
-def test_a_model_trained_on_simulated_logs_can_be_simulated_on_the_next_day(tmp_path: Path) -> None:
-    """Listeners → logs → model → recommendations → the same listeners on the next day."""
-    simulate(tmp_path, *SMALL, "sessions=1000", "hydra.run.dir=monday")
-    train(
-        tmp_path, "datamodule=botify", "datamodule.path=monday", "trainer.max_epochs=2", "callbacks.export.k=10",
-        "hydra.run.dir=night", *BARE,
-    )  # fmt: skip
-    run_id = json.loads((tmp_path / "night" / "metrics.json").read_text())["mlflow_run_id"]
-    lists = "night/recommendations.jsonl"
-    done = simulate(
-        tmp_path, *SMALL, f"arms={{C: run:{run_id}, T1: {lists}, T2: {{recommender: {lists}, pick: ranked}}}}",
-        "after=monday", "experiment=TUESDAY", "hydra.run.dir=tuesday",
-    )  # fmt: skip
-    assert f"next         python abtest.py logs={tmp_path / 'tuesday'} experiment=TUESDAY" in done.stdout.splitlines()
-    lines = (tmp_path / "tuesday" / "logs" / "day-2" / "data.json").read_text().splitlines()
-    assert {json.loads(line)["experiments"]["TUESDAY"] for line in lines} == {"C", "T1", "T2"}
-    assert (tmp_path / "tuesday" / "logs" / "day-1" / "data.json").samefile(
-        tmp_path / "monday" / "logs" / "day-1" / "data.json"
-    )
-
-
 def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) -> None:
     done = simulate(tmp_path, *SMALL, "arms={C: 'http://127.0.0.1:9'}", "arm.service.retries=1", code=2)
     assert "GET http://127.0.0.1:9/experiments failed 2 times" in done.stderr
@@ -106,11 +85,13 @@ def test_ctrl_c_keeps_completed_sessions(tmp_path: Path) -> None:
     assert sum(arm["sessions"] for arm in record["arms"].values()) == num_lasts > 0
 
 
-def test_two_processes_simulate_the_same_logs_once(tmp_path: Path) -> None:
+def test_two_processes_on_an_empty_folder_simulate_the_same_logs_once_and_share_a_store(tmp_path: Path) -> None:
+    import mlflow
+
     words = (
-        "world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=600", "model=popular",
-        "callbacks.export.k=5", "callbacks.plots=null", "logger=none",
-    )  # fmt: skip
+        *("world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=600", "model=popular"),
+        *("callbacks.export.k=5", *BARE),
+    )
     both = [
         subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for _ in range(2)
@@ -118,7 +99,12 @@ def test_two_processes_simulate_the_same_logs_once(tmp_path: Path) -> None:
     for process in both:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output.decode()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [experiment] = [one for one in client.search_experiments() if one.name == "segue"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+    assert runs[0].data.metrics["test/mrr"] == runs[1].data.metrics["test/mrr"]
     [folder] = [path for path in (tmp_path / "data" / "simulated").iterdir() if path.is_dir()]
     written = (folder / "logs" / "day-1" / "data.json").stat().st_mtime_ns
-    train(tmp_path, *words)
+    train(tmp_path, *words, "logger=none")
     assert (folder / "logs" / "day-1" / "data.json").stat().st_mtime_ns == written

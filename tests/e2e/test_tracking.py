@@ -1,7 +1,6 @@
 """One store, many processes; and a store on another machine, which may go away."""
 
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -9,53 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT
-from tests.e2e.forks import fork_command
 from tests.e2e.test_train import metrics_of, quick
-
-MANY = """
-import multiprocessing, os, sys
-sys.path.insert(0, {root!r})
-import mlflow
-from segue.runs.tracking.store import open_store
-
-def one(number, barrier):
-    barrier.wait()
-    experiment = open_store("sqlite:///deep/mlflow.db", "segue")
-    client = mlflow.MlflowClient("sqlite:///deep/mlflow.db")
-    run = client.create_run(experiment, tags={{"number": str(number)}}).info.run_id
-    for step in range(10):
-        client.log_metric(run, "loss", number + step, step=step)
-    client.log_text(run, str(number), "number.txt")
-    client.set_terminated(run)
-
-context = multiprocessing.get_context("fork")  # mlflow is imported once, but no store opened
-barrier = context.Barrier({num})
-jobs = [context.Process(target=one, args=(number, barrier)) for number in range({num})]
-for job in jobs: job.start()
-for job in jobs: job.join()
-sys.exit(sum(job.exitcode != 0 for job in jobs))
-"""
-
-
-@pytest.mark.timing
-def test_four_processes_at_once_on_an_empty_folder_lose_nothing(tmp_path: Path) -> None:
-    import mlflow
-
-    program = MANY.format(root=str(ROOT), num=4)
-    done = subprocess.run(
-        fork_command("-c", program), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/deep/mlflow.db")
-    [experiment] = [one for one in client.search_experiments() if one.name == "segue"]
-    runs = {int(run.data.tags["number"]): run for run in client.search_runs([experiment.experiment_id])}
-    assert sorted(runs) == list(range(4))
-    for number, run in runs.items():
-        assert run.info.status == "FINISHED"
-        history = client.get_metric_history(run.info.run_id, "loss")
-        assert sorted(one.value for one in history) == [float(number + step) for step in range(10)]
-        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["number.txt"]
 
 
 @pytest.fixture(scope="module")

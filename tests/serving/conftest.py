@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import inspect
 import json
 import os
 import shutil
@@ -28,6 +29,17 @@ from segue.serving.release import Release, ReleaseContents  # noqa: E402
 from tests.conftest import make_catalog  # noqa: E402
 
 START_MS = 1_700_000_000_000
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine, on the loop that its module asks for."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    with asyncio.Runner(loop_factory=getattr(pyfuncitem.module, "LOOP", None)) as runner:
+        runner.run(pyfuncitem.obj(**given))
+    return True
 
 
 def arm(policy: str = "lists", pick: str = "uniform", artist_gap: int = 0, **session: Any) -> Arm:

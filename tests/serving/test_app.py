@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,18 +67,19 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
     """A service between its start and its stop."""
     logged = LogSettings(fsync="never", backups=1, **{key: changes.pop(key) for key in KEYS if key in changes})
     log = EventLogWriter(folder / "log", logged)
-    sessions = MappedSessions(folder / "sessions.bin", SessionSettings(capacity=64, max_tracks=8, idle_s=60))
     limits = {key: changes.pop(key) for key in LIMITS if key in changes}
-    recommender, workers = Recommender(release, np.random.default_rng(0)), WorkerTable(2, reset_after_s=30)
     profiles = changes.pop("profiles", None)
+    of_state: dict[str, Any] = changes.pop("of_state", {})
+    if not of_state:
+        sessions = MappedSessions(folder / "sessions.bin", SessionSettings(capacity=64, max_tracks=8, idle_s=60))
+        of_state = {"sessions": sessions, "last_plays": sessions}
+    of_state.setdefault("remember", ProfileSettings() if profiles is None else profiles.settings)
     state = State(
-        recommender=recommender,
-        sessions=sessions,
-        last_plays=sessions,
-        remember=ProfileSettings() if profiles is None else profiles.settings,
+        recommender=Recommender(release, np.random.default_rng(0), changes.pop("policies", ())),
         log=log,
-        workers=workers,
+        workers=WorkerTable(2, reset_after_s=30),
         profiles=profiles,
+        **of_state,
     )
     given: dict[str, Any] = {
         "limits": LimitSettings(**{"body_timeout_s": PATIENCE_S} | limits),
@@ -105,32 +106,20 @@ def drive(release: Release, folder: Path, work: Callable[[Running], Awaitable[No
     return asyncio.run(run())
 
 
-def test_next_and_last_answer_byte_for_byte_as_the_predecessor(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        user = service.user_of("T1")
-        answer = await service.ask("POST", f"/next/{user}", BODY)
-        assert (answer.status, answer.body) == (200, b'{"user": %d, "track": 101}' % user)
-        assert answer.headers == {"content-type": "application/json", "content-length": str(len(answer.body))}
-        answer = await service.ask("POST", f"/last/{user}", b'{"time": 1, "track": 101}')
-        assert (answer.status, answer.body) == (200, b'{"user": %d}' % user)
-        assert answer.headers == {"content-type": "application/json", "content-length": str(len(answer.body))}
-
-    drive(ring, tmp_path, work)
-
-
 @pytest.mark.parametrize("with_propensity", [False, True])
-def test_lines_of_the_log_are_the_predecessors_with_two_more_keys_at_the_end(
+async def test_answers_are_byte_for_byte_the_predecessors_and_lines_have_two_more_keys_at_the_end(
     ring: Release, tmp_path: Path, with_propensity: bool
 ) -> None:
     users: list[int] = []
 
-    async def work(service: Running) -> None:
-        users.append(service.user_of("T1"))
-        await service.ask("POST", f"/next/{users[0]}", BODY)
-        assert len(service.lines()) == 1, "the line is there before the answer"
-        await service.ask("POST", f"/last/{users[0]}", b'{"time": 1, "track": 101}')
-
-    first, last = drive(ring, tmp_path, work, with_propensity=with_propensity).lines()
+    async with running(ring, tmp_path, with_propensity=with_propensity) as service:
+        users.append(user := service.user_of("T1"))
+        for call, body, rest in (("next", BODY, b', "track": 101}'), ("last", b'{"time": 1, "track": 101}', b"}")):
+            answer = await service.ask("POST", f"/{call}/{user}", body)
+            assert (answer.status, answer.body) == (200, b'{"user": %d' % user + rest)
+            assert answer.headers == {"content-type": "application/json", "content-length": str(len(answer.body))}
+            assert len(service.lines()) == 1 + (call == "last"), "the line is there before the answer"
+    first, last = service.lines()
     head = rf'"timestamp": 1\d{{12}}, "user": {users[0]}'
     tail = r'"latency": 0\.\d{9}'
     following = rf'{{"message": "next", {head}, "track": 100, "time": 0\.5, {tail}, "recommendation": 101, '
@@ -140,11 +129,10 @@ def test_lines_of_the_log_are_the_predecessors_with_two_more_keys_at_the_end(
     assert re.fullmatch(ended + r'"experiments": {"TEST": "T1"}}\n', last.decode())
 
 
-def test_a_line_is_read_like_one_of_the_real_log(ring: Release, tmp_path: Path, real_data: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_a_line_is_read_like_one_of_the_real_log(ring: Release, tmp_path: Path, real_data: Path) -> None:
+    async with running(ring, tmp_path, with_propensity=False) as service:
         await service.ask("POST", "/next/1", BODY)
-
-    ours = json.loads(drive(ring, tmp_path, work, with_propensity=False).lines()[0])
+    ours = json.loads(service.lines()[0])
     with (real_data / "botify-2023" / "logs" / "replica-1" / "data.json").open() as file:
         theirs = json.loads(file.readline())
     assert list(ours) == list(theirs)
@@ -152,21 +140,20 @@ def test_a_line_is_read_like_one_of_the_real_log(ring: Release, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["КОНВЕКС", 'say "hi"\n', "a\\b"])
-def test_any_name_of_an_experiment_makes_a_valid_line(tmp_path: Path, name: str) -> None:
+async def test_any_name_of_an_experiment_makes_a_valid_line(tmp_path: Path, name: str) -> None:
     release = make_release(
         tmp_path / "release", catalog=make_catalog([0, 0]), arms={"C": arm("random")}, experiment=name
     )
 
-    async def work(service: Running) -> None:
+    async with running(release, tmp_path) as service:
         await service.ask("POST", "/next/1", BODY)
         assert (await service.ask("GET", "/experiments")).json()["experiment"] == name
-
-    (line,) = drive(release, tmp_path, work).lines()
+    (line,) = service.lines()
     assert json.loads(line)["experiments"] == {name: "C"}
 
 
 @pytest.mark.parametrize("with_fallback", [False, True])
-def test_a_fallback_is_counted_and_logged_with_with_fallback(
+async def test_a_fallback_is_counted_and_logged_with_with_fallback(
     ring: Release, tmp_path: Path, with_fallback: bool
 ) -> None:
     sample = re.compile(r'^segue_fallbacks_total{arm="T1",source="artist"} (\d+)', re.M)
@@ -175,15 +162,14 @@ def test_a_fallback_is_counted_and_logged_with_with_fallback(
         found = sample.search((await service.ask("GET", "/metrics")).body.decode())
         return int(found.group(1)) if found else 0
 
-    async def work(service: Running) -> None:
+    async with running(ring, tmp_path, with_fallback=with_fallback) as service:
         before, user = await count(service), service.user_of("T1")
         assert (await service.ask("POST", f"/next/{user}", BODY)).status == 200
         answer = await service.ask("POST", f"/next/{user}", b'{"track": 104, "time": 0.5}')
         assert answer.json() == {"user": user, "track": 103}
         assert await count(service) == before + 1
         assert (await service.ask("POST", f"/last/{user}", BODY)).status == 200
-
-    lines = [json.loads(line) for line in drive(ring, tmp_path, work, with_fallback=with_fallback).lines()]
+    lines = [json.loads(line) for line in service.lines()]
     keys = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
     added = {"next": ["propensity", "release"], "last": []}
     for line in lines:
@@ -192,8 +178,8 @@ def test_a_fallback_is_counted_and_logged_with_with_fallback(
         assert [line["fallback"] for line in lines] == [None, "artist", None]
 
 
-def test_a_track_is_not_repeated_in_a_session(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_a_track_is_not_repeated_in_a_session(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path) as service:
         user = service.user_of("T1")
 
         async def following(track: int) -> int:
@@ -204,21 +190,15 @@ def test_a_track_is_not_repeated_in_a_session(ring: Release, tmp_path: Path) -> 
         assert (await service.ask("POST", f"/last/{user}", BODY)).status == 200
         assert await following(100) == 101
 
-    drive(ring, tmp_path, work)
-
 
 INVALID: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/next/1", b"", 400, "the body: Invalid JSON"),
-    ("POST", "/next/1", b"{", 400, "Invalid JSON"),
     ("POST", "/next/1", b"\xff\xfe", 400, "Invalid JSON"),
-    ("POST", "/next/1", b'{"track": 100, "time": 0.5, "\xff": 1}', 400, "Invalid JSON"),
     ("POST", "/next/1", b'"\\ud800"', 400, "the body: "),
     ("POST", "/next/1", b"[" * 4000, 400, "Invalid JSON"),
     ("POST", "/next/1", b'{"track": 100}', 400, 'time: Field required; expected {"track": id, "time": share'),
-    ("POST", "/next/1", b'{"track": "abc", "time": 0.5}', 404, 'track "abc" is not in the catalogue of 6 tracks'),
     ("POST", "/next/1", b'{"track": "", "time": 0.5}', 400, "track must have 1 to 256 bytes, and has 0; "),
     ("POST", "/next/1", b'{"track": "0100", "time": 0.5}', 404, 'track "0100" is not in'),
-    ("POST", "/next/1", b'{"track": " +100 ", "time": 0.5}', 404, 'track " +100 " is not in'),
     ("POST", "/next/1", '{"track": "١٠٠", "time": 0.5}'.encode(), 404, 'track "١٠٠" is not in'),
     ("POST", "/next/1", b'{"track": "' + b"9" * 19 + b'", "time": 0.5}', 404, f'track "{"9" * 19}" is not in'),
     ("POST", "/next/1", b'{"track": "' + b"9" * 257 + b'", "time": 0.5}', 400, "1 to 256 bytes, and has 257"),
@@ -226,53 +206,39 @@ INVALID: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/next/1", b'{"track": "\\ud800", "time": 0.5}', 400, "the body: Invalid JSON"),
     ("POST", "/next/1", b'{"track": "<script>", "time": 0.5}', 404, 'track "<script>" is not in the catalogue'),
     ("POST", "/next/1", b'{"track": 1e30, "time": 0.5}', 400, "track must be a whole number from 0 to 2⁶³-1"),
-    ("POST", "/next/1", b'{"track": NaN, "time": 0.5}', 400, "track must be a whole number"),
     ("POST", "/next/1", b'{"track": null, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
     ("POST", "/next/1", b'{"track": true, "time": 0.5}', 400, "track must be a whole number or a text; expected"),
     ("POST", "/next/1", b'{"track": 9223372036854775808, "time": 0.5}', 400, "track must be a whole number from 0"),
-    ("POST", "/next/1", b'{"track": 1' + b"0" * 3900 + b', "time": 0.5}', 400, "track must be a whole number"),
-    ("POST", "/next/1", b'{"track": 100, "time": "0.5"}', 400, "time: Input should be a valid number"),
     ("POST", "/next/1", b'{"track": 100, "time": NaN}', 400, "time: "),
     ("POST", "/next/1", b'{"track": 100, "time": 1.01}', 400, "time: Input should be less than or equal to 1"),
     ("POST", "/next/1", b'{"track": 100, "time": -0.01}', 400, "time: Input should be greater than or equal to 0"),
     ("POST", "/next/1", b'{"track": 99, "time": 0.5}', 404, "track 99 is not in the catalogue of 6 tracks"),
-    (
-        "POST",
-        "/next/1",
-        b'{"track": -9223372036854775807, "time": 0.5}',
-        400,
-        "track must be a whole number from 0",
-    ),
+    ("POST", "/next/1", b'{"track": -9223372036854775807, "time": 0.5}', 400, "track must be a whole number from"),
     ("POST", "/next/", BODY, 404, "/next/<user>: user must have 1 to 256 bytes, and has 0"),
     ("POST", "/next/1/2", BODY, 404, "/next/<user>: user has a /, which must be written as %2F"),
     ("POST", "/next/%00", BODY, 404, "/next/<user>: user has a NUL"),
     ("POST", "/next/%FF", BODY, 404, "/next/<user>: user must be UTF-8 when it is percent-decoded"),
     ("POST", "/next/%ED%A0%80", BODY, 404, "/next/<user>: user must be UTF-8 when it is percent-decoded"),
-    ("POST", "/last/" + "9" * 257, BODY, 404, "/last/<user>: user must have 1 to 256 bytes, and has 257"),
     ("POST", "/last/" + "%C3%A9" * 129, BODY, 404, "/last/<user>: user must have 1 to 256 bytes, and has 258"),
     ("POST", "/n%65xt/1", BODY, 404, "Not Found"),
     ("GET", "/next/1", b"", 405, "/next accepts POST only"),
-    ("PUT", "/last/1", BODY, 405, "/last accepts POST only"),
     ("HEAD", "/next/1", b"", 405, "/next accepts POST only"),
     ("POST", "/next/1", b" " * 4097, 413, "a body must not be larger than 4096 bytes"),
     ("GET", "/next", b"", 404, "Not Found"),
-    ("GET", "/nowhere", b"", 404, "Not Found"),
     ("GET", "/../../etc/passwd", b"", 404, "Not Found"),
     ("POST", "/health", b"", 405, "Method Not Allowed"),
-    ("DELETE", "/track/100", b"", 405, "Method Not Allowed"),
     ("GET", "/track/99", b"", 404, "track 99 is not in the catalogue of 6 tracks"),
     ("GET", "/track/a%2F%22b", b"", 404, r'track "a/\"b" is not in the catalogue of 6 tracks'),
     ("GET", "/track/0100", b"", 404, 'track "0100" is not in the catalogue of 6 tracks'),
     ("GET", "/track/" + "9" * 5000, b"", 404, "path.track must have 1 to 256 bytes, and has 5000"),
     ("GET", "/track/%00", b"", 404, "path.track has a NUL"),
     ("GET", "/explain/%FF", b"", 404, "path.user must be UTF-8 when it is percent-decoded"),
-    ("GET", "/recommendations/99", b"", 404, "track 99 is not in the catalogue"),
 ]
 """Requests, the status of their answers, and words of the reason."""
 
 
-def test_an_invalid_request_gets_a_reason_and_no_line(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_an_invalid_request_gets_a_reason_and_no_line(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path) as service:
         for method, path, body, status, reason in INVALID:
             answer = await service.ask(method, path, body)
             is_event = path.startswith(("/next/", "/last/"))
@@ -281,8 +247,7 @@ def test_an_invalid_request_gets_a_reason_and_no_line(ring: Release, tmp_path: P
             assert list(answer.json()) == ["reason"]
             assert reason in answer.json()["reason"]
             assert status != 405 or answer.headers["allow"] == ("POST" if is_event else "GET, HEAD")
-
-    assert drive(ring, tmp_path, work).lines() == []
+    assert service.lines() == []
 
 
 VALID = [
@@ -324,10 +289,10 @@ def test_a_valid_request_makes_a_valid_line(ring: Release, tmp_path: Path, part:
         assert isinstance(line["time"], float)
 
 
-def test_ids_that_are_texts_are_in_every_answer_and_line(text_ring: Release, tmp_path: Path) -> None:
+async def test_ids_that_are_texts_are_in_every_answer_and_line(text_ring: Release, tmp_path: Path) -> None:
     """A track that is named by a number is the one whose text it is; ids that look alike are different tracks."""
 
-    async def work(service: Running) -> None:
+    async with running(text_ring, tmp_path) as service:
         for row, track in enumerate(TEXTS):
             following = [TEXTS[(row + step) % len(TEXTS)] for step in (1, 2)]
             for named in {track, 1 if track == "1" else track}:
@@ -346,8 +311,7 @@ def test_ids_that_are_texts_are_in_every_answer_and_line(text_ring: Release, tmp
                 named = json.dumps(track, ensure_ascii=False)
                 assert answer.status == 404
                 assert answer.json() == {"reason": f"track {named} is not in the catalogue of {len(TEXTS)} tracks"}
-
-    lines = [json.loads(line) for line in drive(text_ring, tmp_path, work).lines()]
+    lines = [json.loads(line) for line in service.lines()]
     assert list(dict.fromkeys(line["track"] for line in lines)) == TEXTS
     assert {line["recommendation"] for line in lines} == {*TEXTS, None}
 
@@ -375,7 +339,7 @@ def test_each_user_has_a_session_and_the_arm_of_the_text(tmp_path: Path) -> None
         assert line["experiments"] == {"TEST": ("C", "T1")[number]}
 
 
-def test_an_explanation_has_the_ids_of_the_session(tmp_path: Path) -> None:
+async def test_an_explanation_has_the_ids_of_the_session(tmp_path: Path) -> None:
     """A track of another release, whose id the present one does not know, has none."""
     release = make_release(
         tmp_path / "release",
@@ -385,7 +349,7 @@ def test_an_explanation_has_the_ids_of_the_session(tmp_path: Path) -> None:
         vectors={"C": make_vectors(5)},
     )
 
-    async def work(service: Running) -> None:
+    async with running(release, tmp_path) as service:
         await service.service.state.sessions.play(key_of("a/b"), key_of("gone"), 1.0, now_ms())
         for track in TEXTS[:2]:
             answered = await service.ask("POST", "/next/a%2Fb", json.dumps({"track": track, "time": 1}).encode())
@@ -395,103 +359,84 @@ def test_an_explanation_has_the_ids_of_the_session(tmp_path: Path) -> None:
         answer = await service.ask("GET", "/explain/<script>")
         assert answer.json() == {"reason": 'user "<script>" has no session with an answer to explain'}
 
-    drive(release, tmp_path, work)
 
-
-def test_a_body_may_come_in_pieces(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_a_body_may_come_in_pieces(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path) as service:
         assert (await service.ask("POST", "/next/1", [BODY[:5], b"", BODY[5:], b""])).status == 200
         assert (await service.ask("POST", "/next/1", [b" " * 3000, b" " * 3000])).status == 413
 
-    drive(ring, tmp_path, work)
-
 
 @pytest.mark.timing
-def test_a_large_body_is_refused_before_it_is_read(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_a_large_body_is_refused_before_it_is_read(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path) as service:
         async with asyncio.timeout(PATIENCE_S):
             answer = await service.ask("POST", "/next/1", [], headers={"content-length": "4097"})
         assert answer.status == 413
         assert (await service.ask("POST", "/next/1", BODY, headers={"content-length": str(len(BODY))})).status == 200
 
-    drive(ring, tmp_path, work)
-
 
 @pytest.mark.parametrize("length", ["many", "", "-1", "1e3", "9" * 5000])
-def test_an_invalid_content_length_is_not_an_internal_error(ring: Release, tmp_path: Path, length: str) -> None:
+async def test_an_invalid_content_length_is_not_an_internal_error(ring: Release, tmp_path: Path, length: str) -> None:
     """Servers refuse it earlier, but the application does not depend on that."""
 
-    async def work(service: Running) -> None:
+    async with running(ring, tmp_path) as service:
         answer = await service.ask("POST", "/next/1", BODY, headers={"content-length": length})
         assert answer.status in (200, 400, 413)
-
-    drive(ring, tmp_path, work)
 
 
 @pytest.mark.timing
 @pytest.mark.parametrize("pieces", [[], [b'{"track"'], [b"{", b'"track"', b": "]])
-def test_a_body_that_does_not_arrive_gets_408(ring: Release, tmp_path: Path, pieces: list[bytes]) -> None:
-    async def work(service: Running) -> None:
+async def test_a_body_that_does_not_arrive_gets_408(ring: Release, tmp_path: Path, pieces: list[bytes]) -> None:
+    async with running(ring, tmp_path, body_timeout_s=0.05) as service:
         answer = await service.ask("POST", "/next/1", pieces, stalls=True)
         assert (answer.status, answer.json()) == (408, {"reason": "the body took longer than 0.05 s"})
         assert answer.headers["connection"] == "close"
+    assert service.lines() == []
 
-    assert drive(ring, tmp_path, work, body_timeout_s=0.05).lines() == []
+
+async def sent_to(service: Running, receive: Callable[[], Awaitable[Message]]) -> list[Message]:
+    """What a client gets whose request arrives as `receive` says."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "raw_path": b"/next/1", "headers": [], "client": ("127.0.0.1", 1)}
+    await asyncio.wait_for(service.service(scope, receive, send), PATIENCE_S)
+    return sent
 
 
 @pytest.mark.timing
-def test_a_body_that_arrives_slowly_gets_408(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        sent: list[Any] = []
+async def test_a_body_that_arrives_slowly_gets_408(ring: Release, tmp_path: Path) -> None:
+    async def drip() -> Message:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
 
-        async def drip() -> dict[str, Any]:
-            await asyncio.sleep(0.02)
-            return {"type": "http.request", "body": b" ", "more_body": True}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "raw_path": b"/next/1", "headers": [], "client": ("127.0.0.1", 1)}
-        await asyncio.wait_for(service.service(scope, drip, send), PATIENCE_S)
-        assert sent[0]["status"] == 408
-
-    drive(ring, tmp_path, work, body_timeout_s=0.1)
+    async with running(ring, tmp_path, body_timeout_s=0.1) as service:
+        assert (await sent_to(service, drip))[0]["status"] == 408
 
 
-def test_a_client_that_disconnects_leaves_no_line(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        messages: Iterator[Message] = iter(
-            [{"type": "http.request", "body": BODY, "more_body": True}, {"type": "http.disconnect"}]
-        )
+async def test_a_client_that_disconnects_leaves_no_line(ring: Release, tmp_path: Path) -> None:
+    given: list[Message] = [{"type": "http.request", "body": BODY, "more_body": True}, {"type": "http.disconnect"}]
+    messages = iter(given)
 
-        async def receive() -> Message:
-            return next(messages)
+    async def receive() -> Message:
+        return next(messages)
 
-        async def send(message: Any) -> None:
-            assert message.get("status", 400) == 400
-
-        scope = {"type": "http", "method": "POST", "raw_path": b"/next/1", "headers": [], "client": ("127.0.0.1", 1)}
-        await service.service(scope, receive, send)
-
-    assert drive(ring, tmp_path, work).lines() == []
+    async with running(ring, tmp_path) as service:
+        assert {message.get("status", 400) for message in await sent_to(service, receive)} <= {400}
+    assert service.lines() == []
 
 
 @pytest.mark.parametrize(
     "headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}, {"authorization": "Basic secret"}]
 )
-def test_all_pages_except_health_require_the_token(ring: Release, tmp_path: Path, headers: dict[str, str]) -> None:
-    async def work(service: Running) -> None:
-        for method, path in [
-            ("POST", "/next/1"),
-            ("GET", "/"),
-            ("GET", "/track/100"),
-            ("GET", "/explain/1"),
-            ("GET", "/metrics"),
-            ("GET", "/docs"),
-            ("GET", "/openapi.json"),
-            ("GET", "/health/../metrics"),
-            ("GET", "/nowhere"),
-        ]:
+async def test_all_pages_except_health_require_the_token(
+    ring: Release, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    async with running(ring, tmp_path, token="secret") as service:
+        pages = "/", "/track/100", "/explain/1", "/metrics", "/docs", "/openapi.json", "/health/../metrics", "/nowhere"
+        for method, path in [("POST", "/next/1"), *(("GET", page) for page in pages)]:
             answer = await service.ask(method, path, BODY, headers=headers)
             assert answer.status == 401
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -502,12 +447,11 @@ def test_all_pages_except_health_require_the_token(ring: Release, tmp_path: Path
         given = {"authorization": "Bearer secret"}
         assert (await service.ask("POST", "/next/1", BODY, headers=given)).status == 200
         assert (await service.ask("GET", "/metrics", headers=given)).status == 200
+    assert len(service.lines()) == 1
 
-    assert len(drive(ring, tmp_path, work, token="secret").lines()) == 1
 
-
-def test_a_client_above_the_rate_limit_gets_429_with_retry_after(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_a_client_above_the_rate_limit_gets_429_with_retry_after(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path, requests_per_second=0.01, burst=2) as service:
         answers = [await service.ask("POST", "/next/1", BODY) for _ in range(4)]
         assert [answer.status for answer in answers] == [200, 200, 429, 429]
         assert int(answers[-1].headers["retry-after"]) >= 1
@@ -516,12 +460,11 @@ def test_a_client_above_the_rate_limit_gets_429_with_retry_after(ring: Release, 
         assert (await service.ask("GET", "/health")).status == 200
         assert (await service.ask("POST", "/next/1", BODY, client=("10.0.0.2", 1))).status == 200
         assert (await service.ask("POST", "/next/1", BODY, client=None)).status == 200
-
-    assert len(drive(ring, tmp_path, work, requests_per_second=0.01, burst=2).lines()) == 4
+    assert len(service.lines()) == 4
 
 
 @pytest.mark.timing
-def test_requests_get_503_while_the_log_cannot_be_written(
+async def test_requests_get_503_while_the_log_cannot_be_written(
     ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_writer, "_PROBE_S", 0.01)
@@ -529,7 +472,7 @@ def test_requests_get_503_while_the_log_cannot_be_written(
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    async def work(service: Running) -> None:
+    async with running(ring, tmp_path) as service:
         assert (await service.ask("GET", "/health")).json()["status"] == "ok"
         with monkeypatch.context() as disk:
             disk.setattr(os, "write", full)
@@ -548,12 +491,12 @@ def test_requests_get_503_while_the_log_cannot_be_written(
             while (await service.ask("GET", "/health")).status == 503:
                 await asyncio.sleep(0.01)
         assert (await service.ask("POST", "/next/1", BODY)).status == 200
+    assert len(service.lines()) == 1
 
-    assert len(drive(ring, tmp_path, work).lines()) == 1
 
+async def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path) as service:
 
-def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
         async def page(path: str) -> Any:
             answer = await service.ask("GET", path)
             assert answer.status == 200
@@ -590,8 +533,6 @@ def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
         docs = await service.ask("GET", "/docs")
         assert (docs.status, b"/openapi.json" in docs.body) == (200, True)
 
-    drive(ring, tmp_path, work)
-
 
 def session_release(
     folder: Path, plays: np.ndarray | None = None, orders: tuple[OrderPart, ...] = (), **how: Any
@@ -607,10 +548,10 @@ def session_release(
 
 
 @pytest.mark.parametrize("has_order", [False, True])
-def test_the_last_answer_is_explained(has_order: bool, tmp_path: Path) -> None:
+async def test_the_last_answer_is_explained(has_order: bool, tmp_path: Path) -> None:
     release = session_release(tmp_path, orders=(make_order(5),) if has_order else ())
 
-    async def work(service: Running) -> None:
+    async with running(release, tmp_path) as service:
         user = service.user_of("C")
         first = (await service.ask("POST", f"/next/{user}", BODY)).json()["track"]
         body = json.dumps({"track": first, "time": 0.25}).encode()
@@ -643,15 +584,13 @@ def test_the_last_answer_is_explained(has_order: bool, tmp_path: Path) -> None:
             assert sum(added) == pytest.approx(total, abs=1e-4)
         assert len(service.lines()) == 2, "an explanation is no event"
 
-    drive(release, tmp_path, work)
 
-
-def test_an_explanation_says_what_was_explored(tmp_path: Path) -> None:
+async def test_an_explanation_says_what_was_explored(tmp_path: Path) -> None:
     """Only track 102 is new: half of the answers are it, and its part of the others."""
     plays = np.array([9, 9, 0, 9, 9])
     release = session_release(tmp_path, plays, exploration=0.5, exploration_plays=2)
 
-    async def work(service: Running) -> None:
+    async with running(release, tmp_path) as service:
         seen = set()
         for user in range(60):
             if service.service.state.recommender.arm_of(user) != "C":
@@ -668,11 +607,10 @@ def test_an_explanation_says_what_was_explored(tmp_path: Path) -> None:
             seen.add(found["is_new"])
         assert seen == {True, False}
 
-    drive(release, tmp_path, work)
 
+async def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(session_release(tmp_path), tmp_path) as service:
 
-def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def work(service: Running) -> None:
         async def refused(user: object, **more: Any) -> str:
             answer = await service.ask("GET", f"/explain/{user}", **more)
             assert answer.status == 404
@@ -690,13 +628,12 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCap
         assert "was answered by release older, which is not served any more" in await refused(user)
         assert (await service.ask("POST", f"/last/{user}", BODY)).status == 200
         assert await refused(user) == f"user {user} has no session with an answer to explain"
-
-    drive(session_release(tmp_path), tmp_path, work)
     assert not caplog.messages
 
 
-def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path) as service:
+
         async def samples() -> dict[str, float]:
             answer = await service.ask("GET", "/metrics")
             assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -704,13 +641,8 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
             return {name: float(value) for name, value in pairs}
 
         before = await samples()
-        for path, body in [
-            ("/next/1", BODY),
-            ("/next/1", BODY),
-            ("/next/1", b"{"),
-            ("/last/1", BODY),
-            ("/next/%00", b""),
-        ]:
+        sent = ("/next/1", BODY), ("/next/1", BODY), ("/next/1", b"{"), ("/last/1", BODY), ("/next/%00", b"")
+        for path, body in sent:
             await service.ask("POST", path, body)
         await service.ask("GET", "/nowhere/" + "x" * 50)
         service.service._metrics.observe(0, 0, 0)
@@ -737,8 +669,6 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
         assert 0 < grown['segue_request_seconds_sum{endpoint="next"}'] < 4
         assert "nowhere" not in str(after), "no label is made from a request"
 
-    drive(ring, tmp_path, work)
-
 
 @pytest.mark.parametrize("path", ["/next/1", "/track/100"])
 def test_an_internal_error_is_logged_and_its_answer_has_no_details(
@@ -760,13 +690,11 @@ def test_an_internal_error_is_logged_and_its_answer_has_no_details(
 
 
 @pytest.mark.parametrize("path", ["/health/", "/track/100/", "//evil.example/", "/docs/"])
-def test_no_answer_redirects_to_a_host_of_the_request(ring: Release, tmp_path: Path, path: str) -> None:
-    async def work(service: Running) -> None:
+async def test_no_answer_redirects_to_a_host_of_the_request(ring: Release, tmp_path: Path, path: str) -> None:
+    async with running(ring, tmp_path) as service:
         answer = await service.ask("GET", path, headers={"host": "evil.example"})
         assert "evil.example" not in str(answer.headers)
         assert answer.status == 404
-
-    drive(ring, tmp_path, work)
 
 
 SEGMENT = st.one_of(
@@ -833,27 +761,31 @@ def test_no_request_causes_an_internal_error(ring: Release, tmp_path: Path) -> N
 @pytest.mark.timing
 def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A damaged version is not served and is reported until it is replaced."""
-    looks = 0
+    looks, is_full = 0, False
 
     class Counting(FolderStore):
         def fetch(self) -> str:
             nonlocal looks
             looks += 1
+            if is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
             return super().fetch()
 
     store = Counting(tmp_path / "store", keep=3)
     first = store.load(writer("one"))
 
     async def run() -> None:
+        nonlocal is_full
         async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
             following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
-            assert (await service.ask("GET", "/experiments")).json()["version"] == first
+            is_full = True
+            await until(lambda: "No space left on device" in (state.store_problem or ""))
+            is_full = False
+            await until(lambda: state.store_problem is None)
             second = store.load(writer("two"))
             await until(lambda: state.recommender.release.version == second)
-            experiments = (await service.ask("GET", "/experiments")).json()
-            assert (experiments["experiment"], experiments["version"]) == ("two", second)
-            assert (await service.ask("GET", "/health")).json()["version"] == second
+            assert (await service.ask("GET", "/experiments")).json()["version"] == second
             await service.ask("POST", "/next/1", BODY)
             assert json.loads(service.lines()[-1])["experiments"] == {"two": "C"}
             assert store.rollback() == first
@@ -887,57 +819,24 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
     assert caplog.text.count("index.json is damaged") == 1, "a problem is logged once, not at every check"
 
 
-@pytest.mark.timing
-def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path) -> None:
-    """For example, a disk without room for the new version."""
-    num_calls = 0
-
-    class Full(FolderStore):
-        def fetch(self) -> str:
-            nonlocal num_calls
-            num_calls += 1
-            if num_calls < 3:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return super().fetch()
-
-    store = Full(tmp_path / "store", keep=3)
-    first = store.load(writer("one"))
-
-    async def run() -> None:
-        async with running(Release(store.path(first)), tmp_path) as service:
-            state = service.service.state
-            following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
-            await until(lambda: state.store_problem is not None or following.done())
-            await until(lambda: num_calls > 3 or following.done())
-            assert not following.done()
-            assert state.store_problem is None
-            following.cancel()
-            await asyncio.wait([following])
-
-    asyncio.run(run())
-
-
-def test_a_track_of_a_release_that_another_worker_has_already_is_no_error(tmp_path: Path) -> None:
+async def test_a_track_of_a_release_that_another_worker_has_already_is_no_error(tmp_path: Path) -> None:
     """This worker would look for a new version after an hour."""
     store = FolderStore(tmp_path / "store", keep=3)
     first = store.load(writer("one"))
 
-    async def run() -> None:
-        async with running(Release(store.path(first)), tmp_path) as service:
-            following = asyncio.ensure_future(
-                follow_store(service.service.state, store, poll_s=3600, rng=np.random.default_rng(0))
-            )
-            await asyncio.sleep(0)
-            new = b'{"track": 104, "time": 0.5}'
-            assert (await service.ask("POST", "/next/1", new)).status == 404
-            second = store.load(writer("two", num_tracks=5))
-            answers = await asyncio.gather(*(service.ask("POST", f"/next/{user}", new) for user in range(20)))
-            assert {answer.status for answer in answers} == {200}
-            assert {json.loads(line)["release"] for line in service.lines()} == {second}
-            following.cancel()
-            await asyncio.wait([following])
-
-    asyncio.run(run())
+    async with running(Release(store.path(first)), tmp_path) as service:
+        following = asyncio.ensure_future(
+            follow_store(service.service.state, store, poll_s=3600, rng=np.random.default_rng(0))
+        )
+        await asyncio.sleep(0)
+        new = b'{"track": 104, "time": 0.5}'
+        assert (await service.ask("POST", "/next/1", new)).status == 404
+        second = store.load(writer("two", num_tracks=5))
+        answers = await asyncio.gather(*(service.ask("POST", f"/next/{user}", new) for user in range(20)))
+        assert {answer.status for answer in answers} == {200}
+        assert {json.loads(line)["release"] for line in service.lines()} == {second}
+        following.cancel()
+        await asyncio.wait([following])
 
 
 def test_the_files_that_say_what_users_played_can_be_read_by_the_group_alone(ring: Release, tmp_path: Path) -> None:
@@ -972,12 +871,12 @@ def test_the_files_that_say_what_users_played_can_be_read_by_the_group_alone(rin
         ({"origin": "https://a.music.example", "host": "music.example", "sec-fetch-site": "same-site"}, True),
     ],
 )
-def test_what_changes_something_is_not_taken_from_a_page_of_another_site(
+async def test_what_changes_something_is_not_taken_from_a_page_of_another_site(
     ring: Release, tmp_path: Path, headers: dict[str, str], is_foreign: bool, token: str | None
 ) -> None:
     given = {"host": "127.0.0.1:5001"} | headers | ({} if token is None else {"authorization": "Bearer secret"})
 
-    async def work(service: Running) -> None:
+    async with running(ring, tmp_path, token=token) as service:
         for path in ("/next/1", "/last/1"):
             answer = await service.ask("POST", path, BODY, headers=given)
             assert answer.status == (403 if is_foreign else 200)
@@ -985,8 +884,7 @@ def test_what_changes_something_is_not_taken_from_a_page_of_another_site(
                 line = "only a page of this service may send this, and it came from a page of "
                 assert answer.json() == {"reason": line + repr(headers["origin"])}
         assert (await service.ask("GET", "/track/100", headers=given)).status == 200
-
-    assert len(drive(ring, tmp_path, work, token=token).lines()) == (0 if is_foreign else 2)
+    assert len(service.lines()) == (0 if is_foreign else 2)
 
 
 async def walk(service: Running, **more: Any) -> dict[str, set[int]]:
@@ -1017,8 +915,8 @@ EVENTS = {"/next/{user}", "/last/{user}"}
 HEALTH = {"/health", "/health/live"}
 
 
-def test_every_answer_is_one_that_openapi_describes(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_every_answer_is_one_that_openapi_describes(ring: Release, tmp_path: Path) -> None:
+    async with running(ring, tmp_path) as service:
         found = await walk(service)
         assert all(found[path] == {200} for path in PAGES | HEALTH)
         assert all(found[path] == {200, 404} for path in OF_TRACKS)
@@ -1032,21 +930,19 @@ def test_every_answer_is_one_that_openapi_describes(ring: Release, tmp_path: Pat
         found = await walk(service)
         assert (found["/next/{user}"], found["/health"]) == ({400, 404, 413, 503}, {503})
 
-    drive(ring, tmp_path, work)
-
 
 @pytest.mark.timing
-def test_the_answer_to_a_body_that_does_not_arrive_is_one_that_openapi_describes(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_the_answer_to_a_body_that_does_not_arrive_is_one_that_openapi_describes(
+    ring: Release, tmp_path: Path
+) -> None:
+    async with running(ring, tmp_path, body_timeout_s=0.01) as service:
         assert 408 in (await walk(service, stalls=True))["/next/{user}"]
 
-    drive(ring, tmp_path, work, body_timeout_s=0.01)
 
-
-def test_every_refusal_of_a_client_is_one_that_openapi_describes(
+async def test_every_refusal_of_a_client_is_one_that_openapi_describes(
     ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def work(service: Running) -> None:
+    async with running(ring, tmp_path, requests_per_second=0.01, burst=1) as service:
         found = await walk(service)
         assert all(found[path] == {429} for path in found.keys() - HEALTH)
         monkeypatch.setattr(service.service, "_rate_limit", None)
@@ -1060,11 +956,9 @@ def test_every_refusal_of_a_client_is_one_that_openapi_describes(
         found = await walk(service)
         assert all(found[path] == {401} for path in found.keys() - HEALTH)
 
-    drive(ring, tmp_path, work, requests_per_second=0.01, burst=1)
-
 
 @pytest.mark.timing
-def test_a_log_is_closed_and_synced_while_a_body_is_unfinished(
+async def test_a_log_is_closed_and_synced_while_a_body_is_unfinished(
     ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
@@ -1072,23 +966,16 @@ def test_a_log_is_closed_and_synced_while_a_body_is_unfinished(
     def sync(descriptor: int) -> None:
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
 
-    async def work(service: Running) -> None:
+    async with running(ring, tmp_path) as service:
         rest: asyncio.Queue[Message] = asyncio.Queue()
-        sent: list[Message] = []
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
         assert (await service.ask("POST", "/next/1", BODY)).status == 200
-        scope = {"type": "http", "method": "POST", "raw_path": b"/next/2", "headers": [], "client": ("127.0.0.1", 1)}
-        unfinished = asyncio.create_task(service.service(scope, rest.get, send))
+        unfinished = asyncio.create_task(sent_to(service, rest.get))
         await rest.put({"type": "http.request", "body": BODY[:5], "more_body": True})
         monkeypatch.setattr(os, "fsync", sync)
         await service.service.state.log.close()
         assert synced == ["data.json"]
         await rest.put({"type": "http.request", "body": BODY[5:], "more_body": False})
-        await asyncio.wait_for(unfinished, PATIENCE_S)
+        sent = await unfinished
         assert sent[0]["status"] == 503
         assert sent[1]["body"] == b'{"reason": "the service is stopping, and its event log is closed"}'
-
-    assert len(drive(ring, tmp_path, work).lines()) == 1
+    assert len(service.lines()) == 1

@@ -1,6 +1,5 @@
 """What is known of one listener is removed, and nothing of another one, also while workers write."""
 
-import asyncio
 import json
 import os
 from dataclasses import replace
@@ -33,8 +32,7 @@ def logs(run: Path, *texts: str) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("user", "others"),
-    [(7, [70, 17, "07", "7a"]), ("é/ü", ["é", "e\u0301/ü", 7]), ("7", [70]), ("a", ["A", 'a"'])],
+    ("user", "others"), [(7, [70, 17, "07", "7a"]), ("é/ü", ["é", "e\u0301/ü", 7]), ("7", [70]), ("a", ["A", 'a"'])]
 )
 def test_lines_of_a_listener_are_blank_and_all_others_stay(tmp_path: Path, user: Id, others: list[object]) -> None:
     kept = "".join(line(other, 7) for other in others)
@@ -69,7 +67,7 @@ def test_a_log_that_is_appended_to_meanwhile_loses_nothing(tmp_path: Path) -> No
     assert newest.read_text().lstrip() == "".join(line(8, number) for number in range(50))
 
 
-def test_the_command_leaves_the_files_of_a_service_as_large_as_they_are(tmp_path: Path) -> None:
+async def test_the_command_leaves_the_files_of_a_service_as_large_as_they_are(tmp_path: Path) -> None:
     """A file that is replaced under a service that has mapped it would end the workers, and forget all others."""
     of_service = replace(settings_of(tmp_path), sessions=SessionSettings(capacity=16, max_tracks=3))
     (tmp_path / "store").mkdir()
@@ -78,18 +76,15 @@ def test_the_command_leaves_the_files_of_a_service_as_large_as_they_are(tmp_path
     paths = [tmp_path / "sessions.bin", tmp_path / "store/last_plays/sessions.bin", tmp_path / "other.bin"]
     paths[2].write_bytes(b"of another program")
 
-    async def work() -> None:
-        for memory in (last_plays, sessions):
-            for user in (7, 8):
-                await memory.play(user, 1, 1.0, START_MS)
-                await memory.note(user, Noted(1, 1.0, False, "a"))
-        assert not await _forget_memory(7, settings_of(tmp_path), paths)
-        for memory in (last_plays, sessions):
-            assert await memory.look(7, START_MS) is None
-            assert await memory.look(8, START_MS) is not None
-
     sizes = [path.stat().st_size for path in paths]
-    asyncio.run(work())
+    for memory in (last_plays, sessions):
+        for user in (7, 8):
+            await memory.play(user, 1, 1.0, START_MS)
+            await memory.note(user, Noted(1, 1.0, False, "a"))
+    assert not await _forget_memory(7, settings_of(tmp_path), paths)
+    for memory in (last_plays, sessions):
+        assert await memory.look(7, START_MS) is None
+        assert await memory.look(8, START_MS) is not None
     assert [path.stat().st_size for path in paths] == sizes
 
 

@@ -90,20 +90,6 @@ def test_ids_are_compared_and_kept_as_a_loop_does(before: Any, after: Any) -> No
         assert again.version == release.version, "the next start of the same release changes nothing"
 
 
-def test_numbers_and_texts_are_the_same_ids(tmp_path: Path) -> None:
-    numbers = released(tmp_path / "numbers", {7: ("One", "Ann"), 12: ("Two", "Bob")})
-    texts = released(tmp_path / "texts", {"7": ("One", "Ann"), "x": ("Three", "Cy")})
-    assert songs_of(kept_in(numbers, texts, tmp_path / "a")) == {
-        "7": ("One", "Ann"),
-        "12": ("Two", "Bob"),
-        "x": ("Three", "Cy"),
-    }
-    assert songs_of(kept_in(texts, numbers, tmp_path / "b")).keys() == {"7", "12", "x"}
-    more = released(tmp_path / "more", {7: ("One", "Ann"), 9: ("Three", "Cy")})
-    both = kept_in(numbers, more, tmp_path / "c")
-    assert (both.keys.tolist(), both.kept.tolist(), both.has_texts) == ([7, 9, 12], [2], False)
-
-
 NEW: Songs = {f"t{number}": (f"Title {number}", ["Ann", "Bob"][number % 2]) for number in range(6)}
 OLD: Songs = {"gone": ("Gone", "Ann"), **NEW}
 
@@ -207,9 +193,3 @@ def test_a_load_is_refused_if_another_command_changed_the_store_meanwhile(tmp_pa
     with pytest.raises(InputError, match=r"another command changed .* while this one ran; type this one"):
         store.load_next(write_late)
     assert len(store.index().versions) == 2
-
-
-def test_other_lists_have_the_same_catalogue(tmp_path: Path) -> None:
-    one, other = released(tmp_path / "one", NEW), released(tmp_path / "other", dict(reversed([*NEW.items()])))
-    assert one.version != other.version
-    assert one.catalogue == other.catalogue

@@ -12,12 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from segue.catalog import key_of
 from segue.errors import InputError
-from segue.serving.app import ServiceApp
 from segue.serving.last_plays import make_last_plays
-from segue.serving.log_writer import EventLogWriter
-from segue.serving.prometheus_metrics import Metrics
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.settings import (
@@ -28,11 +24,10 @@ from segue.serving.settings import (
     SessionSettings,
     StoreSettings,
 )  # fmt: skip
-from segue.serving.state import State
-from segue.serving.stores import make_profiles, make_sessions
-from segue.serving.worker_table import WorkerTable
+from segue.serving.stores import make_sessions
 from tests.conftest import ROOT, make_catalog
-from tests.serving.conftest import arm, ask, lists_of, make_release
+from tests.serving.conftest import arm, lists_of, make_release
+from tests.serving.test_app import running
 from tests.test_control_2026 import POLICY, chances_of
 
 NUM = 30
@@ -59,30 +54,18 @@ async def play(
     release: Release, settings: ServiceSettings, walk: list[tuple[str, int, Any]], **sent: Any
 ) -> list[dict[str, Any]]:
     """Start a service, send calls of users, stop; a track None is the recommended one. Returns the lines of its log."""
-    folder = Path(settings.run_dir)
-    folder.mkdir(exist_ok=True)
-    (folder / "store").mkdir(exist_ok=True)
-    log = EventLogWriter(folder / "log", settings.log)
-    state = State(
-        recommender=Recommender(release, np.random.default_rng(0), [POLICY]),
-        sessions=make_sessions(settings),
-        last_plays=make_last_plays(settings),
-        profiles=make_profiles(settings.store, settings.profiles),
-        remember=settings.profiles,
-        log=log,
-        workers=WorkerTable(1, reset_after_s=30),
-    )
-    service = ServiceApp(state, Metrics(), limits=settings.limits, logged=settings.log, token=None)
-    upkeep, following = asyncio.ensure_future(log.run()), dict[int, Any]()
-    for call, user, asked in walk:
-        track: Any = following[user] if asked is None else asked
-        body = {"track": track, "time": (track * 7 + user) % 5 / 4, **sent}
-        answer = await ask(service, "POST", f"/{call}/{user}", json.dumps(body).encode())
-        assert answer.status == 200, answer.body
-        following[user] = json.loads(answer.body).get("track")
-    upkeep.cancel()
-    await log.close()
-    return [json.loads(line) for line in (folder / "log/data.json").read_text().splitlines()]
+    folder, following = Path(settings.run_dir), dict[int, Any]()
+    (folder / "store").mkdir(exist_ok=True, parents=True)
+    of_state: dict[str, Any] = {"sessions": make_sessions(settings), "last_plays": make_last_plays(settings)}
+    of_state["remember"] = settings.profiles
+    async with running(release, folder, policies=[POLICY], of_state=of_state) as service:
+        for call, user, asked in walk:
+            track: Any = following[user] if asked is None else asked
+            body = {"track": track, "time": (track * 7 + user) % 5 / 4, **sent}
+            answer = await service.ask("POST", f"/{call}/{user}", json.dumps(body).encode())
+            assert answer.status == 200, answer.body
+            following[user] = answer.json().get("track")
+        return [json.loads(line) for line in service.lines()]
 
 
 def users_of(release: Release, name: str, num: int) -> list[int]:
@@ -142,17 +125,6 @@ def test_without_consent_only_the_session_counts(
     last = asyncio.run(play(release, settings, walk, **sent))[-1]
     ring = [(12, round(100 * last["time"]))]
     assert last["propensity"] == pytest.approx(float(chances_of(ring, LISTS, NUM)[last["recommendation"] - 100]))
-
-
-def test_a_user_is_forgotten(release: Release, tmp_path: Path) -> None:
-    users, settings = users_of(release, "C", 2), settings_of(tmp_path / "service")
-    asyncio.run(play(release, settings, [call for user in users for call in session(user, 101, 4)]))
-
-    async def forget() -> list[int]:
-        await make_last_plays(settings).forget(key_of(users[0]))
-        return [len((await make_last_plays(settings).play(key_of(user), 1, 1.0, 10**12)).tracks) for user in users]
-
-    assert asyncio.run(forget()) == [1, 5]
 
 
 def test_a_class_that_the_user_did_not_name_is_not_imported(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from segue.serving.state import follow_store
 from tests.conftest import make_catalog, make_vectors
 from tests.e2e.running import PATIENCE_S
 from tests.serving.conftest import arm, lists_of, make_release, writer
-from tests.serving.test_app import Running, drive
+from tests.serving.test_app import Running, drive, running
 
 NUM = 12
 BODY = b'{"track": 100, "time": 0.5}'
@@ -63,23 +63,6 @@ async def session(service: Running, user: object, tracks: Sequence[int], **more:
     return found
 
 
-def test_a_loved_track_of_an_earlier_session_returns_also_after_a_restart(tmp_path: Path) -> None:
-    release = listener_release(tmp_path, heard=100.0, share=10.0)
-
-    async def first(service: Running) -> None:
-        assert await session(service, 7, [100]) == [], "/last is a play too"
-        await session(service, 7, [105, 106])
-
-    async def second(service: Running) -> None:
-        found = await session(service, 7, [108, 106, 105, 109])
-        assert found[0] in (100, 105, 106)
-        assert (found[1] in (100, 105), found[2]) == (True, 100), "of earlier sessions, and not of this one"
-        assert set(await session(service, 8, [108, 109])) <= {109, 110}
-
-    drive(release, tmp_path, first, profiles=memory(tmp_path))
-    drive(release, tmp_path, second, profiles=memory(tmp_path))
-
-
 def test_a_new_listener_is_answered_as_from_the_session_alone(tmp_path: Path) -> None:
     found = []
     for context in ("session", "listener"):
@@ -102,10 +85,12 @@ def test_a_new_listener_is_answered_as_from_the_session_alone(tmp_path: Path) ->
         ({"remember": "consenting"}, {"remember": True}, True),
     ],
 )
-def test_without_consent_nothing_is_kept_and_nothing_is_known(
+async def test_without_consent_nothing_is_kept_and_nothing_is_known(
     tmp_path: Path, settings: dict[str, str], more: dict[str, object], is_kept: bool
 ) -> None:
-    async def work(service: Running) -> None:
+    async with running(
+        listener_release(tmp_path, heard=100.0, share=1.0), tmp_path, profiles=memory(tmp_path, **settings)
+    ) as service:
         await session(service, 7, [105, 106], **more)
         assert (await service.ask("GET", "/profile/7")).status == (200 if is_kept else 404)
         assert (await session(service, 7, [100, 101], **more) not in ([101], [102])) == is_kept
@@ -114,8 +99,6 @@ def test_without_consent_nothing_is_kept_and_nothing_is_known(
 
         lines = [json.loads(line) for line in service.lines()]
         assert [line.get("remember") for line in lines[:2]] == [None if is_kept else False] * 2
-
-    drive(listener_release(tmp_path, heard=100.0, share=1.0), tmp_path, work, profiles=memory(tmp_path, **settings))
 
 
 def test_no_profile_is_kept_where_no_arm_needs_it_or_it_is_switched_off(tmp_path: Path) -> None:
@@ -130,12 +113,10 @@ def test_no_profile_is_kept_where_no_arm_needs_it_or_it_is_switched_off(tmp_path
     assert not (tmp_path / "store" / FILE).exists()
 
 
-def test_guests_of_the_room_have_no_profile(tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_guests_of_the_room_have_no_profile(tmp_path: Path) -> None:
+    async with running(listener_release(tmp_path), tmp_path, profiles=memory(tmp_path)) as service:
         await session(service, 10**18 - 5, [100, 101])
         assert (await service.ask("GET", f"/profile/{10**18 - 5}")).status == 404
-
-    drive(listener_release(tmp_path), tmp_path, work, profiles=memory(tmp_path))
 
 
 def test_a_known_track_is_explained(tmp_path: Path) -> None:
@@ -189,11 +170,11 @@ def _noted(service: Running, track: int) -> Any:
     return Noted(track, 1.0, False, service.service.state.recommender.release.version, with_past=True)
 
 
-def test_a_release_that_needs_profiles_gets_their_file_when_it_is_loaded(tmp_path: Path) -> None:
+async def test_a_release_that_needs_profiles_gets_their_file_when_it_is_loaded(tmp_path: Path) -> None:
     store, profiles = FolderStore(tmp_path / "store", keep=3), memory(tmp_path)
     store.load(writer())
 
-    async def work(service: Running) -> None:
+    async with running(store.open(), tmp_path, profiles=profiles) as service:
         state = service.service.state
         following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
         new = listener_release(tmp_path)
@@ -203,5 +184,3 @@ def test_a_release_that_needs_profiles_gets_their_file_when_it_is_loaded(tmp_pat
                 await asyncio.sleep(0.01)
         following.cancel()
         assert (tmp_path / "store" / FILE).exists()
-
-    drive(store.open(), tmp_path, work, profiles=profiles)

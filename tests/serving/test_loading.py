@@ -54,15 +54,8 @@ class Shared:
 
 
 def request(**named: Any) -> Request | None:
-    usual = {
-        "pick": "uniform",
-        "artist_gap": 0,
-        "exploration": 0.0,
-        "exploration_plays": 1,
-        "familiar": 1.0,
-        "fallback": "artist",
-        "num_lists": 4,
-    }
+    usual: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "fallback": "artist", "num_lists": 4}
+    usual |= {"exploration": 0.0, "exploration_plays": 1, "familiar": 1.0}
     more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
     given = usual | more | {"accept_changes": False} | {"sessions": {"max_tracks": 128}} | named
     return requested(given, world=SmallWorld, locate=Path, provenance=dict)
@@ -72,20 +65,10 @@ def request(**named: Any) -> Request | None:
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The composed config of conf/serve.yaml for a run folder."""
     monkeypatch.delenv(REDIS, raising=False)
-    return {
-        "do": "load",
-        "store": {"kind": "embedded", "folder": str(tmp_path / "store"), "url": None, "keep": 5},
-        "run_dir": str(tmp_path),
-        "host": "127.0.0.1",
-        "port": 1,
-        "workers": 1,
-        "seed": None,
-        "sessions": {},
-        "profiles": {"capacity": 8},
-        "log": {},
-        "limits": {},
-        "room": {"enabled": True},
-    }
+    store = {"kind": "embedded", "folder": str(tmp_path / "store"), "url": None, "keep": 5}
+    process = {"run_dir": str(tmp_path), "host": "127.0.0.1", "port": 1, "workers": 1, "seed": None}
+    groups = {"sessions": {}, "profiles": {"capacity": 8}, "log": {}, "limits": {}, "room": {"enabled": True}}
+    return {"do": "load", "store": store, **process, **groups}
 
 
 def on_redis(given: Mapping[str, Any], on_failure: str = "error") -> dict[str, Any]:
@@ -114,13 +97,6 @@ def serve(asked: Request | None, given: Mapping[str, Any]) -> list[str]:
 
 def folder_of(given: Mapping[str, Any]) -> FolderStore:
     return make_store(ServiceSettings.of(given)).local
-
-
-def test_the_named_recommender_is_served(given: dict[str, Any]) -> None:
-    assert serve(request(recommendations="random"), given) == []
-    assert [arm.recommender for arm in folder_of(given).open().arms.values()] == ["random"]
-    assert serve(request(arms={"C": "random", "T1": "popular"}), given) == []
-    assert list(folder_of(given).open().arms) == ["C", "T1"]
 
 
 def test_the_release_in_the_store_is_served_if_no_recommender_is_named(given: dict[str, Any]) -> None:

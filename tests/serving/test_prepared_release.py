@@ -68,15 +68,6 @@ def test_words_take_the_catalogue_of_the_world() -> None:
     assert (len(prepared.catalog), prepared.top_tracks.tolist(), prepared.lists) == (4, [3, 1], {})
 
 
-def test_the_catalogue_comes_from_the_file(file: str) -> None:
-    prepared = ready({"C": file})
-    assert prepared.arms == {"C": Arm(recommender=file, policy="lists", pick="uniform")}
-    assert prepared.catalog.track_ids.tolist() == [100, 101, 102]
-    assert prepared.catalog.titles.tolist() == ["Title 0", "Title 1", "Title 2"]
-    assert prepared.lists["C"].rows.tolist() == [[1, 2], [2, -1], [-1, -1]]
-    assert prepared.top_tracks.tolist() == []
-
-
 def test_an_arm_can_have_its_own_pick_and_gap(file: str) -> None:
     arms = OmegaConf.create({"T1": {"recommender": file, "pick": "ranked", "artist_gap": 3}, "C": file})
     prepared = ready(arms, pick="weighted", artist_gap=1)
@@ -88,12 +79,15 @@ def test_an_arm_can_have_its_own_pick_and_gap(file: str) -> None:
     assert prepared.lists["C"].rows.tolist() == prepared.lists["T1"].rows.tolist()
 
 
-def test_an_artist_gap_larger_than_max_tracks_is_refused(file: str) -> None:
+def test_more_tracks_of_a_session_than_are_remembered_are_refused(file: str) -> None:
     assert ready({"C": file}, artist_gap=5, max_tracks=5).arms["C"].artist_gap == 5
     message = r"at the last 6 tracks of a session .artist_gap=6, context=last., and 5 are remembered; set sessions"
     for arms in ({"C": file}, {"C": {"recommender": file, "artist_gap": 6}}):
         with pytest.raises(InputError, match=message):
             ready(arms, artist_gap=6, max_tracks=5)
+    make_vectors(3).write(Path(file).with_name(FILE), make_catalog(ARTISTS))
+    with pytest.raises(InputError, match=r"the last 4 tracks .*artist_gap=0, context=session., and 3 are remembered"):
+        ready({"C": file}, max_tracks=3)
 
 
 def test_an_arm_is_served_with_the_session_if_its_run_was_trained_so(file: str) -> None:
@@ -135,24 +129,6 @@ def test_a_release_has_the_gap_of_what_the_listeners_of_its_run_know(file: str) 
     known, other = (float(vectors.items[row] @ query) for row in (1, 2))
     assert ready({"C": file}).vectors["C"].known_gap == pytest.approx(known + 7 - other, rel=1e-4)
     assert ready({"C": {"recommender": file, "context": "session"}}).vectors["C"].known_gap is None
-
-
-@pytest.mark.parametrize(
-    ("arm", "changes", "message"),
-    [
-        (
-            {},
-            {"max_tracks": 3},
-            "at the last 4 tracks of a session .artist_gap=0, context=session., and 3 are remembered; set",
-        ),
-    ],
-)
-def test_a_session_that_cannot_be_served_is_refused(
-    file: str, arm: dict[str, Any], changes: dict[str, Any], message: str
-) -> None:
-    make_vectors(3).write(Path(file).with_name(FILE), make_catalog(ARTISTS))
-    with pytest.raises(InputError, match=message):
-        ready({"C": {"recommender": file, **arm}}, **changes)
 
 
 def test_words_and_lists_of_users_have_no_session(file: str) -> None:
@@ -241,23 +217,11 @@ def test_lists_of_users_alone_need_a_catalogue(of_users: str) -> None:
     [
         ("random", r"arms must give each arm a recommender, such as arms=\{C: random, T1: popular\}, got 'random'"),
         ({}, "arms is empty"),
-        (
-            {"C": "rnadom"},
-            "recommendations: 'rnadom' is not a recommender; choose one of popular, random, sticky_artist, the",
-        ),
-        ({"C": "lists"}, "recommendations: 'lists' is not a recommender"),
+        ({"C": "rnadom"}, "recommendations: 'rnadom' is not a recommender; choose one of popular, random, sticky"),
         ({"C": 5}, "recommendations must name a recommender, got 5; such as run:<id>"),
-        ({"C": {"recommender": ["random"]}}, "must name a recommender"),
-        (
-            {"C": {"recommender": "popular", "num_tracks": 7}},
-            "recommendations has no key 'num_tracks'; the keys are",
-        ),
-        (
-            {"C": "random", "T1": "http://localhost:5001"},
-            "arms.T1: 'http://localhost:5001' is another service; choose one of popular, random, sticky_artist",
-        ),
+        ({"C": {"recommender": "popular", "num_tracks": 7}}, "recommendations has no key 'num_tracks'; the keys are"),
+        ({"C": "random", "T1": "http://localhost:5001"}, "arms.T1: 'http://localhost:5001' is another service; choo"),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl: No such file"),
-        ({"C": "model:segue@champion"}, "cannot read recommendations from /nowhere/model:segue@champion"),
     ],
 )
 def test_an_arm_that_cannot_be_served_is_refused(arms: Any, message: str) -> None:
@@ -298,10 +262,8 @@ def test_lists_of_another_catalogue_are_refused(file: str, tmp_path: Path) -> No
     ("text", "message"),
     [
         ("{", "as JSON"),
-        ("[]", "must hold one JSON array of track ids, most played first"),
         ("[999]", "top_tracks.json: track 999 is not in the catalogue of the same folder"),
         ("[1.5]", "must hold one JSON array"),
-        ('[100, "a"]', "track a is not in the catalogue of the same folder"),
     ],
 )
 def test_damaged_top_tracks_are_refused(file: str, text: str, message: str) -> None:

@@ -132,7 +132,7 @@ def test_requests_of_one_turn_are_answered_as_one_by_one(tmp_path: Path, pick: s
     assert found == one_by_one, "T1 is ranked, whatever the random numbers"
 
 
-def test_a_request_that_is_cancelled_or_fails_leaves_no_other_one_waiting(tmp_path: Path) -> None:
+async def test_a_request_that_is_cancelled_or_fails_leaves_no_other_one_waiting(tmp_path: Path) -> None:
     release = make_release(
         tmp_path,
         catalog=make_catalog([0, 0, 1, 1, 2]),
@@ -141,18 +141,15 @@ def test_a_request_that_is_cancelled_or_fails_leaves_no_other_one_waiting(tmp_pa
         vectors={"C": make_vectors(5)},
     )
 
-    async def run() -> None:
-        ours = recommender(release)
-        left, stays = (ours.ask("C", 7, 0, Played([100], [1.0])) for _ in range(2))
-        left.cancel()
-        assert (await stays).row in (1, 2)
-        wrong: Any = ["no id"]
-        broken, other = (ours.ask("C", 7, 0, Played(tracks, [])) for tracks in (wrong, [100]))
-        for answer in (broken, other):
-            with pytest.raises(ValueError, match="no id"):
-                await answer
-
-    asyncio.run(run())
+    ours = recommender(release)
+    left, stays = (ours.ask("C", 7, 0, Played([100], [1.0])) for _ in range(2))
+    left.cancel()
+    assert (await stays).row in (1, 2)
+    wrong: Any = ["no id"]
+    broken, other = (ours.ask("C", 7, 0, Played(tracks, [])) for tracks in (wrong, [100]))
+    for answer in (broken, other):
+        with pytest.raises(ValueError, match="no id"):
+            await answer
 
 
 def test_a_session_of_an_older_release_goes_on_without_the_tracks_that_are_gone(tmp_path: Path) -> None:

@@ -1,18 +1,19 @@
 """Connections to Redis: a restart closes them, and the next request must not notice it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY, patch
+from unittest.mock import patch
 
 import numpy as np
 import psutil
 import pytest
 import uvloop
 
-from segue.catalog import Catalog, Id, key_of
+from segue.catalog import Catalog, Id
 from segue.errors import InputError
 from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
 from segue.serving import redis_store
@@ -24,6 +25,8 @@ from tests.e2e.running import PATIENCE_S, Redis, redis_server, until
 from tests.serving.conftest import START_MS, arm, make_release
 
 pytestmark = pytest.mark.timing
+LOOP = uvloop.new_event_loop
+"""Makes the event loop of these tests: the one that the service uses."""
 
 LIMITS = SessionSettings(capacity=4096, max_tracks=16, idle_s=60)
 
@@ -38,21 +41,24 @@ def settings(folder: Path, timeout_s: float = PATIENCE_S) -> RedisSettings:
     return RedisSettings(kind="redis", folder=str(folder / "store"), keep=2, name="test", timeout_s=timeout_s)
 
 
-def run(
-    work: Callable[[RedisSessions], Awaitable[None]], folder: Path, port: int, *, timeout_s: float = PATIENCE_S
-) -> None:
-    """Do something with sessions, on the event loop that the service uses."""
+@asynccontextmanager
+async def sessions_at(folder: Path, port: int, *, timeout_s: float = PATIENCE_S) -> AsyncIterator[RedisSessions]:
+    local = MappedSessions(folder / "sessions.bin", LIMITS)
+    sessions = RedisSessions(f"redis://127.0.0.1:{port}", settings(folder, timeout_s=timeout_s), LIMITS, local)
+    try:
+        yield sessions
+    finally:
+        await sessions.close()
 
-    async def start() -> None:
-        local = MappedSessions(folder / "sessions.bin", LIMITS)
-        sessions = RedisSessions(f"redis://127.0.0.1:{port}", settings(folder, timeout_s=timeout_s), LIMITS, local)
-        try:
-            await work(sessions)
-        finally:
-            await sessions.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(start())
+@asynccontextmanager
+async def profiles_at(folder: Path, port: int, **given: Any) -> AsyncIterator[RedisProfiles]:
+    limits = ProfileSettings(max_tracks=3, days=30)
+    profiles = RedisProfiles(f"redis://127.0.0.1:{port}", settings(folder, **given), limits)
+    try:
+        yield profiles
+    finally:
+        await profiles.close()
 
 
 async def play_at_once(sessions: RedisSessions, users: range, track: int) -> list[list[int]]:
@@ -83,10 +89,12 @@ def open_connections(sessions: RedisSessions) -> list[Any]:
 
 
 @pytest.mark.parametrize("when", ["seen by the event loop", "unseen", "in flight", "reset"])
-def test_the_requests_after_a_restart_of_redis_share_their_sessions(tmp_path: Path, server: Redis, when: str) -> None:
+async def test_the_requests_after_a_restart_of_redis_share_their_sessions(
+    tmp_path: Path, server: Redis, when: str
+) -> None:
     users = range(40)
 
-    async def work(sessions: RedisSessions) -> None:
+    async with sessions_at(tmp_path, server.port) as sessions:
         await play_at_once(sessions, users, 1)
         assert len(open_connections(sessions)) == len(users)
         assert server.process is not None
@@ -118,16 +126,15 @@ def test_the_requests_after_a_restart_of_redis_share_their_sessions(tmp_path: Pa
         assert sessions.problem is None
         assert (await sessions.play(0, 3, 0.5, 0)).tracks == [2, 3]
 
-    run(work, tmp_path, server.port)
 
+async def test_shares_and_the_last_answer_are_shared_until_the_next_track(tmp_path: Path, server: Redis) -> None:
+    first, second = -(2**63) + 1, 2**63 - 1  # as the keys of ids that are texts may be
+    answer = Noted(first, 0.25, False, "0123456789ab")
 
-def test_shares_and_the_last_answer_are_shared_until_the_next_track(tmp_path: Path, server: Redis) -> None:
-    answer = Noted(700, 0.25, False, "0123456789ab")
-
-    async def work(sessions: RedisSessions) -> None:
-        await sessions.play(1, 500, 0.5, 9)
-        played = await sessions.play(1, 501, 1.0, 9)
-        assert played == ([500, 501], [0.5, 1.0])
+    async with sessions_at(tmp_path, server.port) as sessions:
+        await sessions.play(1, first, 0.5, 9)
+        played = await sessions.play(1, second, 1.0, 9)
+        assert played == ([first, second], [0.5, 1.0])
         assert await sessions.look(1, 9) is None
         await sessions.note(1, answer)
         assert await sessions.look(1, 9) == (played, answer)
@@ -141,31 +148,13 @@ def test_shares_and_the_last_answer_are_shared_until_the_next_track(tmp_path: Pa
         await sessions.note(1, answer)
         assert await sessions.look(1, 9) == (played, answer) == (([600], [0.25]), answer)
 
-    run(work, tmp_path, server.port)
 
-
-def test_ids_of_256_bytes_are_numbers_in_redis(tmp_path: Path, server: Redis) -> None:
-    user, track = "\u00e9" * 128, "a b:*\n" * 42
-
-    async def work(sessions: RedisSessions) -> None:
-        await sessions.play(key_of(user), key_of(track), 0.5, 9)
-        await sessions.note(key_of(user), Noted(key_of(track), 0.25, False, "0123456789ab"))
-        assert (await sessions.look(key_of(user), 9)) == (
-            ([key_of(track)], [0.5]),
-            (key_of(track), 0.25, False, ANY, False),
-        )
-        keys = await sessions._redis.keys("*")
-        assert sorted(keys) == [f"test:{kind}:{key_of(user)}".encode() for kind in ("answer", "session")]
-
-    run(work, tmp_path, server.port)
-
-
-def test_health_reports_a_redis_that_is_down_and_no_problem_once_it_answers(
+async def test_health_reports_a_redis_that_is_down_and_no_problem_once_it_answers(
     tmp_path: Path, server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
 
-    async def work(sessions: RedisSessions) -> None:
+    async with sessions_at(tmp_path, server.port) as sessions:
         await sessions.play(1, 1, 0.5, 0)
         server.stop()
         assert (await sessions.play(1, 2, 0.5, 0)).tracks == [2]
@@ -181,31 +170,27 @@ def test_health_reports_a_redis_that_is_down_and_no_problem_once_it_answers(
         assert (await asking).tracks == [3]
         assert sessions.problem is None
 
-    run(work, tmp_path, server.port)
 
-
-def test_connections_that_are_reset_before_their_first_command_leave_sessions_to_this_machine(
+async def test_connections_that_are_reset_before_their_first_command_leave_sessions_to_this_machine(
     tmp_path: Path, server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def closed(*_: object, **__: object) -> None:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
-    async def work(sessions: RedisSessions) -> None:
+    async with sessions_at(tmp_path, server.port) as sessions:
         monkeypatch.setattr("redis.asyncio.connection.AbstractConnection.send_packed_command", closed)
         assert (await sessions.play(1, 1, 0.5, 0)).tracks == [1]
         assert "the handler is closed" in str(sessions.problem)
         await sessions.end(1)
 
-    run(work, tmp_path, server.port)
 
-
-def test_a_redis_that_hangs_is_asked_once_and_reported_until_it_answers(
+async def test_a_redis_that_hangs_is_asked_once_and_reported_until_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections = []
     clock = Clock(monkeypatch)
 
-    async def work(sessions: RedisSessions) -> None:
+    async with sessions_at(tmp_path, 1, timeout_s=0.2) as sessions:
         held = await asyncio.start_server(lambda reader, writer: connections.append((reader, writer)), "127.0.0.1", 0)
         sessions._redis.connection_pool.connection_kwargs["port"] = held.sockets[0].getsockname()[1]
         assert (await sessions.play(1, 1, 0.5, 0)).tracks == [1]
@@ -221,8 +206,6 @@ def test_a_redis_that_hangs_is_asked_once_and_reported_until_it_answers(
         for _, writer in connections:
             writer.close()
         held.close()
-
-    run(work, tmp_path, 1, timeout_s=0.2)
 
 
 def test_the_first_look_for_a_release_after_a_restart_of_redis_reaches_it(tmp_path: Path, server: Redis) -> None:
@@ -275,27 +258,12 @@ def test_replicas_keep_ids_through_loads_and_rollbacks(tmp_path: Path, server: R
         serves.rollback()
 
 
-def run_profiles(work: Callable[[RedisProfiles], Awaitable[None]], folder: Path, port: int, **given: Any) -> None:
-    """Do something with profiles, on the event loop that the service uses."""
-
-    async def start() -> None:
-        limits = ProfileSettings(max_tracks=3, days=30)
-        profiles = RedisProfiles(f"redis://127.0.0.1:{port}", settings(folder, **given), limits)
-        try:
-            await work(profiles)
-        finally:
-            await profiles.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(start())
-
-
 def plays_of(profile: np.ndarray) -> dict[int, float]:
     return dict(sorted(zip(profile["track"].tolist(), profile["plays"].tolist(), strict=True)))
 
 
-def test_two_devices_at_once_lose_no_play_in_redis(tmp_path: Path, server: Redis) -> None:
-    async def work(profiles: RedisProfiles) -> None:
+async def test_two_devices_at_once_lose_no_play_in_redis(tmp_path: Path, server: Redis) -> None:
+    async with profiles_at(tmp_path, server.port) as profiles:
         found = await asyncio.gather(*(profiles.play(7, track, 1.0, START_MS) for track in [1, 2] * 20))
         assert max(len(one) for one in found) == 2
         assert plays_of(await profiles.look(7, START_MS)) == {1: 20, 2: 20}
@@ -309,11 +277,9 @@ def test_two_devices_at_once_lose_no_play_in_redis(tmp_path: Path, server: Redis
         assert set(plays_of(await profiles.look(7, START_MS + 30 * DAY_MS + 2))) == {-4}, "others are too old"
         assert 0 < await profiles._redis.pttl("test:profile:7") <= 30 * DAY_MS
 
-    run_profiles(work, tmp_path, server.port)
 
-
-def test_redis_forgets_a_listener_and_takes_from_a_run_what_is_newer(tmp_path: Path, server: Redis) -> None:
-    async def work(profiles: RedisProfiles) -> None:
+async def test_redis_forgets_a_listener_and_takes_from_a_run_what_is_newer(tmp_path: Path, server: Redis) -> None:
+    async with profiles_at(tmp_path, server.port) as profiles:
         await profiles.play(7, 1, 1.0, START_MS)
         users, tracks, times = np.array([7, 7, 8, 9]), np.array([1, 2, 1, 1]), np.array([-1, -1, -1, -1]) + START_MS
         given = Profiles.of(*entries_of_events(users, tracks, np.ones(4, np.float32), times))
@@ -334,11 +300,9 @@ def test_redis_forgets_a_listener_and_takes_from_a_run_what_is_newer(tmp_path: P
         nums = [len(await profiles.look(user, START_MS + 31 * DAY_MS)) for user in (7, 8, 9)]
         assert nums == [0, 0, 0], "a removal does not become too old"
 
-    run_profiles(work, tmp_path, server.port)
 
-
-def test_redis_brings_nobody_back_who_is_removed_while_a_run_is_added(tmp_path: Path, server: Redis) -> None:
-    async def work(profiles: RedisProfiles) -> None:
+async def test_redis_brings_nobody_back_who_is_removed_while_a_run_is_added(tmp_path: Path, server: Redis) -> None:
+    async with profiles_at(tmp_path, server.port) as profiles:
         users = np.arange(7, 10)
         given = Profiles.of(*entries_of_events(users, users, np.ones(3, np.float32), 0 * users + START_MS))
         change = profiles._change
@@ -357,22 +321,18 @@ def test_redis_brings_nobody_back_who_is_removed_while_a_run_is_added(tmp_path: 
             await profiles.merge(given, START_MS)
         assert [len(await profiles.look(user, START_MS)) for user in (7, 8, 9)] == [1, 0, 0]
 
-    run_profiles(work, tmp_path, server.port)
 
-
-def test_a_smaller_profile_in_redis_keeps_the_newest_tracks(tmp_path: Path, server: Redis) -> None:
-    async def work(profiles: RedisProfiles) -> None:
+async def test_a_smaller_profile_in_redis_keeps_the_newest_tracks(tmp_path: Path, server: Redis) -> None:
+    async with profiles_at(tmp_path, server.port) as profiles:
         profiles.settings = replace(profiles.settings, max_tracks=6)
         for track in range(6):
             await profiles.play(7, track, 1.0, START_MS + track)
         profiles.settings = replace(profiles.settings, max_tracks=3)
         assert set(plays_of(await profiles.play(7, 9, 1.0, START_MS + 9))) == {4, 5, 9}
 
-    run_profiles(work, tmp_path, server.port)
 
-
-def test_without_redis_no_profile_is_known_and_health_says_so(tmp_path: Path, server: Redis) -> None:
-    async def work(profiles: RedisProfiles) -> None:
+async def test_without_redis_no_profile_is_known_and_health_says_so(tmp_path: Path, server: Redis) -> None:
+    async with profiles_at(tmp_path, server.port, timeout_s=5) as profiles:
         await profiles.play(7, 1, 1.0, START_MS)
         server.stop()
         assert not len(await profiles.play(7, 2, 1.0, START_MS))
@@ -385,13 +345,9 @@ def test_without_redis_no_profile_is_known_and_health_says_so(tmp_path: Path, se
             await sessions.forget(7)
         await sessions.close()
 
-    run_profiles(work, tmp_path, server.port, timeout_s=5)
 
-
-def test_bytes_that_are_no_profile_are_none(tmp_path: Path, server: Redis) -> None:
-    async def work(profiles: RedisProfiles) -> None:
+async def test_bytes_that_are_no_profile_are_none(tmp_path: Path, server: Redis) -> None:
+    async with profiles_at(tmp_path, server.port) as profiles:
         await profiles._redis.set("test:profile:7", b"of another version")
         assert not len(await profiles.look(7, START_MS))
         assert plays_of(await profiles.play(7, 2, 1.0, START_MS)) == {2: 1}
-
-    run_profiles(work, tmp_path, server.port)

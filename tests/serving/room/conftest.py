@@ -10,7 +10,7 @@ from segue.runs.catalog_files import write_plays
 from segue.runs.session_vectors import SessionVectors
 from segue.serving.release import Release
 from segue.serving.room.release_view import ReleaseView
-from tests.conftest import make_catalog
+from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import arm, lists_of, make_release
 
 ARTIST_OF = [0, 0, 0, 1, 1, 2, 2, 3, 3, 4]
@@ -25,18 +25,16 @@ def cosine_vectors(alpha: float = ALPHA, seed: int = 0) -> SessionVectors:
     tracks, artists = rng.standard_normal((len(ARTIST_OF), 4)), rng.standard_normal((5, 3))
     parts = [table / np.linalg.norm(table, axis=1, keepdims=True) for table in (tracks, artists[ARTIST_OF])]
     both = np.hstack([parts[0] * alpha**0.5, parts[1] * (1 - alpha) ** 0.5]).astype(np.float32)
-    return SessionVectors(
+    return make_vectors(
+        len(ARTIST_OF),
         queries=both,
         items=both,
-        parts=("track", "artist"),
         ends=np.array([4, 7]),
         lengths=np.array([alpha**0.5, (1 - alpha) ** 0.5], np.float32),
         shares=np.array([alpha, 1 - alpha], np.float32),
         powers=np.zeros(2, np.float32),
         age_weights=np.ones((2, 1), np.float32),
         skipped=1.0,
-        boosts=np.full(1000, -np.inf, np.float32),
-        artist_boosts=np.empty(0, np.float32),
         context="last",
     )
 

@@ -14,7 +14,7 @@ from segue.serving.release import Release
 from segue.serving.room.proxy import RoomProxy, socket_of
 from tests.conftest import ROOT
 from tests.e2e.running import PATIENCE_S
-from tests.serving.test_app import Running, drive
+from tests.serving.test_app import Running, drive, running
 
 STATIC = ROOT / "src/serving/room/static"
 
@@ -34,8 +34,8 @@ async def fake_desk(folder: Path, asked: list[Any]) -> asyncio.Server:
     return await asyncio.start_unix_server(talk, str(folder / "socket"))
 
 
-def test_the_page_and_its_files_are_sent_with_a_strict_policy(release: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_the_page_and_its_files_are_sent_with_a_strict_policy(release: Release, tmp_path: Path) -> None:
+    async with running(release, tmp_path, room=proxy(tmp_path)) as service:
         for path in ("/room", "/room/", "/room/app.js", "/room/vendor/preact.mjs", "/room/room.css"):
             answer = await service.ask("GET", path)
             assert answer.status == 200
@@ -50,39 +50,34 @@ def test_the_page_and_its_files_are_sent_with_a_strict_policy(release: Release, 
         assert (await service.ask("GET", "/room/nothing")).status == 404
         assert (await service.ask("GET", "/rooms")).status == 404
 
-    drive(release, tmp_path, work, room=proxy(tmp_path))
 
-
-def test_previews_come_from_the_hosts_that_are_allowed_and_nothing_else_does(release: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_previews_come_from_the_hosts_that_are_allowed_and_nothing_else_does(
+    release: Release, tmp_path: Path
+) -> None:
+    async with running(release, tmp_path, room=proxy(tmp_path, hosts=["https://a.example"])) as service:
         policy = (await service.ask("GET", "/room")).headers["content-security-policy"]
         assert [one for one in policy.split(";") if "example" in one] == [" media-src 'self' blob: https://a.example"]
 
-    drive(release, tmp_path, work, room=proxy(tmp_path, hosts=["https://a.example"]))
 
-
-def test_with_a_token_the_files_are_open_and_every_question_needs_it(release: Release, tmp_path: Path) -> None:
+async def test_with_a_token_the_files_are_open_and_every_question_needs_it(release: Release, tmp_path: Path) -> None:
     asked: list[Any] = []
 
-    async def work(service: Running) -> None:
-        async with await fake_desk(tmp_path, asked):
-            assert (await service.ask("GET", "/room")).status == 200
-            assert (await service.ask("GET", "/room/app.js")).status == 200
-            for path in ("/room/api/state", "/room/nothing", "/room/api/../app.js"):
-                assert (await service.ask("GET", path)).status == 401
-            given = {"authorization": "Bearer secret"}
-            answer = await service.ask("GET", "/room/api/state", headers=given)
-            assert (answer.status, answer.json()) == (200, {"ok": True})
-            body = b'{"a": [1]}'
-            await service.ask("POST", "/room/api/step", body, headers=given)
-
-    drive(release, tmp_path, work, room=proxy(tmp_path), token="secret")
+    of_service = running(release, tmp_path, room=proxy(tmp_path), token="secret")
+    async with of_service as service, await fake_desk(tmp_path, asked):
+        assert (await service.ask("GET", "/room")).status == 200
+        assert (await service.ask("GET", "/room/app.js")).status == 200
+        for path in ("/room/api/state", "/room/nothing", "/room/api/../app.js"):
+            assert (await service.ask("GET", path)).status == 401
+        given = {"authorization": "Bearer secret"}
+        answer = await service.ask("GET", "/room/api/state", headers=given)
+        assert (answer.status, answer.json()) == (200, {"ok": True})
+        await service.ask("POST", "/room/api/step", b'{"a": [1]}', headers=given)
     assert asked[0] == {"path": "state", "query": {}, "body": None}
     assert asked[1]["body"] == {"a": [1]}
 
 
-def test_questions_that_cannot_be_asked_are_refused(release: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
+async def test_questions_that_cannot_be_asked_are_refused(release: Release, tmp_path: Path) -> None:
+    async with running(release, tmp_path, room=proxy(tmp_path)) as service:
         assert (await service.ask("POST", "/room/api/step", b"{")).status == 400
         assert (await service.ask("POST", "/room/api/step", b"[" * 3000)).status == 400
 
@@ -93,16 +88,6 @@ def test_questions_that_cannot_be_asked_are_refused(release: Release, tmp_path: 
             answer = await service.ask("GET", "/room/api/state")
         assert (answer.status, "try again" in answer.json()["reason"]) == (503, True)
         assert (await service.ask("POST", "/next/1", b'{"track": 100, "time": 1}')).status == 200
-
-    drive(release, tmp_path, work, room=proxy(tmp_path))
-
-
-def test_without_a_room_there_is_no_page(release: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        assert (await service.ask("GET", "/room")).status == 404
-        assert (await service.ask("GET", "/room/api/state")).status == 404
-
-    drive(release, tmp_path, work)
 
 
 def test_vendored_files_are_those_that_were_fetched() -> None:
@@ -165,7 +150,7 @@ SPOILS = [foreign_owner, open_to_others, a_link]
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_a_socket_where_others_may_listen_is_not_spoken_to(
+async def test_a_socket_where_others_may_listen_is_not_spoken_to(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any
 ) -> None:
     """Anybody can make a folder of that name in the folder for temporary files, and listen in it."""
@@ -173,17 +158,14 @@ def test_a_socket_where_others_may_listen_is_not_spoken_to(
     folder.mkdir(0o700)
     asked: list[Any] = []
 
-    async def work(service: Running) -> None:
-        async with await fake_desk(folder, asked):
-            assert (await service.ask("GET", "/room/api/state")).status == 200
-            spoil(folder, monkeypatch)
-            answer = await service.ask("GET", "/room/api/state")
-            assert answer.status == 503
-            assert re.fullmatch(
-                r"\S+/segue-room is not a folder of this user alone .*=<another folder>", answer.json()["reason"]
-            )
-
-    drive(release, tmp_path, work, room=proxy(folder))
+    async with running(release, tmp_path, room=proxy(folder)) as service, await fake_desk(folder, asked):
+        assert (await service.ask("GET", "/room/api/state")).status == 200
+        spoil(folder, monkeypatch)
+        answer = await service.ask("GET", "/room/api/state")
+        assert answer.status == 503
+        assert re.fullmatch(
+            r"\S+/segue-room is not a folder of this user alone .*=<another folder>", answer.json()["reason"]
+        )
     assert len(asked) == 1
 
 
@@ -192,15 +174,13 @@ def test_the_path_of_a_socket_is_short_for_every_run_folder() -> None:
 
 
 @pytest.mark.parametrize("token", [None, "secret"])
-def test_a_page_of_another_site_asks_nothing(release: Release, tmp_path: Path, token: str | None) -> None:
+async def test_a_page_of_another_site_asks_nothing(release: Release, tmp_path: Path, token: str | None) -> None:
     asked: list[Any] = []
 
-    async def work(service: Running) -> None:
+    async with running(release, tmp_path, room=proxy(tmp_path), token=token) as service:
         given = {"authorization": "Bearer secret", "host": "127.0.0.1:5001"}
         async with await fake_desk(tmp_path, asked):
             for origin, status in (("http://127.0.0.1:5001", 200), ("https://other.example", 403)):
                 answer = await service.ask("POST", "/room/api/step", b"{}", headers=given | {"origin": origin})
                 assert answer.status == status
-
-    drive(release, tmp_path, work, room=proxy(tmp_path), token=token)
     assert len(asked) == 1

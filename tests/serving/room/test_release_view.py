@@ -71,16 +71,6 @@ def test_without_an_alpha_the_served_list_is_shown(view: ReleaseView) -> None:
     assert not shown.is_reranked
 
 
-def test_the_cosines_add_up_to_the_score(view: ReleaseView) -> None:
-    assert view.players["C"].alpha == pytest.approx(ALPHA)
-    for row, score in zip(
-        *(lambda one: (one.rows, one.scores))(view.following("C", 0, num=4, alpha=None)), strict=True
-    ):
-        parts = view.parts("C", 0, row)
-        assert parts is not None
-        assert ALPHA * parts["track"] + (1 - ALPHA) * parts["artist"] == pytest.approx(score, abs=1e-5)
-
-
 def test_recommenders_without_lists_show_what_they_choose_from(view: ReleaseView) -> None:
     assert list(view.following("T2", 3, num=5, alpha=None).rows) == [1, 4]
     assert list(view.following("T3", 3, num=5, alpha=0.5).rows) == []

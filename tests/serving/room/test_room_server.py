@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,15 @@ from tests.serving.room.conftest import ARTIST_OF, PLAYS, locate
 from tests.serving.room.test_proxy import SPOILS
 
 
-def run_folder(release: Release, folder: Path) -> Path:
+def run_folder(release: Release, folder: Path, *, remember: str = "all", **room: Any) -> Path:
     """A run folder of a service whose release is the one of the fixture."""
-    source = folder / "release"
     store = FolderStore(folder / "store", keep=2)
-
-    def write(target: Path) -> str:
-        for path in source.iterdir():
-            (target / path.name).write_bytes(path.read_bytes())
-        return release.version
-
-    store.load(write)
+    store.load(lambda target: shutil.copytree(release.folder, target, dirs_exist_ok=True))
     settings: dict[str, Any] = {
         "store": {"folder": str(folder / "store"), "keep": 2, "kind": "embedded"},
-        "room": {"enabled": True, "recommenders": [], "mlflow": None, "audio": None, "audio_from": []},
+        "room": {"enabled": True, "recommenders": [], "mlflow": None, "audio": None, "audio_from": []} | room,
         "log": {"with_fallback": False},
-        "profiles": {"capacity": 64},
+        "profiles": {"capacity": 64, "remember": remember},
     }
     (folder / "serve.json").write_text(json.dumps(settings))
     return folder
@@ -51,20 +45,17 @@ async def ask(server: RoomServer, path: str, *, body: Any = None, **query: str) 
     return status, json.loads(answer) if kind == "application/json" else answer
 
 
-def test_previews_that_cannot_be_used_are_named_and_do_not_close_the_room(release: Release, tmp_path: Path) -> None:
-    folder = run_folder(release, tmp_path)
+async def test_previews_that_cannot_be_used_are_named_and_do_not_close_the_room(
+    release: Release, tmp_path: Path
+) -> None:
     (tmp_path / "tracks.json").write_text('{"track": 101, "audio": "https://other.example/1.mp3"}')
-    settings = json.loads((folder / "serve.json").read_text())
-    settings["room"] |= {"audio": str(tmp_path / "tracks.json"), "audio_from": ["https://a.example"]}
-    (folder / "serve.json").write_text(json.dumps(settings))
+    given: dict[str, Any] = {"audio": str(tmp_path / "tracks.json"), "audio_from": ["https://a.example"]}
+    folder = run_folder(release, tmp_path, **given)
 
-    async def work() -> None:
-        status, state = await ask(RoomServer(folder, locate), "state")
-        assert status == 200
-        (problem,) = state["problems"]
-        assert "none of 1 previews is in room.audio_from=['https://a.example']" in problem
-
-    asyncio.run(work())
+    status, state = await ask(RoomServer(folder, locate), "state")
+    assert status == 200
+    (problem,) = state["problems"]
+    assert "none of 1 previews is in room.audio_from=['https://a.example']" in problem
 
 
 @pytest.mark.timing
@@ -123,23 +114,19 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("remember", ["all", "none"])
-def test_a_walk_knows_no_past_where_the_service_keeps_none(release: Release, tmp_path: Path, remember: str) -> None:
-    folder = run_folder(release, tmp_path)
-    settings = json.loads((folder / "serve.json").read_text())
-    settings["profiles"]["remember"] = remember
-    (folder / "serve.json").write_text(json.dumps(settings))
+async def test_a_walk_knows_no_past_where_the_service_keeps_none(
+    release: Release, tmp_path: Path, remember: str
+) -> None:
+    folder = run_folder(release, tmp_path, remember=remember)
     profiles = MappedProfiles(folder / "store", ProfileSettings(capacity=64))
 
-    async def work() -> None:
-        for track in range(100, 110):
-            await profiles.play(7, track, 1.0, now_ms())
-        body = {"arm": "C", "tracks": [100], "shares": [1], "user": "7"}
-        assert (await ask(RoomServer(folder, locate), "step", body=body))[1]["is_known"] == (remember == "all")
-
-    asyncio.run(work())
+    for track in range(100, 110):
+        await profiles.play(7, track, 1.0, now_ms())
+    body = {"arm": "C", "tracks": [100], "shares": [1], "user": "7"}
+    assert (await ask(RoomServer(folder, locate), "step", body=body))[1]["is_known"] == (remember == "all")
 
 
-def test_the_room_names_tracks_by_ids_that_are_texts(tmp_path: Path) -> None:
+async def test_the_room_names_tracks_by_ids_that_are_texts(tmp_path: Path) -> None:
     num = len(TEXTS)
     release = make_release(
         tmp_path / "release",
@@ -148,40 +135,30 @@ def test_the_room_names_tracks_by_ids_that_are_texts(tmp_path: Path) -> None:
         lists=dict.fromkeys(("C", "T1"), lists_of([(row + 1) % num, (row + 2) % num] for row in range(num))),
         vectors={"T1": make_vectors(num)},
     )
-    folder = run_folder(release, tmp_path)
     (tmp_path / "a.mp3").write_bytes(b"sound")
     write_lines(tmp_path / "tracks.json", ({"track": track, "audio": "a.mp3"} for track in TEXTS[1:]))
-    settings = json.loads((folder / "serve.json").read_text())
-    settings["room"] |= {"audio": str(tmp_path / "tracks.json"), "audio_from": [str(tmp_path)]}
-    (folder / "serve.json").write_text(json.dumps(settings))
-    server = RoomServer(folder, locate)
+    audio: dict[str, Any] = {"audio": str(tmp_path / "tracks.json"), "audio_from": [str(tmp_path)]}
+    server = RoomServer(run_folder(release, tmp_path, **audio), locate)
 
-    async def work() -> None:
-        while (await ask(server, "search", q="title"))[1]["is_building"]:
-            await asyncio.sleep(0.01)
-        for row, track in enumerate(TEXTS):
-            following = [TEXTS[(row + step) % num] for step in (1, 2)]
-            for typed in (track, f" {track} "[:256]):
-                assert (await ask(server, "search", q=typed))[1]["found"][0]["track"] == track
-            _, compared = await ask(server, "compare", track=track, players="C")
-            assert compared["track"]["track"] == track
-            assert [one["track"] for one in compared["columns"][0]["items"]] == following
-            for arm_ in ("C", "T1"):
-                given = {"arm": arm_, "tracks": [track], "shares": [1]}
-                status, step = await ask(server, "step", body=given)
-                assert (status, step["track"] in following) == (200, True)
-                assert [one["track"] for one in step["session"]] == ([track] if arm_ == "T1" else [])
-                assert (await ask(server, "why", body={**given, "track": step["track"]}))[1]["title"] == step["title"]
-            none = {"reason": 'track "1" has no preview on this machine'}
-            assert await ask(server, "audio", track=track) == ((200, b"sound") if row else (404, none))
-        for track, reason in (
-            ("B", 'track "B" is not in the catalogue of 9 tracks; search for another one'),
-            ("", "track must have 1 to 256 bytes, and has 0; search for another one"),
-            ("x" * 257, "track must have 1 to 256 bytes, and has 257; search for another one"),
-        ):
-            assert await ask(server, "compare", track=track, players="C") == (404, {"reason": reason})
-
-    asyncio.run(work())
+    while (await ask(server, "search", q="title"))[1]["is_building"]:
+        await asyncio.sleep(0.01)
+    for row, track in enumerate(TEXTS):
+        following = [TEXTS[(row + step) % num] for step in (1, 2)]
+        for typed in (track, f" {track} "[:256]):
+            assert (await ask(server, "search", q=typed))[1]["found"][0]["track"] == track
+        _, compared = await ask(server, "compare", track=track, players="C")
+        assert compared["track"]["track"] == track
+        assert [one["track"] for one in compared["columns"][0]["items"]] == following
+        for arm_ in ("C", "T1"):
+            given = {"arm": arm_, "tracks": [track], "shares": [1]}
+            status, step = await ask(server, "step", body=given)
+            assert (status, step["track"] in following) == (200, True)
+            assert [one["track"] for one in step["session"]] == ([track] if arm_ == "T1" else [])
+            assert (await ask(server, "why", body={**given, "track": step["track"]}))[1]["title"] == step["title"]
+        none = {"reason": 'track "1" has no preview on this machine'}
+        assert await ask(server, "audio", track=track) == ((200, b"sound") if row else (404, none))
+    for track in ("B", "", "x" * 257):
+        assert (await ask(server, "compare", track=track, players="C"))[0] == 404
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
@@ -217,35 +194,29 @@ def is_right(name: str, body: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", ["tracks", "step", "why"])
-def test_a_body_with_wrong_values_is_refused(
+async def test_a_body_with_wrong_values_is_refused(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     server = RoomServer(run_folder(release, tmp_path), locate)
 
-    async def work() -> None:
-        for body in WRONG + [RIGHT | {key: value} for key in RIGHT for value in WRONG]:
-            status, _, answer = await server.answer({"path": name, "query": {}, "body": body})
-            assert status == 200 if is_right(name, body) else status in (400, 404), body
-            assert status == 200 or json.loads(answer).keys() == {"reason"}
-
-    asyncio.run(work())
+    for body in WRONG + [RIGHT | {key: value} for key in RIGHT for value in WRONG]:
+        status, _, answer = await server.answer({"path": name, "query": {}, "body": body})
+        assert status == 200 if is_right(name, body) else status in (400, 404), body
+        assert status == 200 or json.loads(answer).keys() == {"reason"}
     assert caplog.messages == []
 
 
-def test_a_query_with_wrong_values_is_refused(
+async def test_a_query_with_wrong_values_is_refused(
     release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = RoomServer(run_folder(release, tmp_path), locate)
 
-    async def work() -> None:
-        while (await ask(server, "search", q="title"))[1]["is_building"]:
-            await asyncio.sleep(0.01)
-        for name in ("compare", "row", "listener", "search", "audio"):
-            for key in ("track", "players", "num", "alpha", "arm", "q"):
-                for text in WRONG_TEXTS:
-                    given = {"track": "100", "players": "C", "arm": "C"} | {key: text}
-                    assert (await ask(server, name, **given))[0] in (200, 400, 404), given
-
-    asyncio.run(work())
+    while (await ask(server, "search", q="title"))[1]["is_building"]:
+        await asyncio.sleep(0.01)
+    for name in ("compare", "row", "listener", "search", "audio"):
+        for key in ("track", "players", "num", "alpha", "arm", "q"):
+            for text in WRONG_TEXTS:
+                given = {"track": "100", "players": "C", "arm": "C"} | {key: text}
+                assert (await ask(server, name, **given))[0] in (200, 400, 404), given
     assert caplog.messages == []

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue import InputError
-from segue.verbs.api.calling import Folder, refuse_used, value_of, words_of
+from segue.verbs.api.calling import Folder, value_of, words_of
 from tests.conftest import ROOT
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
@@ -80,23 +80,6 @@ def test_a_key_may_have_spaces_and_no_other_signs() -> None:
     assert plain(parsed(f"key={value_of({'my new model': 1})}")) == {"my new model": 1}
     with pytest.raises(InputError, match="'α' cannot be a name here; use letters"):
         value_of({"α": 1})
-
-
-def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
-    assert refuse_used(tmp_path) == tmp_path
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="has files already; name a folder that does not exist"):
-        refuse_used(tmp_path)
-    with pytest.raises(InputError, match="has files already"):
-        refuse_used(tmp_path / "file")
-
-
-def test_a_temporary_folder_goes_with_its_last_user() -> None:
-    folder = Folder()
-    path = folder.path
-    assert path.is_dir()
-    del folder
-    assert not path.exists()
 
 
 def test_a_folder_is_found_where_the_group_is_inherited_and_where_nothing_locks(

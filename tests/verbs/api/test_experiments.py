@@ -41,6 +41,8 @@ def test_a_mapping_names_the_models(models: list[segue.Recommender], tmp_path: P
 def test_what_cannot_be_compared_is_one_line(models: list[segue.Recommender]) -> None:
     with pytest.raises(segue.InputError, match="compare needs two models or more, got 1"):
         segue.compare(models[:1])
+    with pytest.raises(segue.InputError, match="is named twice"):
+        segue.compare(models[:1] * 2)
     with pytest.raises(segue.InputError, match="is trained on other data than"):
         segue.compare([models[2], segue.fit(segue.read_plays(CSV, session_gap_minutes=5), model="popular", **BARE)])
 

@@ -184,9 +184,7 @@ def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
 
 
 @pytest.mark.parametrize(
-    "part",
-    [{"counted": object()}, {"listener": np.ones(3)}, {"orders": (object(),)}],
-    ids=lambda part: str(*part),
+    "part", [{"counted": object()}, {"listener": np.ones(3)}, {"orders": (object(),)}], ids=lambda part: str(*part)
 )
 def test_files_for_other_programs_have_vectors_alone(
     session: segue.Recommender, tmp_path: Path, part: dict[str, Any]
@@ -277,7 +275,6 @@ def test_random_state_is_the_seed() -> None:
     [
         (lambda model, _: model.next("zz"), "track zz is not among the 200 tracks"),
         (lambda _, plays: segue.fit(plays, run_dir="x"), "run_dir is no option of fit; folder= names the run folder"),
-        (lambda model, _: segue.compare([model, model]), "is named twice"),
         (lambda model, _: model.next([]), "a session needs at least one track"),
         (lambda model, _: model.next(model.tracks["id"][0], k=200), r"k must be a whole number in \[1, 199\], got 200"),
         (lambda model, _: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),

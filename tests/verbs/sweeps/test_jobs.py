@@ -14,38 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from segue.errors import InputError, JobFailed, JobsFailed
 from segue.reports.console import console, errors
 from segue.runs.provenance import command
-from segue.verbs import train
-from segue.verbs.sweeps.jobs import Job, Sweep, environment_of, outcome
+from segue.verbs.sweeps.jobs import Job, Sweep, environment_of
 from tests.e2e.running import run_verb
-
-
-def test_a_failed_job_is_pickled_as_its_message() -> None:
-    try:
-        raise InputError("alpha must lie in [0, 1]") from ValueError(lambda: None)  # which nothing could pickle
-    except InputError as error:
-        failed = JobFailed(str(error))
-    reduced: Any = failed.__reduce__()  # what a launcher sends
-    build, parts = reduced[:2]
-    assert parts == ("alpha must lie in [0, 1]",)
-    rebuilt = build(*parts)
-    assert str(rebuilt) == "alpha must lie in [0, 1]"
-    assert outcome(JobReturn(status=JobStatus.FAILED, _return_value=rebuilt)) == (None, "alpha must lie in [0, 1]")
-    assert outcome(JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)) == (0.5, None)
-
-
-def test_a_job_is_pickled_as_the_name_of_its_verb(monkeypatch: pytest.MonkeyPatch) -> None:
-    import inspect
-
-    from segue.verbs.simulate import simulate
-
-    task = inspect.unwrap(simulate)
-    assert task is not simulate
-    monkeypatch.setattr(sys, "argv", ["simulate.py", "seed=1"])
-    restore, sent = Job(task, full_errors=False).__reduce__()  # what a launcher sends
-    assert all(isinstance(part, str | bool | list) for part in sent)
-    monkeypatch.setattr(sys, "argv", ["worker"])
-    restored = restore(*sent)
-    assert restored._task is task
 
 
 def test_a_job_in_another_process_records_the_command_that_started_it(
@@ -135,11 +105,6 @@ def test_an_interval_cannot_be_swept(tmp_path: Path) -> None:
 
 
 # The command line
-
-
-def test_a_search_is_a_sweeper() -> None:
-    words = ["-m", "search=optuna", "search.num_trials=3", "model.dim=64"]
-    assert train._words(words) == ["-m", "hydra/sweeper=optuna", "hydra.sweeper.num_trials=3", "model.dim=64"]
 
 
 @pytest.mark.parametrize(

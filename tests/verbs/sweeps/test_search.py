@@ -18,15 +18,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from segue.errors import InputError, JobFailed
 from segue.verbs.sweeps.pruning import Pruning
-from segue.verbs.sweeps.search import (
-    PRUNED,
-    Search,
-    best_so_far,
-    draw,
-    open_study,
-    record_result,
-    write_table,
-)
+from segue.verbs.sweeps.search import PRUNED, Search, best_so_far, draw, open_study, record_result, write_table
 from segue.verbs.sweeps.search_space import Space
 from tests.conftest import ROOT
 
@@ -186,9 +178,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         if not drawn:
             monkeypatch.setattr("segue.verbs.sweeps.search.draw", lambda *_: [])
         config = compose(
-            "train",
-            [*SEARCHED, f"hydra.sweep.dir={tmp_path}", *arguments, *BATCH, *words],
-            return_hydra_config=True,
+            "train", [*SEARCHED, f"hydra.sweep.dir={tmp_path}", *arguments, *BATCH, *words], return_hydra_config=True
         )
         settings: Any = OmegaConf.to_container(config.hydra.sweeper)
         settings = {name: value for name, value in settings.items() if not name.startswith("_")}
@@ -342,14 +332,8 @@ def test_a_trial_worse_than_the_others_is_pruned_and_recorded_in_the_study(tmp_p
     url = f"sqlite:///{tmp_path}/optuna.db"
 
     def train(number: int, values: Sequence[float]) -> Pruning:
-        callback = Pruning(
-            storage=url,
-            study=study.study_name,
-            number=number,
-            prune_after_trials=1,
-            prune_after_epochs=1,
-            monitor="val/x",
-        )
+        soon = {"prune_after_trials": 1, "prune_after_epochs": 1}
+        callback = Pruning(storage=url, study=study.study_name, number=number, monitor="val/x", **soon)
         trainer, module = Mock(spec=Trainer), Mock(spec=LightningModule)
         trainer.sanity_checking = trainer.should_stop = False
         for epoch, value in enumerate(values):

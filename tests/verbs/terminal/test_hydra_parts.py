@@ -5,12 +5,10 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import hydra
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
@@ -42,22 +40,6 @@ def test_the_store_of_configs_is_not_copied_for_every_group() -> None:
     assert copy.deepcopy({"store": store})["store"] is store, gone("a ConfigStore that can be shared")
     first, second = (store.load("hydra/config.yaml").node for _ in range(2))
     assert first is not second, gone("a copy of each config that it loads, which makes sharing its store safe")
-
-
-@pytest.mark.usefixtures("_no_trace")
-def test_choices_are_copied_only_for_a_file_that_interpolates_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy_choices = Mock(wraps=hydra_parts._all_choices)
-    monkeypatch.setattr(hydra_parts, "_all_choices", copy_choices)
-    hydra_parts.know_defaults()
-    files = {"main": 'defaults: [{one: first}, {other: "${one}"}, _self_]', "one/first": "a: 1", "other/first": "b: 2"}
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / f"{name}.yaml").write_text(text)
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        assert compose("main") == {"one": {"a": 1}, "other": {"b": 2}}
-    assert copy_choices.call_count == 1, gone("choices that are prepared by defaults_list._create_interpolation_map")
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,7 @@ import pytest
 
 from segue.datamodules.source_choice import option_of
 from segue.errors import InputError
-from segue.verbs.terminal.words import (
-    as_plain_text,
-    commands_of,
-    refuse_path_alone,
-    refuse_placeholders,
-    renamed,
-)
+from segue.verbs.terminal.words import as_plain_text, commands_of, refuse_path_alone, refuse_placeholders, renamed
 
 
 def test_the_experiment_of_a_log_is_no_file_of_conf() -> None:
@@ -72,10 +66,7 @@ TABLE = "did you mean datamodule=table datamodule.path="
         (["file=my plays.csv"], f"file=my plays.csv: there is no option file; {TABLE}'\"my plays.csv\"'?"),
         (["source=yes"], "source=yes: there is no option source; did you mean datamodule=yes?"),
         (["datamodule=a.csv"], f"datamodule=a.csv: datamodule= takes the name of a source; {TABLE}a.csv?"),
-        (
-            ["service"],
-            "service: an option is name=value; did you mean datamodule=botify datamodule.path=service?",
-        ),
+        (["service"], "service: an option is name=value; did you mean datamodule=botify datamodule.path=service?"),
     ],
 )
 def test_a_path_without_its_option_is_refused_with_the_option(

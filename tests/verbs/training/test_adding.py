@@ -36,11 +36,7 @@ Config = Callable[..., Any]
 
 
 def finished_run(
-    folder: Path,
-    model: str,
-    *words: str,
-    tags: Values | None = None,
-    counted: CountedPart | None = None,
+    folder: Path, model: str, *words: str, tags: Values | None = None, counted: CountedPart | None = None
 ) -> Path:
     """The files of a run whose last two tracks, of an artist of their own, are not played in training."""
     from hydra.utils import instantiate
@@ -79,13 +75,7 @@ def new_catalogue(path: Path) -> Path:
     old = zip(
         catalog.track_ids.tolist(), catalog.titles.tolist(), (f"Artist {n // 2}" for n in range(NUM)), strict=True
     )
-    lines = [
-        *old,
-        (900, "W", "Artist 3"),
-        (901, "X", "Artist 0"),
-        (902, "Y", f"Artist {NUM // 2 - 1}"),
-        (903, "Z", "?"),
-    ]
+    lines = [*old, (900, "W", "Artist 3"), (901, "X", "Artist 0"), (902, "Y", "Artist 14"), (903, "Z", "?")]
     write_catalog(Catalog.from_columns(*zip(*lines, strict=True), source="test"), path)
     return path
 

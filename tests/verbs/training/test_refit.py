@@ -28,13 +28,8 @@ from tests.e2e.test_train import BARE, metrics_of, train
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=1500")
 SHORT = ("trainer.accelerator=cpu", "model.dim=8", "trainer.max_epochs=2", "callbacks.plots=null")
 HARD = (
-    *BARE,
-    "refit=auto",
-    "scheduler=plateau",
-    "scheduler.patience=0",
-    "context=session",
-    "trainer.max_epochs=4",
-    "logger=none",
+    *(*BARE, "refit=auto", "scheduler=plateau", "scheduler.patience=0"),
+    *("context=session", "trainer.max_epochs=4", "logger=none"),
 )
 
 
@@ -145,13 +140,8 @@ def test_a_kill_in_the_middle_of_a_refit_changes_nothing(ring_logs: Path, tmp_pa
 
 
 def test_jobs_are_not_refitted(ring_logs: Path, tmp_path: Path) -> None:
-    given: tuple[str, ...] = (
-        "datamodule=botify",
-        f"datamodule.path={ring_logs}",
-        "trainer.accelerator=cpu",
-        "trainer.max_epochs=1",
-    )
-    given += ("callbacks.plots=null", "logger=none", "hydra.sweep.dir=sweep")
+    given = [f"datamodule.path={ring_logs}", "datamodule=botify", *SHORT[:1], "trainer.max_epochs=1", *SHORT[-1:]]
+    given += ["logger=none", "hydra.sweep.dir=sweep"]
     train(tmp_path, "-m", *given, "model=track,rules")
     assert not list((tmp_path / "sweep").glob("*/refit.json"))
     done = train(tmp_path, "-m", *given, "model=track,rules", "refit=all", "hydra.sweep.dir=other", code=2)
