@@ -292,14 +292,8 @@ def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSet
 def _settings_of(source: str) -> str:
     """The settings of a source as JSON, with those that depend on a run as tests have them."""
     config: Any = OmegaConf.to_container(source_config(source), resolve=False)
-<<<<<<< HEAD
     usual = {"pairing": "consecutive", "window": 3, "history": 0, "whole_sessions": False, "half_life": None}
     return json.dumps({**config, **usual, "split": "time", "seed": 1, "batch_size": 64})
-=======
-    usual: dict[str, Any] = {"pairing": "consecutive", "window": 3, "history": 0, "whole_sessions": False}
-    usual |= {"half_life": None, "split": "time", "seed": 1, "batch_size": 64}
-    return json.dumps({**config, **usual})
->>>>>>> r64-tst2
 
 
 def build_datamodule(path: Path, out: Path, source: str = "botify", **changes: Any) -> "PairDataModule":

@@ -4,7 +4,7 @@ Q queries, B queries of a block, N tracks in the catalogue, P pairs.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,41 +13,41 @@ from torch import Tensor
 
 from segue.histories import Histories
 from segue.models.contracts import Loss, Rated
-from segue.models.counted import MOST_QUERIES, Counted, Query
+from segue.models.counted import MOST_QUERIES, Counted, Query, blocks_of, sample_of
 from segue.models.head_ranker import HeadRanker, score_pairs
 from segue.models.listener_part import MOST_FITTED, ListenerPart
 from segue.models.retrieval.ranks import block_size, ndcg
 from segue.runs.counted_part import CountedPart
 
 
-class Around:
+class Around(NamedTuple):
     """The parts around a head that have no gradients.
 
-    Args:
+    Attributes:
         counts: what is counted; None for nothing.
         listener: the part of the listener's own past; None without it.
     """
 
-    def __init__(self, counts: Counted | None, listener: ListenerPart | None) -> None:
-        self.counts, self.listener = counts, listener
-        self._parts = [part for part in (counts, listener) if part is not None]
+    counts: Counted | None
+    listener: ListenerPart | None
 
     def decided(self) -> dict[str, Any]:
         """How much the parts weigh, as plain values by name."""
-        return {name: value for part in self._parts for name, value in part.decided().items()}
+        return {name: value for part in self if part is not None for name, value in part.decided().items()}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take how much the parts weigh; nothing where validation was not better with them."""
-        for part in self._parts:
-            part.decide(decided)
+        for part in self:
+            if part is not None:
+                part.decide(decided)
 
     def logged(self) -> dict[str, float]:
         """Report how much the parts weigh."""
-        return {name: value for part in self._parts for name, value in part.logged().items()}
+        return {name: value for part in self if part is not None for name, value in part.logged().items()}
 
     def describe(self) -> list[str]:
         """A line about each part."""
-        return [part.describe() for part in self._parts]
+        return [part.describe() for part in self if part is not None]
 
 
 def fit_around(
@@ -66,22 +66,18 @@ def fit_around(
         following: rows of the tracks that followed.
         rated: validation pairs whose shares are known; None for none.
     """
-    unit, listener = ranker.temperature, around.listener
+    counts, listener = around
     if listener is not None:
         listener.decide({})
-    if around.counts is not None and len(following) and unit is not None:
-        scored = _scored(ranker, histories, following, MOST_QUERIES, None, unit)
-        around.counts.choose(scored, is_last=ranker.context.is_last)
-    if listener is None:
-        return
-    if unit is None:
-        _fit_listener_to_shares(ranker, listener, rated)
-    elif len(following) and histories.timeline is not None:
-        weights = listener.fit_ranks(_scored(ranker, histories, following, MOST_FITTED, ranker.counted, unit))
-        places = _some(following, MOST_FITTED)
-        ranked = histories.where(places), following[places]
-        without, listener.weights = _gain(ranker, *ranked), np.float32(unit) * weights
-        listener.keep_if_better("ndcg@10", without, _gain(ranker, *ranked), higher=True)
+    if ranker.temperature is None:
+        if listener is not None and rated is not None and rated.histories.timeline is not None:
+            _fit_listener_to_shares(ranker, listener, rated)
+    elif len(following):
+        if counts is not None:
+            queries = sample_of(histories, following, MOST_QUERIES)
+            counts.choose(lambda: _scored(ranker, None, *queries), is_last=ranker.context.is_last)
+        if listener is not None and histories.timeline is not None:
+            _fit_listener_to_ranks(ranker, listener, *sample_of(histories, following, MOST_FITTED))
 
 
 def fit_boosts(ranker: HeadRanker, around: Around) -> None:
@@ -98,36 +94,30 @@ def fit_boosts(ranker: HeadRanker, around: Around) -> None:
     repeats.fit(shares_of, unit=unit, adds=False, at_once=block_size(ranker.scorer.num_tracks))
 
 
-def _some(following: Int64[np.ndarray, "Q"], most: int) -> Int64[np.ndarray, "q"]:
-    return np.arange(0, len(following), 1 + len(following) // most)
-
-
 def _scored(
-    ranker: HeadRanker,
-    histories: Histories,
-    following: Int64[np.ndarray, "Q"],
-    most: int,
-    part: CountedPart | None,
-    unit: float,
+    ranker: HeadRanker, part: CountedPart | None, histories: Histories, following: Int64[np.ndarray, "Q"]
 ) -> Iterator[Query]:
-    """Some queries at a time, with what is counted; `unit` is that of the scores."""
-    score, at_once = ranker.products(part), min(256, block_size(ranker.scorer.num_tracks))
-    places = _some(following, most)
-    for some in np.split(places, range(at_once, len(places), at_once)):
-        own = histories.where(some)
-        logits = score(own) / unit
-        logits.scatter_(1, torch.from_numpy(own.previous).to(logits.device)[:, None], -torch.inf)
-        yield Query(logits, own, following[some])
+    """Some queries at a time, with what is counted."""
+    score = ranker.products(part)
+    for own, targets in blocks_of(histories, following, min(256, block_size(ranker.scorer.num_tracks))):
+        logits = score(own) / (ranker.temperature or 1.0)
+        yield ranker.among_candidates(logits, own, None), own, targets
 
 
-def _gain(ranker: HeadRanker, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
-    return float(ndcg(ranker.ranks(histories, following)).mean())
+def _fit_listener_to_ranks(
+    ranker: HeadRanker, listener: ListenerPart, histories: Histories, following: Int64[np.ndarray, "Q"]
+) -> None:
+    def gain() -> float:
+        return float(ndcg(ranker.ranks(histories, following)).mean())
+
+    weights, without = listener.fit_ranks(_scored(ranker, ranker.counted, histories, following)), gain()
+    listener.weights = np.float32(ranker.temperature) * weights
+    value = gain()
+    listener.keep(listener.weights, "ndcg@10", without, value, is_better=value > without)
 
 
-def _fit_listener_to_shares(ranker: HeadRanker, listener: ListenerPart, rated: Rated | None) -> None:
+def _fit_listener_to_shares(ranker: HeadRanker, listener: ListenerPart, rated: Rated) -> None:
     """Fit the weights to pairs of artists that the session had not heard: of others less and less is played."""
-    if rated is None or rated.histories.timeline is None:
-        return
     is_other = listener.of_other_artists(rated.histories, rated.following)
     histories, following = rated.histories.where(np.flatnonzero(is_other)), rated.following[is_other]
     is_first, place = rated.listener[is_other] % 2 == 0, next(ranker.scorer.parameters()).device

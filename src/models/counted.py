@@ -4,13 +4,15 @@ The formula is in `picking/counted_scores.py`. B queries of a block, N tracks, n
 K tracks of a list.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
+from jaxtyping import Float, Float32, Float64, Int32, Int64
+from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -31,9 +33,9 @@ COUNTED = "counted"
 MOST_QUERIES = 5000
 """Validation queries that choose, at most."""
 STRENGTHS, DECAYS = (0.5, 1.0, 2.0, 3.0, 4.0, 16.0), (0.5, 0.8)
-"""What validation chooses among, besides the head alone: strengths in the unit of the logarithm of a probability, and
-the factor of the weight of a track for each track further back. With 16 the counts nearly decide alone, as they should
-where a head had too few plays to learn from."""
+"""What validation chooses among, besides the head alone: strengths in the unit of the logarithm of a probability,
+ascending, and the factor of the weight of a track for each track further back. With 16 the counts nearly decide alone,
+as they should where a head had too few plays to learn from."""
 NUM_KEPT, NUM_NEWEST = 100, 10
 """Tracks that are kept for each track, and newest tracks of a session that count, at most."""
 MOST_PLAYS = 5_000_000
@@ -43,9 +45,9 @@ LEAST_NATS = 1.0
 FEW = 10
 """Plays of a track after which what followed it has half of its weight."""
 
-
-Entries = tuple[tuple[Tensor, Tensor], Tensor]
-"""Places and values of a sparse matrix."""
+Query = tuple[Float[Tensor, "B N"], Histories, Int64[np.ndarray, "B"]]
+"""Some validation queries: scores of all tracks as logarithms of probabilities, plus a constant; what was heard; and
+rows of the tracks that followed."""
 
 
 class Chosen(NamedTuple):
@@ -62,34 +64,29 @@ class Chosen(NamedTuple):
     uncounted: float = 0.0
 
 
-class _Uncounted(NamedTuple):
-    """What some validation queries say of the tracks of which nothing was counted, and of all others.
+def sample_of(
+    histories: Histories, following: Int64[np.ndarray, "Q"], most: int
+) -> tuple[Histories, Int64[np.ndarray, "q"]]:
+    """Some queries that a number is fitted to, from first to last.
 
-    Attributes:
-        odds: logarithm of the odds of all of them together, by the head.
-        is_target: whether the next track is one of them.
-        gained: by how much the logarithm of the sum of the probabilities of the others grows, for each option.
-        followed: sum of the shares of what followed the session, by decay.
-    """
-
-    odds: Float32[np.ndarray, "B"]
-    is_target: Bool[np.ndarray, "B"]
-    gained: Float64[np.ndarray, "O B"]
-    followed: dict[float, Float32[np.ndarray, "B"]]
-
-
-class Query(NamedTuple):
-    """Some validation queries, as the head scores them.
-
-    Attributes:
-        logits: scores of all tracks, divided by the temperature.
+    Args:
         histories: what was heard.
         following: rows of the tracks that followed.
+        most: number of queries, at most.
     """
+    places = np.arange(0, len(following), 1 + len(following) // most)
+    return histories.where(places), following[places]
 
-    logits: Float[Tensor, "B N"]
-    histories: Histories
-    following: Int64[np.ndarray, "B"]
+
+def blocks_of(
+    histories: Histories, following: Int64[np.ndarray, "Q"], at_once: int
+) -> Iterator[tuple[Histories, Int64[np.ndarray, "B"]]]:
+    """The queries, `at_once` at a time."""
+    for start in range(0, len(following), at_once):
+        yield histories.part(start, start + at_once), following[start : start + at_once]
+
+
+_ALONE = Chosen(0.0, DECAYS[0])
 
 
 class Counted:
@@ -104,6 +101,7 @@ class Counted:
 
     Attributes:
         chosen: what validation has chosen; None for the head alone.
+        tables: what follows each track, by the first event that is left out; None for all events.
 
     Raises:
         InputError: a rule does not count pairs of tracks.
@@ -118,12 +116,11 @@ class Counted:
                     "tracks; use counted=rules, or mix finished runs with model=mixture"
                 )
         self._listens, self._order = vocabulary.listens, vocabulary.popularity
-        self._neighbours: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
+        self.tables: dict[int | None, CountedPart] = {}
         self.chosen: Chosen | None = None
-        self._part: tuple[Chosen | None, CountedPart | None] = None, None
 
-    def neighbours(self, first_event: int | None = None) -> tuple[Int32[np.ndarray, "N n"], Float32[np.ndarray, "N n"]]:
-        """The rows of the tracks that most often followed each track, and their shares; -1 and 0 fill up.
+    def table(self, first_event: int | None = None) -> CountedPart:
+        """What most often followed each track, best first, with the strength 1; -1 and 0 fill up.
 
         A share is the mean of those of the rules, times p / (p + FEW) for p plays of the track that was followed. A
         track that followed itself is one of them: some are played again and again.
@@ -132,23 +129,23 @@ class Counted:
             first_event: events from this one on are left out; None for none. Of those before it, the newest MOST_PLAYS
                 are counted.
         """
-        if first_event not in self._neighbours:
-            nth = np.arange(len(self._listens.track))
+        if first_event not in self.tables:
+            nth, num_tracks = np.arange(len(self._listens.track)), len(self._order)
             end = len(nth) if first_event is None else first_event
             listens = self._listens.where((nth < end) & (nth >= end - MOST_PLAYS))
-            table = no_scores(len(self._order))
+            table = no_scores(num_tracks)
             for rule in self._rules.values():
                 table = csr_array(table + self._shares(rule, listens) / len(self._rules))
-            plays = np.bincount(listens.track, minlength=len(self._order))
-            line = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+            line = np.repeat(np.arange(num_tracks), np.diff(table.indptr))
             best = best_of_lines(line, NUM_KEPT, table.data, self._order[table.indices])
-            line, row, share = line[best], table.indices[best], table.data[best]
+            line, plays = line[best], np.bincount(listens.track, minlength=num_tracks)
             place = np.arange(len(line)) - np.searchsorted(line, line)
-            width = int(place.max(initial=0)) + 1
-            rows, shares = np.full((len(plays), width), -1, np.int32), np.zeros((len(plays), width), np.float32)
-            rows[line, place], shares[line, place] = row, share * (plays / (plays + FEW))[line]
-            self._neighbours[first_event] = rows, shares
-        return self._neighbours[first_event]
+            rows = np.full((num_tracks, int(place.max(initial=0)) + 1), -1, np.int32)
+            shares = np.zeros(rows.shape, np.float32)
+            rows[line, place] = table.indices[best]
+            shares[line, place] = table.data[best] * (plays / (plays + FEW))[line]
+            self.tables[first_event] = table_of(rows, shares)
+        return self.tables[first_event]
 
     def _shares(self, rule: Counter, listens: Listens) -> csr_array:
         counts = rule.count(listens)
@@ -158,83 +155,41 @@ class Counted:
         kept.eliminate_zeros()
         return shares_of(kept).astype(np.float32)
 
-    def whole(self, temperature: float) -> CountedPart | None:
-        """The `part` of all sessions, which is computed once."""
-        if self._part[0] is not self.chosen:
-            self.keep(self.part(temperature))
-        return self._part[1]
-
-    def keep(self, part: CountedPart | None) -> None:
-        """Take the `part` of all sessions, such as that of a checkpoint."""
-        self._part = self.chosen, part
-
     def part(self, temperature: float, first_event: int | None = None) -> CountedPart | None:
         """What is added to the scores of a head; None before anything is chosen.
 
         Args:
             temperature: of the head.
-            first_event: as for `neighbours`.
+            first_event: as for `table`.
         """
-        return None if self.chosen is None else self._with(self.chosen, temperature, first_event)
+        return None if self.chosen is None else _weighed(self.table(first_event), self.chosen, temperature)
 
-    def _with(self, chosen: Chosen, temperature: float, first_event: int | None = None) -> CountedPart:
-        rows, shares = self.neighbours(first_event)
-        ages = (chosen.decay ** np.arange(NUM_NEWEST)).astype(np.float32)
-        numbers = {"strength": chosen.strength * temperature, "uncounted": chosen.uncounted}
-        return CountedPart(rows=rows, shares=shares, age_weights=ages, **numbers)
-
-    def choose(self, queries: Iterator[Query], *, is_last: bool) -> None:
+    def choose(self, queries: Callable[[], Iterable[Query]], *, is_last: bool) -> None:
         """Take the strength and the decay that rank validation queries best, or the head alone.
 
-        Tracks of which nothing was counted, such as new ones, keep the probability that they have together by the head.
-
         Args:
-            queries: of validation.
+            queries: reads those of validation, once or twice.
             is_last: whether a query is one previous track.
         """
-        alone = Chosen(0.0, DECAYS[0])
         decays = DECAYS[:1] if is_last else DECAYS  # one track has one weight
-        options = [alone, *(Chosen(strength, decay) for decay, strength in product(decays, STRENGTHS))]
-        units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in decays}
-        whole = units[DECAYS[0]]
-        table, is_uncounted, sums = whole.table, torch.from_numpy(whole.is_uncounted), whole.shares.sum(1)
-        totals, found = np.zeros(len(options)), list[_Uncounted]()
-        for logits, histories, following in queries:
-            own, target = logits.cpu().float(), torch.from_numpy(following)
-            heard = np.append(histories.previous[:, None], histories.newest_rows(MOST_AGES), axis=1)
-            line, age = (heard >= 0).nonzero()
-            own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
-            is_new = (own.gather(1, target[:, None])[:, 0] > -torch.inf).numpy()
-            sessions = Histories.of_tracks(histories.previous) if is_last else histories
-            entries: dict[float, Entries] = {}
-            followed: dict[float, np.ndarray] = {}
-            for decay, unit in units.items():
-                values = values_of(unit, table, sessions)
-                places = (np.repeat(np.arange(len(own)), np.diff(values.indptr)), values.indices.astype(np.int64))
-                entries[decay] = (
-                    (torch.from_numpy(places[0]), torch.from_numpy(places[1])),
-                    torch.from_numpy(values.data),
-                )
-                followed[decay] = _of_sessions(unit, sums, sessions)
-            counted = own.masked_fill(is_uncounted, -torch.inf)
-            of_counted, of_head = counted.logsumexp(1), counted.softmax(1)
-            odds = own.masked_fill(~is_uncounted, -torch.inf).logsumexp(1) - of_counted
-            gained = np.empty((len(options), len(own)))
-            for place, option in enumerate(options):
-                given = entries[option.decay], option.strength
-                totals[place] += ndcg(_ranks(own, target, *given)[is_new]).sum()
-                gained[place] = _gained(of_head, *given)
-            used = is_new & np.asarray(of_counted > -torch.inf)
-            of_used = {decay: sums_of[used] for decay, sums_of in followed.items()}
-            is_target = whole.is_uncounted[following]
-            found.append(_Uncounted(odds.numpy()[used], is_target[used], gained[:, used], of_used))
-        place = int(totals.argmax())
-        best = options[place]
-        self.chosen = None if best is alone else best._replace(uncounted=_share_of_uncounted(found, best, place))
+        parts = {decay: _weighed(self.table(), Chosen(1.0, decay), 1.0) for decay in decays}
+        gains = dict.fromkeys([_ALONE, *(Chosen(strength, decay) for decay in decays for strength in STRENGTHS)], 0.0)
+        for own, sessions, following in _unheard(queries(), is_last):
+            target = torch.from_numpy(following)[:, None]
+            gains[_ALONE] += _gain(own, target)
+            for decay, part in parts.items():
+                scores, values = own.clone(), values_of(part, self.table().table, sessions)
+                for strength, more in zip(STRENGTHS, np.diff(STRENGTHS, prepend=0.0), strict=True):
+                    gains[Chosen(strength, decay)] += _gain(add_entries(scores, values * np.float32(more)), target)
+        best = max(gains, key=lambda option: gains[option])
+        self.chosen = None if best == _ALONE else best
+        if self.chosen is not None:
+            share = _share_of_uncounted(_weighed(self.table(), best, 1.0), _unheard(queries(), is_last))
+            self.chosen = best._replace(uncounted=share)
 
     def logged(self) -> Mapping[str, float]:
         """Report the strength, 0 for the head alone, and the share of tracks of which nothing was counted."""
-        chosen = self.chosen or Chosen(0.0, DECAYS[0])
+        chosen = self.chosen or _ALONE
         return {"counted_strength": chosen.strength, "counted_uncounted": chosen.uncounted}
 
     def describe(self) -> str:
@@ -254,73 +209,76 @@ class Counted:
         self.chosen = None if known is None else Chosen(**known)
 
 
-def _ranks(
-    own: Float[Tensor, "B N"], following: Int64[Tensor, "B"], entries: Entries, strength: float
-) -> Float64[np.ndarray, "B"]:
-    """The rank of each `following`, the last of equal ones, by scores of a head and by `strength` times values.
-
-    Args:
-        own: scores of the head; −∞ for what is no candidate.
-        following: rows of the tracks that followed.
-        entries: of `values_of`.
-        strength: what the values are multiplied by.
-    """
-    (line, column), value = entries
-    score, is_target = own[line, column], column == following[line]
-    of_target = own.gather(1, following[:, None])[:, 0].index_add(0, line, strength * value * is_target)
-    not_below = (own >= of_target[:, None]).sum(1)
-    change = (score + strength * value >= of_target[line]).long() - (score >= of_target[line]).long()
-    return not_below.index_add_(0, line, change).double().numpy()
+def table_of(rows: Int32[np.ndarray, "N n"], shares: Float32[np.ndarray, "N n"]) -> CountedPart:
+    """What follows each track, and its shares; nothing is weighed yet."""
+    return CountedPart(rows=rows, shares=shares, age_weights=np.ones(NUM_NEWEST, np.float32), strength=1.0)
 
 
-def _gained(of_head: Float[Tensor, "B N"], entries: Entries, strength: float) -> Float64[np.ndarray, "B"]:
-    """By how much the logarithm of the sum of the probabilities of a head grows."""
-    (line, column), value = entries
-    grown = of_head.new_zeros(len(of_head)).index_add(0, line, of_head[line, column] * (strength * value).expm1())
-    return grown.log1p().double().numpy()
+@lru_cache(maxsize=2)  # with and without the sessions that boosts are fitted to
+def _weighed(table: CountedPart, chosen: Chosen, temperature: float) -> CountedPart:
+    ages = (chosen.decay ** np.arange(NUM_NEWEST)).astype(np.float32)
+    return replace(table, age_weights=ages, strength=chosen.strength * temperature, uncounted=chosen.uncounted)
 
 
-def _share_of_uncounted(found: Sequence[_Uncounted], chosen: Chosen, place: int) -> float:
+def _unheard(queries: Iterable[Query], is_last: bool) -> Iterator[Query]:
+    """The queries whose track the session had not heard, among the tracks that it had not heard."""
+    for logits, histories, following in queries:
+        heard = np.append(histories.previous[:, None], histories.newest_rows(MOST_AGES), axis=1)
+        (line, age), own = (heard >= 0).nonzero(), logits.cpu().float()
+        own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
+        [new] = (heard != following[:, None]).all(1).nonzero()
+        sessions = histories.where(new)
+        yield (
+            own[torch.from_numpy(new)],
+            Histories.of_tracks(sessions.previous) if is_last else sessions,
+            following[new],
+        )
+
+
+def _gain(scores: Float[Tensor, "B N"], target: Int64[Tensor, "B 1"]) -> float:
+    """The sum of ndcg@10 of the targets, the last of equal ones."""
+    return float(ndcg((scores >= scores.gather(1, target)).sum(1).double().numpy()).sum())
+
+
+def _share_of_uncounted(part: CountedPart, queries: Iterable[Query]) -> float:
     """The share of a track of which nothing was counted, of the sum of shares.
 
     With it these tracks together have the probability that the head gives them, in the mean. It is 0 where validation
     queries are clearly less likely with it: a head that has learned little gives too much to tracks that nobody plays.
 
     Args:
-        found: of all queries.
-        chosen: strength and decay.
-        place: of this option.
+        part: what is chosen, in the unit of the logarithm of a probability.
+        queries: of tracks that the session had not heard.
     """
-    gained = np.concatenate([one.gained[place] for one in found])
-    followed = np.concatenate([one.followed[chosen.decay] for one in found])
+    is_uncounted, columns = torch.from_numpy(part.is_uncounted), list[np.ndarray]()
+    for own, sessions, following in queries:
+        of_uncounted, counted = (own.masked_fill(out, -torch.inf) for out in (~is_uncounted, is_uncounted))
+        before = counted.logsumexp(1)
+        after = add_entries(counted, values_of(part, part.table, sessions)).logsumexp(1)
+        followed, is_target = _heard(part, sessions) @ part.shares.sum(1), part.is_uncounted[following]
+        columns.append(np.stack([after - before, of_uncounted.logsumexp(1) - after, followed, is_target]))
+    whole = np.concatenate(columns, axis=1)
+    gained, odds, followed, is_target = whole[:, np.isfinite(whole[0])]  # others have no track that was counted
     if not followed.any():
         return 0.0
-    low, share = 0.0, 1.0
-    for _ in range(40):  # what is added in the mean grows with the share
-        middle = (low + share) / 2
-        low, share = (
-            (low, middle) if added(middle * followed, chosen.strength).mean() > gained.mean() else (middle, share)
-        )
-    odds = np.concatenate([one.odds for one in found]) - gained
-    is_target = np.concatenate([one.is_target for one in found])
-    tried = odds, odds + added(share * followed, chosen.strength)
-    without, within = (-np.logaddexp(0, np.where(is_target, -one, one)).sum() for one in tried)
-    return share if within > without - LEAST_NATS else 0.0
+
+    def surplus(share: float) -> float:
+        return float(added(share * followed, part.strength).mean() - gained.mean())
+
+    def likelihood(odds: Float64[np.ndarray, "B"]) -> float:
+        return float(-np.logaddexp(0, np.where(is_target, -odds, odds)).sum())
+
+    share = 1.0 if surplus(1.0) <= 0 else float(brentq(surplus, 0.0, 1.0))
+    is_likely = likelihood(odds + added(share * followed, part.strength)) > likelihood(odds) - LEAST_NATS
+    return share if is_likely else 0.0
 
 
-def _weighted(part: CountedPart, histories: Histories) -> tuple[Int64[np.ndarray, "B l"], Float32[np.ndarray, "B l"]]:
-    """The tracks of sessions that count, newest first, and their weights."""
+def _heard(part: CountedPart, histories: Histories) -> csr_array:
+    """The weights of the tracks of sessions that count, B × N."""
     rows, shares = histories.newest(len(part.age_weights))
-    weights = weights_of(rows, shares, part.age_weights)
-    return rows[:, : weights.shape[1]], weights
-
-
-def _of_sessions(
-    part: CountedPart, of_tracks: Float32[np.ndarray, "N"], histories: Histories
-) -> Float32[np.ndarray, "B"]:
-    """The weighted mean of a number of each track."""
-    rows, weights = _weighted(part, histories)
-    return np.asarray((weights * of_tracks.take(rows, mode="clip")).sum(1))
+    line, age = (rows >= 0).nonzero()
+    weights = weights_of(rows, shares, part.age_weights)[line, age]
+    return csr_array((weights, (line, rows[line, age])), shape=(len(rows), len(part.rows)))
 
 
 def add_counts(scores: Float[Tensor, "B N"], part: CountedPart, histories: Histories) -> Float[Tensor, "B N"]:
@@ -331,9 +289,8 @@ def add_counts(scores: Float[Tensor, "B N"], part: CountedPart, histories: Histo
     """
     add_neighbours(scores, part, histories)
     if part.uncounted and part.is_uncounted.any():
-        share = added(_of_sessions(part, part.shares_of_uncounted, histories), part.strength)
-        columns = (torch.from_numpy(one).to(scores) for one in (share, part.is_uncounted))
-        scores.addr_(*columns)
+        share = added(_heard(part, histories) @ part.shares_of_uncounted, part.strength)
+        scores.addr_(*(torch.from_numpy(one).to(scores) for one in (share, part.is_uncounted)))
     return scores
 
 
@@ -350,10 +307,7 @@ def values_of(part: CountedPart, table: csr_array, histories: Histories) -> csr_
         table: its shares.
         histories: the sessions.
     """
-    rows, weights = _weighted(part, histories)
-    line, age = (rows >= 0).nonzero()
-    entries = weights[line, age], (line, rows[line, age])
-    found = csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
+    found = csr_array(_heard(part, histories) @ table)
     found.data = added(found.data, part.strength)
     return found
 
@@ -371,6 +325,6 @@ def with_uncounted(
     if part is None or not part.uncounted or not part.is_uncounted.any():
         return queries, items
     of_query, of_item = added(part.shares_of_uncounted, part.strength), part.is_uncounted
-    columns = (torch.from_numpy(one).to(items)[:, None] for one in (of_query, of_item))
-    both = [torch.cat([vectors, column], 1) for vectors, column in zip((queries, items), columns, strict=True)]
-    return both[0], both[1]
+    more = (torch.from_numpy(one).to(items)[:, None] for one in (of_query, of_item))
+    found = [torch.cat([vectors, column], 1) for vectors, column in zip((queries, items), more, strict=True)]
+    return found[0], found[1]

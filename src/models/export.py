@@ -142,7 +142,7 @@ def session_vectors(
         unknown, none = torch.full_like(ages, torch.nan, dtype=torch.float32), ages[:1] * 0.0
         if not (np.isfinite(queries).all() and np.isfinite(items).all()):
             raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
-        weights = None if listener is None else listener.numbers
+        weights = None if listener is None else listener.weights
         return SessionVectors(
             queries=queries,
             items=items,

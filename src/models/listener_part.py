@@ -1,12 +1,11 @@
 """The listener's part around a head: what their own earlier sessions add to the scores.
 
 `picking/listener_scores.py` has the features, which a service computes by the same text. Q queries, B queries of a
-block, N tracks, F features, E entries of the profiles of all queries, G artists of theirs, P entries of a profile.
+block, N tracks, F features, P entries of a profile, E entries of the profiles of all queries, G artists of theirs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from segue.catalog import Vocabulary
 from segue.histories import Histories
-from segue.picking.listener_scores import FEATURES, OF_TRACK, Pasts, features_of, past_of
+from segue.models.repeats import tracks_of
+from segue.picking.listener_scores import FEATURES, OF_ARTIST, OF_TRACK, Pasts, features_of, past_of
 from segue.runs.profiles import entries_of_events, padded
 
 LISTENER = "listener"
@@ -26,11 +26,12 @@ MOST_PLAYS = 4000
 MOST_FITTED = 2500
 """Validation queries that the weights are fitted to, at most."""
 _RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE, _STEP = 1e-3, 30.0, 10.0, np.float32(0.1), 1e-4
+_NONE = np.zeros(len(FEATURES), np.float32)
 _NEWEST = 100
 """Tracks of a session whose artists it has heard."""
 _AT_ONCE = 256
 """Queries whose features are computed together."""
-_NUM = len(OF_TRACK)
+_OF_TRACK, _OF_ARTIST = slice(len(OF_TRACK)), slice(len(OF_TRACK), len(OF_TRACK) + len(OF_ARTIST))
 
 
 def past_before(histories: Histories, *, half_life: bool = True) -> tuple[Pasts, Int64[np.ndarray, "Q"]]:
@@ -81,7 +82,7 @@ class ListenerPart:
 
     Args:
         vocabulary: the catalogue.
-        weights: of the features, in the unit of the scores; None before any are fitted.
+        weights: of the features, in the unit of the scores; None for 0, before any are fitted.
 
     Attributes:
         weights: see above.
@@ -91,20 +92,9 @@ class ListenerPart:
 
     def __init__(self, vocabulary: Vocabulary, weights: Float32[np.ndarray, "F"] | None = None) -> None:
         self._artist_of = vocabulary.catalog.artist_of
-        self._by_artist = np.argsort(self._artist_of, kind="stable")
-        self._starts = np.append(0, np.bincount(self._artist_of).cumsum())
-        self.weights = weights
+        self._tracks_of = tracks_of(self._artist_of)
+        self.weights = _NONE if weights is None else weights
         self.compared: tuple[str, float, float] | None = None
-
-    @property
-    def numbers(self) -> Float32[np.ndarray, "F"]:
-        """The weights; 0 before any are fitted."""
-        return np.zeros(len(FEATURES), np.float32) if self.weights is None else self.weights
-
-    @property
-    def is_used(self) -> bool:
-        """Whether it adds anything."""
-        return self.weights is not None and bool(self.weights.any())
 
     def values(self, histories: Histories) -> csr_array | None:
         """What is added to the scores of queries, Q × N.
@@ -112,22 +102,34 @@ class ListenerPart:
         Returns:
             None where nothing is: without weights, or where no past is known.
         """
-        if self.weights is None or not self.is_used or histories.timeline is None:
+        if not self.weights.any() or histories.timeline is None:
             return None
-        entries = self._entries(histories)
-        line, row, owner = self._tracks_of(entries)
-        of_artist = entries.of_artist @ self.weights[_NUM:]
-        values = np.concatenate([entries.of_track @ self.weights[:_NUM], of_artist[owner]])
-        places = np.concatenate([entries.query, line]), np.concatenate([entries.track, row])
-        return csr_array((values, places), shape=(len(histories), len(self._artist_of)))
+        past, weights, (num_artists, num_tracks) = self._past(histories), self.weights, self._tracks_of.shape
+        first = past.first
+        of_artist = past.features[first, _OF_ARTIST] @ weights[_OF_ARTIST], (past.query[first], past.artist[first])
+        of_track = past.features[:, _OF_TRACK] @ weights[_OF_TRACK], (past.query, past.track)
+        added = csr_array(csr_array(of_artist, shape=(len(histories), num_artists)) @ self._tracks_of)
+        added.sort_indices()  # sums of matrices in order take a tenth of the time
+        return csr_array(added + csr_array(of_track, shape=(len(histories), num_tracks)))
 
     def features(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Float32[np.ndarray, "Q F"]:
         """The features of the track that followed each history."""
         found = np.zeros((len(following), len(FEATURES)), np.float32)
-        for first in range(0, len(following), _AT_ONCE):  # memory grows with queries times artists
-            some = slice(first, first + _AT_ONCE)
-            found[some] = self._of_targets(self._entries(histories.part(some.start, some.stop)), following[some])
+        for start in range(0, len(following), _AT_ONCE):  # memory grows with queries times tracks of the past
+            some = slice(start, start + _AT_ONCE)
+            found[some] = self._of_targets(self._past(histories.where(some)), following[some])
         return found
+
+    def of_other_artists(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Bool[np.ndarray, "Q"]:
+        """Whether the track that followed is by an artist that the session had not heard, of its newest tracks.
+
+        Args:
+            histories: of the queries.
+            following: rows of the tracks that followed.
+        """
+        heard, _ = histories.newest(_NEWEST)
+        is_same = (self._artist_of[heard] == self._artist_of[following][:, None]) & (heard >= 0)
+        return np.asarray(~is_same.any(1))
 
     def fit_ranks(
         self, blocks: Iterable[tuple[Float[Tensor, "B N"], Histories, Int64[np.ndarray, "B"]]]
@@ -143,18 +145,30 @@ class ListenerPart:
         Returns:
             The weights, in the unit of the logarithms.
         """
-        return _fitted([self._chances(*block) for block in blocks])
+        parts, of_targets, num = [], list[np.ndarray](), 0
+        for logits, histories, following in blocks:
+            past, chances = self._past(histories), logits.softmax(1).cpu().numpy()
+            own, at_first = chances[past.query, past.track].astype(np.float64), past.query[past.first]
+            of_artists = (self._tracks_of @ chances.T)[past.artist[past.first], at_first]
+            others = (of_artists - np.bincount(past.group, own, len(of_artists))).clip(0)
+            of_others = past.features[past.first]
+            of_others[:, _OF_TRACK] = 0
+            owner = num + np.append(past.query, at_first)
+            parts.append((owner, np.append(own, others), np.concatenate([past.features, of_others])))
+            of_targets.append(self._of_targets(past, following))
+            num += len(following)
+        owner, chance, features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        features = features.astype(np.float64)  # otherwise each product would convert it
+        mean_of_targets = np.concatenate(of_targets).mean(0, dtype=np.float64)
 
-    def of_other_artists(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Bool[np.ndarray, "Q"]:
-        """Whether the track that followed is by an artist that the session had not heard, of its newest tracks.
+        def loss(weights: Float64[np.ndarray, "F"]) -> tuple[float, Float64[np.ndarray, "F"]]:
+            raised = chance * np.exp((features @ weights).clip(-_MOST_EXPONENT, _MOST_EXPONENT))
+            total = (1 + np.bincount(owner, raised - chance, num)).clip(1e-12)
+            value = np.log(total).mean() - mean_of_targets @ weights + _RIDGE * (weights**2).sum()
+            slope = (raised / total[owner]) @ features / num - mean_of_targets + 2 * _RIDGE * weights
+            return float(value), slope
 
-        Args:
-            histories: of the queries.
-            following: rows of the tracks that followed.
-        """
-        heard, _ = histories.newest(_NEWEST)
-        is_same = (self._artist_of[heard] == self._artist_of[following][:, None]) & (heard >= 0)
-        return np.asarray(~is_same.any(1))
+        return _minimum(loss, len(FEATURES))
 
     def fit_shares(
         self,
@@ -176,190 +190,102 @@ class ListenerPart:
             played_ratio: share of it that was played.
             is_first: whether the listener of each pair is in the first of two halves; some are, and some are not.
         """
-        num = len(FEATURES)
-        whole, every = np.column_stack([features, scores, np.ones(len(scores))]), np.ones(len(scores), bool)
-
-        def error(some: np.ndarray, columns: np.ndarray, numbers: np.ndarray) -> Float64[np.ndarray, "q"]:
-            return np.asarray(predict(some, scores[some] + columns[some] @ numbers) - played_ratio[some])
+        num, whole = len(FEATURES), np.column_stack([features, scores, np.ones(len(scores))])
 
         def fitted(some: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "_"]:
-            of_some = columns[some]
-
             def loss(numbers: Float64[np.ndarray, "_"]) -> tuple[float, Float64[np.ndarray, "_"]]:
-                at, wrong = scores[some] + of_some @ numbers, error(some, columns, numbers)
+                at = scores[some] + columns[some] @ numbers
+                wrong = predict(some, at) - played_ratio[some]
                 rise = (predict(some, at + _STEP) - predict(some, at - _STEP)) / (2 * _STEP)
                 value = (wrong**2).mean() + 0.1 * _RIDGE * (numbers**2).sum()
-                return float(value), 2 * (of_some.T @ (wrong * rise) / len(wrong) + 0.1 * _RIDGE * numbers)
+                return float(value), 2 * ((wrong * rise) @ columns[some] / len(wrong) + 0.1 * _RIDGE * numbers)
 
             return _minimum(loss, columns.shape[1])
 
-        def of_others(columns: np.ndarray) -> float:
-            halves = (error(some, columns, fitted(~some, columns)) for some in (is_first, ~is_first))
-            return float(sum((half**2).sum() for half in halves) / len(scores))
+        def error_of_others(columns: np.ndarray) -> float:
+            """Each half by the numbers that were fitted to the other."""
+            predicted = np.empty(len(scores))
+            for some in (is_first, ~is_first):
+                predicted[some] = predict(some, scores[some] + columns[some] @ fitted(~some, columns))
+            return float(((predicted - played_ratio) ** 2).mean())
 
-        numbers = fitted(every, whole)
-        self.weights = numbers[:num] / max(1 + numbers[num], _LEAST_SLOPE)
-        self.keep_if_better("mse", of_others(whole[:, num:]), of_others(whole), higher=False)
+        numbers = fitted(np.ones(len(scores), bool), whole)
+        without, error = error_of_others(whole[:, num:]), error_of_others(whole)
+        self.keep(numbers[:num] / max(1 + numbers[num], _LEAST_SLOPE), "mse", without, error, is_better=error < without)
 
-    def keep_if_better(self, name: str, without: float, value: float, *, higher: bool) -> None:
-        """Set the weights to 0 where validation is not better with them.
+    def keep(
+        self, weights: Float32[np.ndarray, "F"], name: str, without: float, value: float, *, is_better: bool
+    ) -> None:
+        """Take weights if validation is better with them, and otherwise 0.
 
         Args:
+            weights: those that were fitted.
             name: of what was measured.
             without: its value without the weights.
             value: its value with them.
-            higher: whether a higher value is better.
+            is_better: whether the second is better.
         """
-        assert self.weights is not None, "nothing was fitted"
-        self.compared = name, without, value
-        if not (value > without if higher else value < without):
-            self.weights = np.zeros_like(self.weights)
+        self.weights, self.compared = weights if is_better else _NONE, (name, without, value)
 
     def decided(self) -> dict[str, Any]:
         """What validation decided, under the key `LISTENER`, as plain values; None where it decided nothing."""
-        if self.weights is None:
-            return {LISTENER: None}
-        return {LISTENER: {"weights": self.weights.tolist(), "compared": self.compared and list(self.compared)}}
+        own = {"weights": self.weights.tolist(), "compared": self.compared and list(self.compared)}
+        return {LISTENER: own if self.compared or self.weights.any() else None}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take what validation decided for another model, or from a checkpoint; nothing where it decided nothing."""
-        known = decided.get(LISTENER) or {"weights": None, "compared": None}
-        self.weights = None if known["weights"] is None else np.array(known["weights"], np.float32)
-        self.compared = known["compared"] and (known["compared"][0], *map(float, known["compared"][1:]))
+        known = decided.get(LISTENER) or {"weights": _NONE, "compared": None}
+        self.weights, compared = np.array(known["weights"], np.float32), known["compared"]
+        self.compared = compared and (compared[0], compared[1], compared[2])
 
     def logged(self) -> Mapping[str, float]:
         """Report the weights."""
-        if self.weights is None:
-            return {}
-        return {f"listener_{name}": float(one) for name, one in zip(FEATURES, self.weights, strict=True)}
+        return {f"listener_{name}": one for name, one in zip(FEATURES, self.weights.tolist(), strict=True)}
 
     def describe(self) -> str:
         """One line about what the past of listeners says."""
-        if self.weights is None or self.compared is None:
+        if self.compared is None:
             return "listener     nothing: no validation query has weighted what listeners heard before"
         name, without, value = self.compared
-        if not self.is_used:
-            return f"listener     nothing: validation is not better with what they heard before ({name} {without:.4f})"
         weights = ", ".join(f"{feature} {one:+.2f}" for feature, one in zip(FEATURES, self.weights, strict=True))
-        return f"listener     {weights} (validation {name} {value:.4f}; without them {without:.4f})"
+        how = weights if self.weights.any() else "nothing, it is not better with what they heard before"
+        return f"listener     {how} (validation {name} {value:.4f}; without it {without:.4f})"
 
-    def _entries(self, histories: Histories) -> "_Entries":
+    def _past(self, histories: Histories) -> "_Past":
         past, now_ms = past_before(histories)
         features, artists = features_of(past, now_ms, self._artist_of)
         query, place = (artists >= 0).nonzero()
-        found, artist = features[query, place], artists[query, place]
-        num_artists = len(self._starts) - 1
-        keys, first, group = np.unique(query * num_artists + artist, return_index=True, return_inverse=True)
-        return _Entries(
-            query=query,
-            track=past.rows[query, place].astype(np.int64),
-            group=group,
-            of_track=found[:, :_NUM],
-            query_of_group=keys // max(num_artists, 1),
-            artist=keys % max(num_artists, 1),
-            of_artist=found[first, _NUM:],
-            num_queries=len(histories),
-        )
+        keys = query * self._tracks_of.shape[0] + artists[query, place]
+        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+        track = past.rows[query, place].astype(np.int64)
+        return _Past(query, track, artists[query, place], features[query, place], first, group)
 
-    def _tracks_of(self, entries: "_Entries") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All tracks of the artists of the past: the query, the row and the group of each."""
-        start = self._starts[entries.artist]
-        num = self._starts[entries.artist + 1] - start
-        owner = np.repeat(np.arange(len(num)), num)
-        nth = np.arange(len(owner)) - np.repeat(num.cumsum() - num, num)
-        return entries.query_of_group[owner], self._by_artist[start[owner] + nth], owner
-
-    def _of_targets(self, entries: "_Entries", following: Int64[np.ndarray, "Q"]) -> Float32[np.ndarray, "Q F"]:
-        found = np.zeros((len(following), len(FEATURES)), np.float32)
-        is_target = entries.track == following[entries.query]
-        found[entries.query[is_target], :_NUM] = entries.of_track[is_target]
-        is_target = entries.artist == self._artist_of[following[entries.query_of_group]]
-        found[entries.query_of_group[is_target], _NUM:] = entries.of_artist[is_target]
+    def _of_targets(self, past: "_Past", following: Int64[np.ndarray, "Q"]) -> Float32[np.ndarray, "Q F"]:
+        found, target = np.zeros((len(following), len(FEATURES)), np.float32), following[past.query]
+        is_same, is_target = past.artist == self._artist_of[target], past.track == target
+        found[past.query[is_same], _OF_ARTIST] = past.features[is_same, _OF_ARTIST]
+        found[past.query[is_target]] = past.features[is_target]
         return found
 
-    def _chances(
-        self, logits: Float[Tensor, "B N"], histories: Histories, following: Int64[np.ndarray, "B"]
-    ) -> "_Chances":
-        entries, chances = self._entries(histories), logits.softmax(1).cpu().numpy()
-        line, row, owner = self._tracks_of(entries)
-        whole = np.bincount(owner, chances[line, row], len(entries.artist))
-        own = chances[entries.query, entries.track].astype(np.float64)
-        others = whole - np.bincount(entries.group, own, len(whole))
-        return _Chances(
-            entries=entries, own=own, others=others.clip(0), whole=whole, of_target=self._of_targets(entries, following)
-        )
 
+class _Past(NamedTuple):
+    """The pasts of queries.
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Entries:
-    """The features of the pasts of queries.
-
-    Args:
-        query: of each entry.
+    Attributes:
+        query: of each entry of a profile.
         track: row of its track.
-        group: place of its artist among those of all queries.
-        of_track: features of the track.
-        query_of_group: the query of each of these artists.
         artist: row of the artist.
-        of_artist: features of the artist.
-        num_queries: number of queries.
+        features: those of the artist are the same for all of its entries.
+        first: place of the first entry of each artist of a query.
+        group: place of the artist of each entry in `first`.
     """
 
     query: Int64[np.ndarray, "E"]
     track: Int64[np.ndarray, "E"]
+    artist: Int64[np.ndarray, "E"]
+    features: Float32[np.ndarray, "E F"]
+    first: Int64[np.ndarray, "G"]
     group: Int64[np.ndarray, "E"]
-    of_track: Float32[np.ndarray, "E _"]
-    query_of_group: Int64[np.ndarray, "G"]
-    artist: Int64[np.ndarray, "G"]
-    of_artist: Float32[np.ndarray, "G _"]
-    num_queries: int
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Chances:
-    """The probabilities that a head gives the pasts of queries.
-
-    Args:
-        entries: the pasts.
-        own: of each track of a past.
-        others: of all other tracks of each artist of a past.
-        whole: of all tracks of each of these artists.
-        of_target: features of the track that followed.
-    """
-
-    entries: _Entries
-    own: Float64[np.ndarray, "E"]
-    others: Float64[np.ndarray, "G"]
-    whole: Float64[np.ndarray, "G"]
-    of_target: Float32[np.ndarray, "Q F"]
-
-
-def _fitted(parts: list[_Chances]) -> Float32[np.ndarray, "F"]:
-    mean_of_targets = np.concatenate([one.of_target for one in parts]).mean(0).astype(np.float64)
-    num = sum(one.entries.num_queries for one in parts)
-
-    def loss(weights: Float64[np.ndarray, "F"]) -> tuple[float, Float64[np.ndarray, "F"]]:
-        values, slopes = zip(*(_log_sums(one, weights) for one in parts), strict=True)
-        value = sum(values) / num - mean_of_targets @ weights + _RIDGE * (weights**2).sum()
-        return float(value), np.sum(slopes, axis=0) / num - mean_of_targets + 2 * _RIDGE * weights
-
-    return _minimum(loss, len(FEATURES))
-
-
-def _log_sums(chances: _Chances, weights: Float64[np.ndarray, "F"]) -> tuple[float, Float64[np.ndarray, "F"]]:
-    """Logarithms of what the probabilities of all tracks sum to with the weights, over queries, and their gradient."""
-    entries = chances.entries
-    of_track, of_artist = (
-        np.exp((features @ some).clip(-_MOST_EXPONENT, _MOST_EXPONENT))
-        for features, some in ((entries.of_track, weights[:_NUM]), (entries.of_artist, weights[_NUM:]))
-    )
-    own = chances.own * of_track
-    whole = of_artist * (chances.others + np.bincount(entries.group, own, len(of_artist)))
-    total = 1 + np.bincount(entries.query_of_group, whole - chances.whole, entries.num_queries)
-    total = total.clip(1e-12)
-    own *= (of_artist / total[entries.query_of_group])[entries.group]
-    slope = np.append(own @ entries.of_track, (whole / total[entries.query_of_group]) @ entries.of_artist)
-    return np.log(total).sum(), slope
 
 
 def _minimum(loss: Any, num: int) -> Float32[np.ndarray, "_"]:

@@ -182,7 +182,7 @@ class PairRanker(HeadRanker, LightningModule):
         """What is counted and added to the scores of the head, once it is chosen."""
         if self.around.counts is None or self.temperature is None:
             return None
-        return self.around.counts.whole(self.temperature)
+        return self.around.counts.part(self.temperature)
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:

@@ -6,13 +6,11 @@ is the track just before. That of an artist is the age of its newest track.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Real
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
@@ -41,6 +39,8 @@ _NUM_FITTED, _LEAST, _ROUNDS = 5000, 50, 200
 """Training targets that boosts are fitted to, how many of them have to repeat a track, or an artist, and steps of the
 fit."""
 _PRIOR = 0.1  # targets that are added to each group of places: what the model expects
+_DECIDED = ("rule", "within", "used", "by_artist", "compared")
+_Placed = tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"], Int64[np.ndarray, "E"]]
 SharesOf = Callable[[Histories], Float[Tensor, "B N"]]
 """From histories to the probability that a model gives each track."""
 
@@ -81,6 +81,7 @@ class Repeats(nn.Module):
         self.compared: Mapping[str, float] | None = None
         self.asked: Targets | None = None
         self.by_artist, self._artist_of = False, vocabulary.catalog.artist_of
+        self._tracks_of = tracks_of(self._artist_of)
         if rule == "auto":
             self.share, rule = share_of_repeats(vocabulary.listens), "never"
             if self.share <= MOST_REPEATED:
@@ -159,33 +160,29 @@ class Repeats(nn.Module):
             values: of each place.
             every: as in `in_force`.
         """
-        heard = histories.newest_rows(MOST_AGES)
-        own, shape = heard[:, : len(self.boosts(every=every))], (len(heard), len(self._artist_of))
-        line, age = (own >= 0).nonzero()
-        of_heard = csr_array((values[age], (line, own[line, age])), shape=shape)
-        if not values[OF_ARTISTS].any():
-            return of_heard
-        artists = self._artists(heard)
-        (of, nth), num_artists = (artists >= 0).nonzero(), self._tracks_of.shape[0]
-        entries = values[OF_ARTISTS][nth], (of, artists[of, nth])
-        found = csr_array(csr_array(entries, shape=(len(heard), num_artists)) @ self._tracks_of)
-        found.sort_indices()  # sums of matrices in order take a tenth of the time
-        is_own = csr_array((np.ones(len(line)), (line, own[line, age])), shape=shape)
-        return csr_array(found - found.multiply(is_own) + of_heard)
+        num_artists = MOST_OF_ARTISTS if values[OF_ARTISTS].any() else 0
+        line, row, place = self._places(histories, len(self.boosts(every=every)), num_artists)
+        return csr_array((values[place], (line, row)), shape=(len(histories), len(self._artist_of)))
 
-    @cached_property
-    def _tracks_of(self) -> csr_array:
-        """1 for the tracks of each artist."""
-        return csr_array((np.ones(len(self._artist_of)), (self._artist_of, np.arange(len(self._artist_of)))))
-
-    def _artists(self, heard: Int64[np.ndarray, "B H"]) -> Int64[np.ndarray, "B a"]:
-        """The artist of each age, -1 where there is none, and where the artist was heard later too."""
-        newest = heard[:, :MOST_OF_ARTISTS]
+    def _places(self, histories: Histories, num_heard: int = MOST_AGES, num_artists: int = MOST_OF_ARTISTS) -> _Placed:
+        """The tracks that have a place: their lines, their rows and their places."""
+        rows = histories.newest_rows(MOST_AGES)
+        heard, newest = rows[:, :num_heard], rows[:, :num_artists]
+        line, age = (heard >= 0).nonzero()
+        own = heard[line, age]
         artists = np.where(newest >= 0, self._artist_of[newest], -1)
-        for age in range(1, artists.shape[1]):
-            is_again = (artists[:, :age] == artists[:, [age]]).any(1)
-            artists[is_again, age] = -1
-        return artists
+        for later in range(1, artists.shape[1]):
+            is_again = (artists[:, :later] == artists[:, [later]]).any(1)
+            artists[is_again, later] = -1
+        of, nth = (artists >= 0).nonzero()
+        of_artists = csr_array((OF_ARTISTS.start + nth, (of, artists[of, nth])), (len(rows), self._tracks_of.shape[0]))
+        others = csr_array(of_artists @ self._tracks_of)  # a track has one artist, and so one place
+        of, other = np.repeat(np.arange(len(rows)), np.diff(others.indptr)), others.indices
+        is_own = np.zeros(others.shape, bool)
+        is_own[line, own] = True
+        left = ~is_own[of, other]
+        places = np.append(age, others.data[left].astype(np.int64))
+        return np.append(line, of[left]), np.append(own, other[left]).astype(np.int64), places
 
     def recent(self, history: Int64[Tensor, "B H"]) -> Int64[Tensor, "B h"]:
         """Select the tracks of each history that the rule of training is for.
@@ -206,24 +203,17 @@ class Repeats(nn.Module):
         """
         assert self.asked is not None, "nothing was asked for"
         _, histories, following, weight = self.asked
-        rows = histories.newest_rows(MOST_AGES)
-        heard = np.pad(rows, ((0, 0), (0, MOST_AGES - rows.shape[1])), constant_values=-1)
-        artists, artist_of = self._artists(heard), torch.from_numpy(self._artist_of)
-        is_same = (heard >= 0)[:, None] & (self._artist_of[heard][:, None] == artists[:, :, None])
-        num = np.append(heard >= 0, np.bincount(self._artist_of)[artists] * (artists >= 0) - is_same.sum(2), axis=1)
-        is_artist = artists == self._artist_of[following][:, None]
-        is_next = np.append(heard == following[:, None], is_artist, axis=1)
-        is_next[:, OF_ARTISTS] &= ~is_next[:, HEARD].any(1, keepdims=True)
-        shares, of_next = np.zeros(num.shape), np.zeros(len(heard))
-        for first in range(0, len(heard), at_once):
-            some = slice(first, first + at_once)
-            found = shares_of(histories.part(first, first + at_once)).cpu()
-            of_heard = found.gather(1, torch.from_numpy(heard[some].clip(0))).numpy() * (heard[some] >= 0)
-            by_artist = found.new_zeros(len(found), int(artist_of.max()) + 1).index_add_(1, artist_of, found)
-            of_artists = by_artist.gather(1, torch.from_numpy(artists[some].clip(0))).numpy()
-            of_artists = of_artists * (artists[some] >= 0) - (is_same[some] * of_heard[:, None]).sum(2)
-            shares[some] = np.append(of_heard, of_artists.clip(0), axis=1)
-            of_next[some] = found.gather(1, torch.from_numpy(following[some, None]))[:, 0].numpy()
+        size = len(following), OF_ARTISTS.stop
+        sums, of_next = np.zeros((3, *size)), np.zeros(size[0])
+        for start in range(0, len(following), at_once):
+            own, targets = histories.part(start, start + at_once), following[start : start + at_once]
+            found, end = shares_of(own).cpu().numpy(), start + len(targets)
+            line, row, place = self._places(own)
+            for total, values in zip(sums, (found[line, row], None, row == targets[line]), strict=True):
+                of_places = np.bincount(line * size[1] + place, values, len(targets) * size[1])
+                total[start:end] = of_places.reshape(-1, size[1])
+            of_next[start:end] = found[np.arange(len(targets)), targets]
+        shares, num, is_next = sums[0], sums[1], sums[2] > 0
         factor, added = fitted_boosts(shares, num=num, is_next=is_next, of_next=of_next, weight=weight, adds=adds)
         self.fitted = np.stack([unit * np.log(factor), added])
         for part in (HEARD, OF_ARTISTS):
@@ -240,16 +230,9 @@ class Repeats(nn.Module):
         self.used = max((way for way in reversed(list(ndcg)) if way != ARTISTS), key=lambda way: ndcg[way])
         self.by_artist = ndcg.get(ARTISTS, 0.0) > ndcg[self.used]
 
-    def leave_out_boosts(self) -> None:
-        """Take what was second best in validation if it was the boosts, and these data have too few repeats for any."""
-        by_artist, compared = self.by_artist, self.compared
-        if self.used == "boosts" and not self._has(HEARD) and compared is not None:
-            self.choose({way: ndcg for way, ndcg in compared.items() if way not in ("boosts", ARTISTS)})
-            self.by_artist = by_artist
-
     def decided(self) -> dict[str, Any]:
         """What was decided from the training and the validation sessions: plain values by name."""
-        return {name: getattr(self, name) for name in ("rule", "within", "used", "by_artist", "compared")}
+        return {name: getattr(self, name) for name in _DECIDED}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take what was decided before, for example on validation sessions that this model learns.
@@ -257,23 +240,19 @@ class Repeats(nn.Module):
         Args:
             decided: what `decided` returned, or more.
         """
-        self.rule, self.within, self.used = decided["rule"], decided["within"], decided["used"]
-        self.compared, self.by_artist = decided["compared"], decided["by_artist"]
+        for name in _DECIDED:
+            setattr(self, name, decided[name])
 
     def describe(self) -> str | None:
         """One line about what `auto` chose; None if nothing was chosen."""
         if self.share is None:
             return None
-        newest = f"never, of the newest {self.within} tracks" if self.within < self._length else "never"
-        shown = {"never": newest if self.rule == "never" else "never", "boosts": "learned boosts"}
-        shown[ARTISTS] = "with boosts of artists"
-        line = f"repeats      {self.share:.1%} of training targets were heard before in their session"
-        names = {way: shown.get(way, way) for way in (self.used, *(self.compared or ()))}
-        if self.compared is None:
-            return f"{line}: {names[self.used]}"
-        others = "".join(f"; {names[way]}: {ndcg:.4f}" for way, ndcg in self.compared.items() if way != self.used)
-        chosen = f"{names[self.used]}{f' {shown[ARTISTS]}' * self.by_artist}"
-        return f"{line}: {chosen} (validation ndcg@10 {self.compared[self.used]:.4f}{others})"
+        how = self.used + " and boosts of artists" * self.by_artist
+        if how == self.rule == "never" and self.within < self._length:
+            how += f", of the newest {self.within} tracks"
+        compared = ", ".join(f"{way} {ndcg:.4f}" for way, ndcg in (self.compared or {}).items())
+        line = f"repeats      {self.share:.1%} of training targets were heard before in their session: {how}"
+        return f"{line} (validation ndcg@10: {compared})" if compared else line
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of repeats and what validation said of the boosts, where there are such numbers.
@@ -281,10 +260,10 @@ class Repeats(nn.Module):
         Returns:
             Values by name.
         """
-        within = None if self.rule == "always" else float(self.within)
-        values = {"repeats_share": self.share, "repeats_within": within}
-        values |= {f"repeats_ndcg_{way}": ndcg for way, ndcg in (self.compared or {}).items()}
-        return {name: value for name, value in values.items() if value is not None}
+        if self.share is None:
+            return {}
+        of_ways = {f"repeats_ndcg_{way}": ndcg for way, ndcg in (self.compared or {}).items()}
+        return {"repeats_share": self.share, "repeats_within": float(self.within), **of_ways}
 
     def get_extra_state(self) -> dict[str, Any]:
         """What was decided and fitted from the training sessions, for a checkpoint."""
@@ -343,7 +322,7 @@ def newest_targets(listens: Listens, artist_of: Int64[np.ndarray, "N"]) -> Targe
 def fitted_boosts(
     shares: Float64[np.ndarray, "Q P"],
     *,
-    num: Int64[np.ndarray, "Q P"],
+    num: Real[np.ndarray, "Q P"],
     is_next: Bool[np.ndarray, "Q P"],
     of_next: Float64[np.ndarray, "Q"],
     weight: Float64[np.ndarray, "Q"],
@@ -392,6 +371,11 @@ def boosted_shares(scores: csr_array, factor: csr_array, added: csr_array) -> cs
     """
     shares = shares_of(scores)
     return csr_array((shares + shares.multiply(factor) + added).astype(np.float32))
+
+
+def tracks_of(artist_of: Int64[np.ndarray, "N"]) -> csr_array:
+    """1 for the tracks (columns) of each artist (rows)."""
+    return csr_array((np.ones(len(artist_of), np.float32), (artist_of, np.arange(len(artist_of)))))
 
 
 def shares_of(scores: csr_array) -> csr_array:

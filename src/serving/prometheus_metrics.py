@@ -1,7 +1,7 @@
 """Metrics for Prometheus, added up over the workers of a machine.
 
 The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before this module is imported. It uses
-prometheus_client beyond its documented interface, tried with prometheus_client 0.26: `tests/test_private_parts.py` says
+prometheus_client beyond its documented interface, tried with prometheus_client 0.26: the tests of this module say
 which part an upgrade has taken away.
 """
 

@@ -16,7 +16,7 @@ from segue.histories import Histories
 from segue.models import counted
 from segue.models.after_training import Around
 from segue.models.baselines.counting import Rules
-from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, Query, values_of
+from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, values_of
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.session_query import SessionQuery
@@ -110,7 +110,8 @@ def test_the_score_is_that_of_the_head_and_the_logarithm_of_the_counts(model: Pa
 def test_what_followed_a_track_with_few_plays_counts_less(ring: PairDataModule) -> None:
     """The mean of the shares of the rules, times p / (p + 10) for p plays, of a track that followed itself too."""
     rules = {"rules": partial(Rules, window=1), "both": partial(Rules, window=1, reverse_weight=1.0)}
-    rows, shares = Counted(ring.vocabulary, rules=rules).neighbours()
+    part = Counted(ring.vocabulary, rules=rules).table()
+    rows, shares = part.rows, part.shares
     expected = np.zeros((NUM_RING_TRACKS, NUM_RING_TRACKS))
     for rule in rules.values():
         counts = rule(ring.vocabulary).count(ring.vocabulary.listens).toarray()
@@ -146,15 +147,15 @@ def test_validation_chooses_what_ranks_best(ring: PairDataModule) -> None:
                 is_new[line] = following[line] not in rows
             ranks = 1 + (scores > scores[np.arange(len(scores)), following][:, None]).sum(1)
             gains[strength, decay] = (np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)[is_new]).mean()
-    counts.choose(iter([Query(logits.clone(), histories, following)]), is_last=False)
+    counts.choose(lambda: [(logits.clone(), histories, following)], is_last=False)
     assert counts.chosen is not None
     assert gains[counts.chosen[:2]] == max(gains.values()) > gains[0.0, DECAYS[0]]
     worst = torch.where(torch.arange(NUM_RING_TRACKS) == torch.from_numpy(following)[:, None], 50.0, logits)
-    counts.choose(iter([Query(worst, histories, following)]), is_last=False)
+    counts.choose(lambda: [(worst, histories, following)], is_last=False)
     assert counts.chosen is None, "the head alone is as good"
-    counts.choose(iter([Query(torch.zeros_like(logits), histories, following)]), is_last=False)
+    counts.choose(lambda: [(torch.zeros_like(logits), histories, following)], is_last=False)
     assert counts.chosen is not None, "equal scores rank nothing first"
-    counts.choose(iter([]), is_last=False)
+    counts.choose(list, is_last=False)
     assert counts.chosen is None, "without queries nothing is chosen"
 
 
@@ -296,7 +297,7 @@ def test_the_newest_plays_are_counted(ring: PairDataModule, monkeypatch: pytest.
     """Of those before an event; a session may begin in the middle."""
     listens, rules = ring.vocabulary.listens, {"rules": partial(Rules, window=1)}
     monkeypatch.setattr(counted, "MOST_PLAYS", 40)
-    rows, _ = Counted(ring.vocabulary, rules=rules).neighbours(first_event=100)
+    rows = Counted(ring.vocabulary, rules=rules).table(first_event=100).rows
     found, expected = (np.zeros((NUM_RING_TRACKS, NUM_RING_TRACKS), bool) for _ in range(2))
     np.put_along_axis(found, rows.clip(0).astype(np.int64), rows >= 0, axis=1)
     for event in range(61, 100):
@@ -338,7 +339,7 @@ def test_a_head_that_gives_new_tracks_too_much_gives_them_no_share(cold: PairDat
     def chosen(of_new: float, targets: np.ndarray) -> float:
         logits = torch.zeros(len(previous), NUM_RING_TRACKS)
         logits[:, new] = of_new
-        counts.choose(iter([Query(logits, Histories.of_tracks(previous), targets)]), is_last=True)
+        counts.choose(lambda: [(logits, Histories.of_tracks(previous), targets)], is_last=True)
         assert counts.chosen is not None
         return counts.chosen.uncounted
 

@@ -250,12 +250,12 @@ def test_habits_are_learned_from_validation_and_rank_test_queries_better(
 ) -> None:
     part, (histories, following) = part_of(model), queries_of_test(habits)
     weights = part.weights
-    assert part.is_used
+    assert part.weights.any()
     assert "listener     heard" in model.describe()[-1]
     assert model.listener is not None
     assert set(model.listener.logged()) == {f"listener_{name}" for name in FEATURES}
     with_past = model.ranks(histories, following, lambda _: None)
-    part.weights = None
+    part.weights = 0 * weights
     alone = model.ranks(histories, following, lambda _: None)
     part.weights = weights
     assert (1 / np.log2(1 + with_past)).mean() > 1.2 * (1 / np.log2(1 + alone)).mean()
@@ -335,14 +335,13 @@ def test_the_past_is_weighed_against_what_the_scores_are_worth() -> None:
         return np.asarray(1 / (1 + np.exp(-values)))
 
     part.fit_shares(predict, scores, features, share, listener % 2 == 0)
-    assert part.weights is not None
     np.testing.assert_allclose(part.weights, 2 * np.asarray(true), atol=0.05)
     assert part.compared is not None
     name, without, value = part.compared
     assert name == "mse"
     assert value < 0.3 * without < 0.01  # also without the past, the slope of the scores is fitted
     part.fit_shares(predict, scores, features[:, ::-1], share[rng.permutation(6000)], listener % 2 == 0)
-    assert not part.is_used
+    assert not part.weights.any()
 
 
 def test_other_artists_are_those_that_the_session_has_not_heard() -> None:
@@ -355,18 +354,13 @@ def test_other_artists_are_those_that_the_session_has_not_heard() -> None:
 
 
 def test_weights_that_do_not_help_are_zero_and_one_line_says_so() -> None:
-    part = ListenerPart(make_vocabulary([0, 1]), WEIGHTS)
-    part.keep_if_better("ndcg@10", 0.5, 0.5, higher=True)
-    assert not part.is_used
-    assert part.weights is not None
+    part = ListenerPart(make_vocabulary([0, 1]))
+    part.keep(WEIGHTS, "ndcg@10", 0.5, 0.5, is_better=False)
     assert not part.weights.any()
     assert part.values(log_of(1)) is None
-    assert part.describe() == (
-        "listener     nothing: validation is not better with what they heard before (ndcg@10 0.5000)"
-    )
-    part = ListenerPart(make_vocabulary([0, 1]), WEIGHTS)
-    part.keep_if_better("mse", 0.5, 0.4, higher=False)
-    assert part.is_used
+    assert "nothing, it is not better with what they heard before (validation ndcg@10 0.5000; " in part.describe()
+    part.keep(WEIGHTS, "mse", 0.5, 0.4, is_better=True)
+    np.testing.assert_array_equal(part.weights, WEIGHTS)
 
 
 def test_what_validation_decided_is_kept_by_a_refit_and_a_checkpoint(habits: PairDataModule, model: PairRanker) -> None:
@@ -402,7 +396,7 @@ def test_what_was_compared_before_is_forgotten_where_nothing_can_be_fitted(habit
     histories = habits.histories(habits.pairs["val"])
     ranker.fit_to(replace(histories, timeline=None), habits.pairs["val"].following)
     assert ranker.listener is not None
-    assert (ranker.listener.weights, ranker.listener.compared) == (None, None)
+    assert ranker.decided()["listener"] is None
 
 
 def test_shares_of_artists_of_the_session_alone_weight_nothing(habits: PairDataModule) -> None:
@@ -412,9 +406,9 @@ def test_shares_of_artists_of_the_session_alone_weight_nothing(habits: PairDataM
     assert len(same) > 20
     of_same = Rated(rated.histories.where(same), *(column[same] for column in rated[1:]))
     ranker.fit_to(rated.histories, rated.following, of_same)
-    assert part.weights is None
+    assert part.compared is None
     ranker.fit_to(rated.histories, rated.following, rated)
-    assert part.weights is not None
+    assert part.compared is not None
 
 
 def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model: PairRanker, tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 """A mixture of finished runs: the probabilities, the weights, what is dropped, and what is refused."""
 
 import json
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,6 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule
-from torch.nn.functional import one_hot
 
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
@@ -24,7 +21,7 @@ from segue.histories import Histories
 from segue.models import counted
 from segue.models.counted import Chosen
 from segue.models.fitted import FittedModel
-from segue.models.mixture import Members, Mixture, fit_weights
+from segue.models.mixture import Members, Mixture, fit_weights, weights_and_gains
 from segue.models.pair_ranker import PairRanker
 from segue.models.ranker import Ranker
 from segue.picking.counted_scores import CountedScores
@@ -85,7 +82,7 @@ class Given(Members):
 
     rankers: dict[str, Ranker]
 
-    def read(self, names: Collection[str]) -> dict[str, Ranker]:
+    def read(self, names: Iterable[str]) -> dict[str, Ranker]:
         return {name: one for name, one in self.rankers.items() if name in names}
 
     def digest(self, name: str) -> str:
@@ -114,48 +111,41 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("kind", ["scores", "probabilities"])
 def test_weights_are_those_that_drew_the_targets_also_where_most_are_none_of_the_best(
-    ring: PairDataModule,
-    heads: dict[str, Ranker],
-    members: dict[str, Ranker],
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
+    ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segue.models.mixture._MOST_CANDIDATES", 3)
-    two = heads if kind == "scores" else {name: members[name] for name in ("rules", "neighbours")}
-    rng, mixture = np.random.default_rng(0), mixture_of(ring, two)
+    rng, made = np.random.default_rng(0), mixture_of(ring, heads)
     scores = torch.from_numpy(rng.normal(size=(2, 20_000, len(ring.vocabulary.catalog)))).float()
-    shares = scores.softmax(2)
-    drawn_from = (
-        (0.8 * scores[0] + 0.2 * scores[1]).softmax(1) if kind == "scores" else 0.8 * shares[0] + 0.2 * shares[1]
-    )
+    drawn_from = (0.8 * scores[0] + 0.2 * scores[1]).softmax(1)
     drawn_from[:, 0] = 0  # the track of the query is no candidate
     targets = torch.multinomial(drawn_from, 1, generator=torch.Generator().manual_seed(0))[:, 0].numpy()
-    given = scores.log_softmax(2) if kind == "scores" else shares
-    first = Histories.of_tracks(np.zeros(len(targets), np.int64))
-    seen = mixture._seen(dict(zip(two, given, strict=True)), first, targets)
+    each = {name: (lambda _, own=own: own.log_softmax(1)) for name, own in zip(heads, scores, strict=True)}
+    monkeypatch.setattr(made, "_scoring_of_each", lambda: each)
+    seen = made._candidates(Histories.of_tracks(np.zeros(len(targets), np.int64)), targets)
     assert len(seen) < len(targets) / 2
-    fit = partial(fit_weights, adds_scores=kind == "scores")
-    (weights, nats), (_, of_twice), (_, of_one) = fit(seen), fit(seen[..., [0, 0]]), fit(seen[..., :1])
+    (weights, nats), (_, of_twice), (_, of_one) = map(fit_weights, (seen, seen[..., [0, 0]], seen[..., :1]))
     assert weights[0] == pytest.approx(0.8, abs=0.05)
     assert of_twice == pytest.approx(of_one)
     assert of_one < nats - 1
+    kept, gains = weights_and_gains(seen[..., [0, 1, 1]], ["a", "b", "c"])
+    assert kept.keys() - {"b", "c"} == {"a"}
+    assert gains == pytest.approx({"a": nats - fit_weights(seen[..., 1:])[1], min(kept.keys() - {"a"}): nats - of_one})
 
 
-def test_the_probability_is_the_weighted_sum(mixture: Mixture, members: dict[str, Ranker]) -> None:
+def test_the_score_is_the_weighted_sum_of_what_each_adds(mixture: Mixture, members: dict[str, Ranker]) -> None:
+    """That of a model that counts is what its share adds as a counted part of strength 1."""
     mixture.weights = {"rules": 0.25, "neighbours": 0.75}
     histories = Histories.of_tracks(ROWS)
-    expected = 0.25 * members["rules"].shares(histories) + 0.75 * members["neighbours"].shares(histories)
-    torch.testing.assert_close(mixture.shares(histories), expected)
+    of_each = {name: np.log(1 + members[name].shares(histories).numpy() / 0.01) for name in mixture.weights}
+    expected = 0.25 * of_each["rules"] + 0.75 * of_each["neighbours"]
+    np.testing.assert_allclose(mixture.scores(histories), expected, atol=1e-5)
+    np.fill_diagonal(expected, -np.inf)
     rows, scores = mixture.top(histories, 9)
-    best = expected.topk(9).values
-    np.testing.assert_allclose(np.exp(scores), best, atol=1e-6)
+    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :9], atol=1e-5)
     lists, of_lists = mixture.lists(9).collect()
     np.testing.assert_array_equal(lists, rows)
     np.testing.assert_array_equal(of_lists, scores)
-    [first] = map(int, np.flatnonzero(best[:, 0] > best[:, 1] + 1e-5)[:1])
-    assert mixture.ranks(histories.part(first, first + 1), rows[first, :1], lambda _: None).tolist() == [1]
 
 
 def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataModule, mixture: Mixture) -> None:
@@ -167,7 +157,7 @@ def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataMod
     assert len(mixture.weights) == 1 or mixture.gains.keys() == mixture.weights.keys()
     lines = mixture.describe()
     assert any("popular: dropped" in line for line in lines)
-    assert "no session vectors" in lines[-1]
+    assert "without vectors of the session alone" in lines[-1]
     state, weights = mixture.get_extra_state(), dict(mixture.weights)
     mixture.weights = dict.fromkeys(mixture.rankers, 1 / 3)
     mixture.set_extra_state(state)
@@ -178,17 +168,22 @@ def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataMod
     assert mixture.weights == weights
 
 
-def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[str, Ranker], of_order: Ranker) -> None:
-    mixture = mixture_of(ring, {"rules": members["rules"], "gru4rec": of_order})
-    queries = ring.pairs["val"]
-    histories = ring.histories(queries).part(0, 20)
-    own = of_order.shares(histories)
-    torch.testing.assert_close(own.sum(1), torch.ones(20))
-    torch.testing.assert_close(mixture.shares(histories), 0.5 * own + 0.5 * members["rules"].shares(histories))
-    mixture.fit_to(ring.histories(queries), queries.following)
-    [line] = [line for line in mixture.describe() if "gru4rec: " in line]
-    assert ("dropped, it adds" in line) == ("gru4rec" not in mixture.weights)
-    assert "by the lists of the last track" in mixture.describe()[-1]
+def test_what_is_counted_is_added_around_heads_and_models_that_count(
+    ring: PairDataModule, members: dict[str, Ranker], of_order: Ranker
+) -> None:
+    mixture = mixture_of(ring, {"rules": members["rules"], "gru4rec": of_order}, counted_auto())
+    histories = ring.histories(ring.pairs["val"]).part(0, 20)
+    assert mixture._counts is not None
+    mixture._counts.chosen = Chosen(1.5, 0.5)
+    part = mixture.counted
+    assert part is not None
+    rows, played = histories.newest(10)
+    found = CountedScores(part).of(rows, played, np.tile(ROWS, (len(rows), 1)))
+    expected = 0.5 * of_order.scoring(alone=True)(histories) / (of_order.temperature or 1)
+    expected += 0.5 * (1 + members["rules"].shares(histories) / 0.01).log()
+    expected += 1.5 * (1 + torch.from_numpy(found) / 0.01).log()
+    torch.testing.assert_close(mixture.scores(histories), expected)
+    assert "by the lists of the last track: rules without" in mixture.describe()[-1]
 
 
 def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
@@ -224,29 +219,14 @@ def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
     assert mixture.describe()[-1] == "served       with the session as the query"
 
 
-def test_a_head_of_weight_0_that_is_not_dropped_is_no_part_of_the_vectors(
-    ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its boosts of -inf would make those of all heads NaN. Rounding can let it gain a little."""
-    monkeypatch.setattr(heads["sum"].context.repeats, "used", "never")
-    mixture = mixture_of(ring, heads)
-    mixture.weights = {"sum": 0.0, "gru4rec": 1.0}
-    vectors, own = mixture.session_vectors(), heads["gru4rec"].session_vectors()
-    assert vectors is not None
-    assert own is not None
-    np.testing.assert_array_equal(vectors.boosts, own.boosts)
-
-
 def test_what_cannot_be_served_with_the_session_is_named(
     ring: PairDataModule, members: dict[str, Ranker], heads: dict[str, Ranker]
 ) -> None:
     [line] = mixture_of(ring, {**heads, "rules": members["rules"]}).describe()[-1:]
-    assert line == "served       by the lists of the last track: rules has no session vectors"
+    assert line == "served       by the lists of the last track: rules without vectors of the session alone"
     many = {f"head{number}": heads["sum"] for number in range(9)}
     assert (
-        mixture_of(ring, many)
-        .describe()[-1]
-        .startswith("served       by the lists of the last track: its vectors have 18 parts")
+        mixture_of(ring, many).describe()[-1].startswith("served       by the lists of the last track: 18 parts and ")
     )
 
 
@@ -310,47 +290,14 @@ def test_counts_that_were_never_compared_are_described_alike_before_and_after_a_
     assert mixture.describe()[-2] == again.describe()[-2] == line
 
 
-def test_a_mixture_with_counts_has_their_probabilities_alone_and_as_a_run_of_another(
-    ring: PairDataModule, heads: dict[str, Ranker], members: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for head in heads.values():
-        monkeypatch.setattr(head.context.repeats, "used", "always")
+def test_a_mixture_is_a_run_of_another(ring: PairDataModule, heads: dict[str, Ranker]) -> None:
+    """Without what is counted around it."""
     mixture, histories = mixture_of(ring, heads, counted_auto()), ring.histories(ring.pairs["val"]).part(0, 40)
     assert mixture._counts is not None
     mixture._counts.chosen = Chosen(1.5, 0.5)
-    vectors = mixture.session_vectors()
-    assert vectors is not None
-    assert vectors.counted is not None
-    rows, played = histories.newest(vectors.num_newest)
-    scores = torch.from_numpy(SessionQuery(vectors).of(rows, played) @ vectors.items.T)
-    found = CountedScores(vectors.counted).of(rows, played, np.tile(ROWS, (len(rows), 1)))
-    expected = scores.exp() * (1 + torch.from_numpy(found) / 0.01) ** 1.5
-    expected[torch.arange(len(rows)), torch.from_numpy(histories.previous)] = 0
-    expected /= expected.sum(1, keepdim=True)
-    torch.testing.assert_close(mixture.shares(histories), expected)
-    outer = mixture_of(ring, {"inner": cast("Ranker", mixture), "rules": members["rules"]})
-    torch.testing.assert_close(outer.shares(histories), 0.5 * expected + 0.5 * members["rules"].shares(histories))
-    of_heads = mixture_of(ring, {"inner": cast("Ranker", mixture), "sum": heads["sum"]}).shares(histories)
+    outer = mixture_of(ring, {"inner": cast("Ranker", mixture), "sum": heads["sum"]}).shares(histories)
     own = [ranker.shares(histories, alone=True).log() for ranker in (mixture, heads["sum"])]
-    torch.testing.assert_close(of_heads, (0.5 * own[0] + 0.5 * own[1]).softmax(1))
-
-
-def test_where_all_runs_without_vectors_were_dropped_scores_are_added(
-    ring: PairDataModule, members: dict[str, Ranker], heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wrong = copy(members["popular"])
-    monkeypatch.setattr(wrong, "shares", lambda those, **_: one_hot(torch.from_numpy(those.previous), len(ROWS)))
-    mixture = mixture_of(ring, {**heads, "wrong": wrong})
-    assert "wrong has no session vectors" in mixture.describe()[-1]
-    queries = ring.pairs["val"]
-    mixture.fit_to(ring.histories(queries), queries.following)
-    alone = mixture_of(ring, heads)
-    alone.fit_to(ring.histories(queries), queries.following)
-    assert mixture.weights == alone.weights
-    assert mixture.session_vectors() is not None
-    assert mixture.describe()[-1] == "served       with the session as the query"
-    [line] = [line for line in mixture.describe() if "wrong" in line]
-    assert re.match(r"mixture      wrong: dropped, it adds 0\.\d\d nats to the likelihood, less than 1; ", line)
+    torch.testing.assert_close(outer, (0.5 * own[0] + 0.5 * own[1]).softmax(1))
 
 
 def test_a_fit_that_stops_early_has_the_weights_that_it_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,31 +305,17 @@ def test_a_fit_that_stops_early_has_the_weights_that_it_came_to(monkeypatch: pyt
     candidates = np.random.default_rng(0).random((50, 4, 2))
     stopped = SimpleNamespace(x=np.array([0.5, 1.5]), fun=1.25, success=False)
     monkeypatch.setattr("segue.models.mixture.minimize", lambda *_, **__: stopped)
-    assert fit_weights(candidates, adds_scores=True) == ([0.25, 0.75], -62.5)
+    weights, nats = fit_weights(candidates)
+    assert (weights.tolist(), nats) == ([0.25, 0.75], -62.5)
     stopped.x = np.zeros(2)
-    assert fit_weights(candidates, adds_scores=True)[0] == [0.5, 0.5], "no weights are no mixture"
+    assert fit_weights(candidates)[0].tolist() == [0.5, 0.5], "no weights are no mixture"
 
 
-def test_weights_of_another_fit_do_not_choose_the_queries(mixture: Mixture) -> None:
-    shares = dict(zip(mixture.rankers, torch.rand(3, 40, NUM_RING_TRACKS).softmax(2), strict=True))
-    target, previous = np.arange(40) % NUM_RING_TRACKS, np.arange(1, 41) % NUM_RING_TRACKS
-    histories = Histories.of_tracks(previous)
-    expected = mixture._seen(shares, histories, target)
-    mixture.weights = {"rules": 1.0}
-    np.testing.assert_array_equal(mixture._seen(shares, histories, target), expected)
-
-
-def test_a_run_whose_scores_are_no_probabilities_is_named(
-    ring: PairDataModule, heads: dict[str, Ranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "config.yaml").touch()
+def test_a_run_whose_scores_are_no_probabilities_is_refused(ring: PairDataModule, heads: dict[str, Ranker]) -> None:
     of_shares = copy(heads["sum"])
     of_shares.temperature = None
-    monkeypatch.setattr(FittedModel, "read", lambda *_, **__: FittedModel("m", tmp_path, ring.catalog, ROWS, of_shares))
-    with pytest.raises(
-        InputError, match=r"^model\.models\.a: the scores in .* are no probabilities; train it with loss"
-    ):
-        Members(ring.vocabulary, models={"a": str(tmp_path), "b": "b"}).read("a")
+    with pytest.raises(InputError, match="scores that are no probabilities; train it with loss=softmax"):
+        mixture_of(ring, {"a": of_shares, "b": heads["gru4rec"]}).scoring()
 
 
 def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
@@ -421,9 +354,7 @@ def test_a_run_that_was_trained_again_is_refused(mixture: Mixture) -> None:
 
 
 def test_what_a_run_cannot_say_is_said_of_it(ring: PairDataModule) -> None:
-    with pytest.raises(
-        InputError, match=r"^model.models.a=/.* has no run; give the folder of a finished run of train.py"
-    ):
+    with pytest.raises(InputError, match=r"cannot read .*nowhere/recommendations.jsonl"):
         Members(ring.vocabulary, models={"a": "nowhere", "b": "nowhere"}).read("ab")
 
 
@@ -485,9 +416,10 @@ def test_a_mixture_of_heads_is_exported_with_what_all_sessions_counted(of_folder
 
 def test_the_tested_mixture_is_exported_if_a_run_has_no_refit(of_folders: Path, ring_logs: Path) -> None:
     common = ["datamodule=botify", f"datamodule.path={ring_logs}", "logger=none", "callbacks.plots=null"]
-    train(of_folders, *common, "model=neighbours", "refit=none", "hydra.run.dir=c")
-    done = train(of_folders, *common, "model=mixture", "model.models={a: a, c: c}", "hydra.run.dir=as_tested")
-    assert "refit        none, the tested model is exported: model.models.c=" in done.stdout
+    train(of_folders, *common, "model=rules", "refit=none", "hydra.run.dir=c")
+    train(of_folders, *common, "model=neighbours", "refit=none", "hydra.run.dir=f")
+    done = train(of_folders, *common, "model=mixture", "model.models={c: c, f: f}", "hydra.run.dir=as_tested")
+    assert "refit        none, the tested model is exported: model.models." in done.stdout
     assert not (of_folders / "as_tested" / "refit.json").exists()
     exported = FittedModel.read(of_folders / "as_tested", "m").ranker
     tested = FittedModel.read(of_folders / "mixed", "m", evaluated=True).ranker

@@ -126,11 +126,11 @@ def test_validation_chooses_and_the_line_has_both_numbers() -> None:
     repeats.fitted = np.array([[0.5] * MOST_AGES + [0.0] * (PLACES - MOST_AGES), [0.0] * PLACES])
     repeats.choose({"boosts": 0.2, "always": 0.1, "never": 0.05})
     line = "repeats      13.6% of training targets were heard before in their session"
-    assert repeats.describe() == f"{line}: learned boosts (validation ndcg@10 0.2000; always: 0.1000; never: 0.0500)"
+    assert repeats.describe() == f"{line}: boosts (validation ndcg@10: boosts 0.2000, always 0.1000, never 0.0500)"
     assert repeats.boosts().tolist() == [0.5] * MOST_AGES
     assert repeats.logged()["repeats_ndcg_boosts"] == 0.2
     repeats.choose({"boosts": 0.1, "always": 0.1})
-    assert repeats.describe() == f"{line}: always (validation ndcg@10 0.1000; learned boosts: 0.1000)"
+    assert repeats.describe() == f"{line}: always (validation ndcg@10: boosts 0.1000, always 0.1000)"
     assert not len(repeats.boosts())
     assert repeats.boosts(every=True).tolist() == [0.5] * MOST_AGES, "where every track is a candidate they hold"
 
@@ -141,7 +141,7 @@ def test_where_never_is_best_tracks_heard_come_last_although_training_had_them()
     repeats.choose({"always": 0.1, "never": 0.2})
     assert repeats.boosts().tolist() == [-np.inf] * 20
     line = "repeats      13.6% of training targets were heard before in their session"
-    assert repeats.describe() == f"{line}: never (validation ndcg@10 0.2000; always: 0.1000)"
+    assert repeats.describe() == f"{line}: never (validation ndcg@10: always 0.1000, never 0.2000)"
 
 
 def test_a_checkpoint_has_what_was_decided() -> None:
@@ -287,28 +287,6 @@ def test_scores_that_are_no_probabilities_are_not_boosted() -> None:
     made.on_validation_epoch_start()
     assert made.context.repeats.asked is None
     assert made.context.repeats.fitted is None
-
-
-def test_where_no_boosts_can_be_fitted_the_second_best_is_taken() -> None:
-    repeats = Repeats("never", make_vocabulary(range(NUM)), length=20)
-    repeats.decide(
-        {"rule": "never", "within": 20, "used": "boosts", "by_artist": False, "compared": {"boosts": 0.3, "never": 0.2}}
-    )
-    assert not len(repeats.boosts())
-    repeats.leave_out_boosts()
-    assert repeats.boosts().tolist() == [-np.inf] * 20
-
-
-@pytest.mark.parametrize("by_artist", [True, False])
-def test_artists_are_boosted_as_validation_said_where_the_boosts_of_tracks_are_left_out(by_artist: bool) -> None:
-    """Their value was measured with these boosts, and is above all that was measured without."""
-    repeats = Repeats("never", make_vocabulary(range(NUM)), length=20)
-    repeats.fitted = np.concatenate([np.zeros((2, OF_ARTISTS.start)), np.full((2, 20), 0.5)], 1)
-    compared = {"boosts": 0.3, "never": 0.2, "artists": 0.31 if by_artist else 0.29}
-    how = {"rule": "never", "within": 20, "used": "boosts", "by_artist": by_artist, "compared": compared}
-    repeats.decide(how)
-    repeats.leave_out_boosts()
-    assert (repeats.used, len(repeats.artist_boosts())) == ("never", 20 * by_artist)
 
 
 def test_so_many_targets_have_their_scores_in_memory_together_as_the_catalogue_allows(

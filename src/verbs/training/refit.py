@@ -177,6 +177,5 @@ class _InsteadOfValidation(Callback):
             pl_module.eval()
             pl_module.on_validation_epoch_start()
             pl_module.train()
-            ranker_of(pl_module).context.repeats.leave_out_boosts()
         if (value := self._epochs[trainer.current_epoch].get(self._name)) is not None:
             pl_module.log(self._name, value)
