@@ -68,7 +68,8 @@ def test_a_head_is_searched_for_what_it_has_and_exported(clone: Path, ring_logs:
     run(
         clone,
         *("train.py", "-m", "search=optuna", "search.num_trials=1", "model=one_table", "loss=huber", *source, *QUICK),
-        *("callbacks.export.k=5", "logger=none", "hydra.sweep.dir=search", "monitor.metric=val/recall_at_5"),
+        *("callbacks.export.k=5", "logger=none", "hydra.sweep.dir=search"),
+        *("monitor.metric=val/recall_at_5", "monitor.mode=max"),
     )
     lists = (clone / "search/0/recommendations.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lists) == NUM_RING_TRACKS
@@ -85,5 +86,5 @@ def test_a_setting_is_checked_and_changes_the_lists(clone: Path, ring_logs: Path
         run(clone, "train.py", "datamodule=botify", f"datamodule.path={ring_logs}", *words)
         lists.add((clone / f"power{power}/recommendations.jsonl").read_text(encoding="utf-8"))
     assert len(lists) == 2
-    refused = run(clone, "train.py", "datamodule=demo", "model=together", "model.power=0", code=2)
+    refused = run(clone, "train.py", "datamodule=botify", "model=together", "model.power=0", code=2)
     assert "model.power must be a number above 0, got 0" in refused
