@@ -61,42 +61,40 @@ class AfterTest(Callback):
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
 
+    refitted: Refitted | None = None
+    exported: Exported | None = None
+    examples: Table | None = None
+
     def __init__(
         self,
         context: RunContext,
-        *,
         export: Export | None = None,
         listening: Listening | None = None,
         plots: Pictures | None = None,
         lineage: Lineage | None = None,
     ) -> None:
-        self._context, self._export, self._listening = context, export, listening
-        self._plots, self._lineage = plots, lineage
-        self.refitted: Refitted | None = None
-        self.exported: Exported | None = None
-        self.examples: Table | None = None
+        self.context, self.export, self.listening, self.plots, self.lineage = context, export, listening, plots, lineage
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the steps."""
-        history, tested = self._context.history, ranker_of(pl_module)
-        served, written = tested, dict[str, Exported]()
+        history, served, written = self.context.history, ranker_of(pl_module), dict[str, Exported]()
         if self.refitted is not None:
             served = ranker_of(self.refitted.module.to(pl_module.device).eval())
-        if self._export is not None:
-            written = self._write_lists(self._export, tested, served)
+        if self.export is not None:
+            written = self._write_lists(self.export, ranker_of(pl_module), served)
             *_, self.exported = written.values()
             self._keep(trainer, self.exported.metrics)
             if self.exported.note is not None:
                 console.print(self.exported.note, soft_wrap=True)
             history.clock.end("lists")
-        if self._listening is not None and self._listening.test is not None:
-            self._keep(trainer, self._listening.play(served, self.exported), epoch=len(history.epochs))
+        if self.listening is not None and self.listening.test is not None:
+            self._keep(trainer, self.listening.play(served, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
-        if self._plots is not None:
-            self._plots.draw(tested, pl_module.device, self._context.datamodule, history.epochs)
+        if self.plots is not None:
+            self.plots.draw(ranker_of(pl_module), pl_module.device, self.context.datamodule, history.epochs)
             history.clock.end("pictures")
-        if self._lineage is not None:
-            self._lineage.log_results(trainer, {kind: one.path for kind, one in written.items()})
+        if self.lineage is not None:
+            self.lineage.log_results(trainer, {kind: one.path for kind, one in written.items()})
 
     def _write_lists(self, export: Export, tested: Ranker, served: Ranker) -> dict[str, Exported]:
         """Write the lists of the model that is exported, and those of the model that was tested, if it is another.
@@ -104,7 +102,7 @@ class AfterTest(Callback):
         Returns:
             What was written, by what it is: EVALUATED, REFITTED. The last one is exported.
         """
-        refitted, path, known = self.refitted, export.path, self._context.datamodule
+        refitted, path, known = self.refitted, export.path, self.context.datamodule
         for name in (path.name, FILE, PROFILES):  # lists come last: a folder without them is no run
             path.with_name(name).unlink(missing_ok=True)
         if path.with_name(REFIT).exists():  # a run that is resumed may export another model than before
@@ -126,7 +124,7 @@ class AfterTest(Callback):
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""
-        self._context.history.test.update(metrics)
+        self.context.history.test.update(metrics)
         for logger in trainer.loggers if metrics else []:
             logger.log_metrics({**metrics, **more})
 
@@ -150,14 +148,9 @@ def build_callbacks(
     given = {name: one for name, one in chosen.items() if one is not None}
     export, plots = given.pop("export", None), given.pop("plots", None)
     made: dict[str, Any] = {name: one if isinstance(one, Callback) else one(context) for name, one in given.items()}
-    listening = made.get("listening")
+    listening, lineage = made.get("listening"), made.get("lineage")
     is_played = listening is not None and listening.test is not None
     check_monitor(monitor, context.datamodule, is_ranked="ranking" in made, is_played=is_played)
-    after_test = AfterTest(
-        context,
-        export=None if export is None else export(len(context.datamodule.catalog)),
-        listening=listening,
-        plots=plots,
-        lineage=made.get("lineage"),
-    )
+    written = None if export is None else export(len(context.datamodule.catalog))
+    after_test = AfterTest(context, written, listening, plots, lineage)
     return [context.history, *made.values(), after_test], after_test

@@ -1,5 +1,6 @@
 """The lists of a run are played to the listeners of the world that its logs came from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from segue.reports.progress import progress
 from segue.runs.recommendations import check_k
 from segue.settings import settings
 from segue.simulation.listening import (
+    PARTS,
     Heard,
     ListeningTest,
     NumHits,
@@ -80,7 +82,7 @@ class Listening(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log VAL_TIME of the epoch if it chooses the best one."""
         if self.test is not None and self._is_monitored:
-            [heard] = self._heard(ranker_of(pl_module), None, "val")
+            heard = self._heard(ranker_of(pl_module), None, ["val"])["val"]
             pl_module.log(VAL_TIME, float(heard.time.mean()), batch_size=1)
 
     def play(self, ranker: Ranker, exported: Exported | None) -> dict[str, float]:
@@ -93,17 +95,17 @@ class Listening(Callback):
             The metrics `online/…`.
         """
         with console.status("playing to simulated listeners"):
-            val, test = self._heard(ranker, exported, "val", "test")
+            heard = self._heard(ranker, exported, PARTS)
             means = {name: self._sessions.play(one, "test").time.mean() for name, one in self._references.items()}
-        frame, interval = self._sessions.frame({"val": val, "test": test}), test.interval
+        frame, test, interval = self._sessions.frame(heard), heard["test"], heard["test"].interval
         write_whole(self._path, lambda partial: frame.to_parquet(partial, index=False))
-        if num_random := val.fallbacks + test.fallbacks:
+        if num_random := sum(one.fallbacks for one in heard.values()):
             says = f"{num_random:,} recommendations were random tracks, because a list was empty"
             console.print(f"listening test: {says}", soft_wrap=True)
         return {
             TIME: interval.mean,
             f"{TIME}_half_width": interval.upper - interval.mean,
-            VAL_TIME: float(val.time.mean()),
+            VAL_TIME: float(heard["val"].time.mean()),
             "online/coverage": test.coverage,
             SHARE_OF_HITS: test.share_of_hits,
             SHARE_OF_SAME_ARTIST: test.share_of_same_artist,
@@ -113,7 +115,7 @@ class Listening(Callback):
             **{f"{TIME}_{name}_{_KINDS[name]}": float(mean) for name, mean in means.items()},
         }
 
-    def _heard(self, ranker: Ranker, exported: Exported | None, *parts: str) -> list[Heard]:
+    def _heard(self, ranker: Ranker, exported: Exported | None, parts: Sequence[str]) -> dict[str, Heard]:
         """What the listeners of each part hear. Vectors are of a head whose query is the session."""
         assert self.test is not None
         vectors = ranker.session_vectors()
@@ -124,4 +126,4 @@ class Listening(Callback):
         else:
             with torch.inference_mode(), progress("lists for the listening test", self._num_tracks) as advance:
                 rows = ranker.lists(self._k).collect(advance)[0]
-        return [self.test.play(part, rows, vectors) for part in parts]
+        return {part: self.test.play(part, rows, vectors) for part in parts}

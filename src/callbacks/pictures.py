@@ -40,14 +40,14 @@ class Pictures:
         self, ranker: Ranker, device: torch.device, data: PairDataModule, epochs: Sequence[Mapping[str, float]]
     ) -> None:
         """Draw."""
-        drawn: dict[str, Figure | None] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
+        if (scorer := ranker.scorer) is None:
+            return
         with torch.inference_mode(), console.status("drawing"):
-            if ranker.scorer is not None:
-                drawn["calibration"] = self._draw_calibration(ranker, ranker.scorer, device, data)
-                drawn["artists"] = _draw_artists(ranker.scorer, data)
-                if epochs:
-                    drawn["learning_curve"] = plots.draw_learning_curve(epochs, monitor=self._monitor, mode=self._mode)
+            drawn = {"artists": _draw_artists(scorer, data)}
+            drawn["calibration"] = self._draw_calibration(ranker, scorer, device, data)
+            if epochs:
+                drawn["learning_curve"] = plots.draw_learning_curve(epochs, monitor=self._monitor, mode=self._mode)
             for name, figure in drawn.items():
                 if figure is not None:
                     write_whole(self._folder / f"{name}.png", figure.savefig)

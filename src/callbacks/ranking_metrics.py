@@ -99,13 +99,8 @@ class RankingMetrics(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""
-        queries = self.queries["test"]
-        num_sessions = len(np.unique(queries.session))
-        means: dict[str, float] = {
-            "num_queries": len(queries),
-            "num_sessions": num_sessions,
-            "num_all_queries": self._num_all_queries,
-        }
+        queries, means = self.queries["test"], {"num_all_queries": float(self._num_all_queries)}
+        means |= {"num_queries": float(len(queries)), "num_sessions": float(len(np.unique(queries.session)))}
         if len(queries):
             found, per_query = self.measure(ranker_of(pl_module), "test")
             means |= found
@@ -130,8 +125,8 @@ class RankingMetrics(Callback):
             sizes = {group: by_newness[f"{group}_recall_at_10"].notna().sum() for group in ranking.NEWNESS}
             means |= {f"num_{group}_queries": float(size) for group, size in sizes.items()}
             means["num_new_tracks"] = float(self._data.new_tracks.sum())
-        means |= self._of_every_target(ranker, label) | self._of_first_tracks(ranker, label)
         means |= self._floors(ranker, queries, lambda of: _means(ranking.accuracy(of)))
+        means |= self._of_every_target(ranker, label) | self._of_first_tracks(ranker, label)
         about = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
         per_query = pd.DataFrame({**about, "position": queries.length, "rank": ranks})
         return means, pd.concat([per_query, accuracy, by_newness, beyond], axis=1)
@@ -148,16 +143,15 @@ class RankingMetrics(Callback):
         """The metrics of the first tracks of sessions, by the listener's own past; none where no past is known."""
         firsts = self._data.data.events_of(label, first=True)
         firsts = self._sampled(firsts.where(ranking.is_liked(firsts.played_ratio)))
-        histories = self._data.histories(firsts)
+        histories, plays = self._data.histories(firsts), self._data.vocabulary.plays
         if ranker.listener is None or ranker.scorer is None or histories.timeline is None or not len(firsts):
             return {}
-        plays = self._data.vocabulary.plays
-        with torch.inference_mode():
-            found = ranks_of_first_tracks(ranker.scorer, ranker.listener, plays, histories, firsts.following)
 
         def metrics(ranks: _Ranks) -> dict[str, float]:
             return ranking.by_position(ranking.accuracy(ranks), firsts.length)
 
+        with torch.inference_mode():
+            found = ranks_of_first_tracks(ranker.scorer, ranker.listener, plays, histories, firsts.following)
         floors = self._floors(ranker, firsts, metrics, every=True, is_first=True)
         return {"num_first_tracks": float(len(firsts)), **metrics(found), **floors}
 
@@ -175,21 +169,17 @@ class RankingMetrics(Callback):
             By `<name>_<rule>_floor`.
         """
         known, train, histories = self._data.vocabulary, self._data.pairs["train"], self._data.histories(queries)
-        candidates: Any = (None if every else queries.previous, queries.following)
+        previous, following, num_tracks = queries.previous, queries.following, len(known.plays)
+        candidates: Any = (None if every else previous, following)
         ranks = {"popular": ranks_by_plays(known.plays, *candidates)}
         if len(train) and not is_first:
-            ranks["counts"] = ranks_by_counts(
-                ((train.previous[part], train.following[part]) for part in slices(len(train))),
-                len(known.plays),
-                queries.previous,
-                queries.following,
-                every=every,
-            )
+            pairs = ((train.previous[part], train.following[part]) for part in slices(len(train)))
+            ranks["counts"] = ranks_by_counts(pairs, num_tracks, previous, following, every=every)
         if known.calendar is not None and known.calendar.newest_days is not None and not is_first:  # otherwise popular
             ranks["recent"] = ranks_by_plays(known.recent, *candidates)
         if ranker.listener is not None and histories.timeline is not None:
             for name, half_life in (("own", False), ("own_recent", True)):
-                scores = partial(_own_plays, histories, len(known.plays), half_life)
+                scores = partial(_own_plays, histories, num_tracks, half_life)
                 ranks[name] = ranks_of_scores(scores, known.plays, *candidates)
         return {f"{name}_{rule}_floor": mean for rule, of in ranks.items() for name, mean in metrics(of).items()}
 
@@ -198,13 +188,11 @@ class RankingMetrics(Callback):
             return targets
         return targets.where(ranking.sample_sessions(targets.session, self._max_test_queries))
 
-    def _ranks(
-        self, ranker: Ranker, queries: Pairs, label: str, *, among: np.ndarray | None = None, every: bool = False
-    ) -> _Ranks:
-        """Rank the queries."""
+    def _ranks(self, ranker: Ranker, queries: Pairs, label: str, **how: Any) -> _Ranks:
+        """Rank the queries; `how` is for `Ranker.ranks`."""
         histories = self._data.histories(queries)
         with torch.inference_mode(), progress(f"ranking {label} queries", len(queries)) as advance:
-            return ranker.ranks(histories, queries.following, advance, among=among, every=every)
+            return ranker.ranks(histories, queries.following, advance, **how)
 
     def _by_newness(self, ranker: Ranker, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
         """The metrics of queries with and without new tracks; no columns where no query has a new track."""
@@ -216,16 +204,14 @@ class RankingMetrics(Callback):
         return ranking.by_newness(ranks, among, previous_is_new=previous_is_new, next_is_new=next_is_new)
 
     def _beyond_accuracy(self, ranker: Ranker, queries: Pairs) -> tuple[pd.DataFrame, float]:
-        catalog, plays, num = self._data.catalog, self._data.vocabulary.plays, self._list_length
+        catalog, num = self._data.catalog, self._list_length
         distinct, place = np.unique(queries.previous, return_inverse=True)
         with torch.inference_mode():
             lists, _ = ranker.lists(num, distinct).collect()
-        same, popularity = (
-            ranking.same_artist(distinct, lists, catalog.artist_of),
-            ranking.popularity_rank(lists, plays),
-        )
-        per_query = {f"same_artist_at_{num}": same[place], f"popularity_rank_at_{num}": popularity[place]}
-        return pd.DataFrame(per_query), ranking.coverage(lists, len(catalog))
+        same = ranking.same_artist(distinct, lists, catalog.artist_of)[place]
+        popularity = ranking.popularity_rank(lists, self._data.vocabulary.plays)[place]
+        per_query = pd.DataFrame({f"same_artist_at_{num}": same, f"popularity_rank_at_{num}": popularity})
+        return per_query, ranking.coverage(lists, len(catalog))
 
 
 def _own_plays(histories: Histories, num_tracks: int, half_life: bool, some: slice) -> csr_array:
@@ -270,11 +256,9 @@ def check_monitor_mode(metric: str, mode: str) -> None:
     Raises:
         InputError: the mode is neither `max` nor `min`, or it contradicts the direction of the metric.
     """
-    better = direction(metric)
-    if mode not in ("max", "min") or better not in (mode, None):
-        raise InputError(
-            f"monitor.mode={mode} would keep the worst epoch by {metric}; use monitor.mode={better or 'max'}"
-        )
+    better = direction(metric) or "max"
+    if mode not in ("max", "min") or (mode != better and direction(metric)):
+        raise InputError(f"monitor.mode={mode} would keep the worst epoch by {metric}; use monitor.mode={better}")
 
 
 def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool, is_played: bool = False) -> None:
@@ -287,19 +271,18 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool, 
     Raises:
         InputError: it is none that is known, or cannot be computed.
     """
-    by_ranking = [f"val/{name}" for name in ranking.ACCURACY]
-    known = ["val/loss", "val/mse", "val/mae", *by_ranking, VAL_TIME]
-    if monitor not in known:
-        raise InputError(f"monitor.metric must be one of {', '.join(known)}, got {monitor}")
-    if monitor in ("val/mse", "val/mae") and datamodule.vocabulary.mean_played_ratio is None:
-        needs = "shares played, and the source gives none"
-    elif monitor in by_ranking and not is_ranked:
-        needs = "callbacks.ranking, which is left out"
-    elif monitor in by_ranking and not len(places_of_queries(datamodule.pairs["val"])):
-        needs = f"a validation pair with a share of {ranking.LIKED} or more"
-    elif monitor == VAL_TIME and not is_played:
-        needs = "callbacks.listening, and logs of a simulated world (datamodule=simulated)"
-    else:
-        return
-    says = f"monitor.metric={monitor} cannot be computed: it needs {needs}"
-    raise InputError(f"{says}; for a model with a loss use monitor.metric=val/loss monitor.mode=min")
+    ranked, shares = "", ""
+    if not is_ranked:
+        ranked = "callbacks.ranking, which is left out"
+    elif not len(places_of_queries(datamodule.pairs["val"])):
+        ranked = f"a validation pair with a share of {ranking.LIKED} or more"
+    if datamodule.vocabulary.mean_played_ratio is None:
+        shares = "shares played, and the source gives none"
+    missing = {"val/loss": "", "val/mse": shares, "val/mae": shares}
+    missing |= {f"val/{name}": ranked for name in ranking.ACCURACY}
+    missing[VAL_TIME] = "" if is_played else "callbacks.listening, and logs of a simulated world (datamodule=simulated)"
+    if monitor not in missing:
+        raise InputError(f"monitor.metric must be one of {', '.join(missing)}, got {monitor}")
+    if needs := missing[monitor]:
+        says = f"monitor.metric={monitor} cannot be computed: it needs {needs}"
+        raise InputError(f"{says}; for a model with a loss use monitor.metric=val/loss monitor.mode=min")

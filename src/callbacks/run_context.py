@@ -64,12 +64,12 @@ class RunHistory(Callback):
 
     def best_epoch(self, trainer: Trainer) -> int:
         """Place in `epochs` of the epoch whose weights are tested: the best one by the checkpoint, or the last one."""
-        kept = trainer.checkpoint_callback
+        kept, place = trainer.checkpoint_callback, len(self.epochs) - 1
         if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
+            scores = [epoch.get(str(kept.monitor)) for epoch in self.epochs]
             best = float(kept.best_model_score)
-            places = (place for place, epoch in enumerate(self.epochs) if epoch.get(str(kept.monitor)) == best)
-            return next(places, len(self.epochs) - 1)
-        return len(self.epochs) - 1
+            return scores.index(best) if best in scores else place
+        return place
 
     def state_dict(self) -> dict[str, Any]:
         """The epochs so far, and how long they took."""

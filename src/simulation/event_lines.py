@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from jaxtyping import Float64, Int, Int64, Integer, Shaped, UInt8
 
 from segue.atomic import write_whole
-from segue.errors import InputError
 from segue.runs.profiles import DAY_MS
 from segue.simulation.listener import REST_MS, WHOLE, durations
 from segue.simulation.traffic import Day, Plays, planned_ms
@@ -107,9 +106,6 @@ def write_events(events: Events, world: World, experiments: Sequence[str], path:
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
         release: the key `release` of `next` lines.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     users, tracks = _json_of(world.listeners.user_ids), _json_of(world.catalog.track_ids)
 
@@ -125,11 +121,8 @@ def write_events(events: Events, world: World, experiments: Sequence[str], path:
                 file.writelines(encoded)
                 encoded = following
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, write)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; write to another folder") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, write)
 
 
 def _encode(

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from segue.assignment import check_arms
-from segue.atomic import write_record, write_whole
+from segue.atomic import write_record
 from segue.errors import InputError
 from segue.runs.profiles import DAY_MS, Profiles, days_to_move
 from segue.runs.profiles import FILE as PROFILES
@@ -74,9 +75,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.experiment:
-            raise InputError(
-                "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
-            )
+            raise InputError("experiment is empty; choose a name with experiment=<name>: it decides the arms")
 
     @property
     def midnight(self) -> int:
@@ -126,78 +125,68 @@ def run_experiment(
     Raises:
         InputError: a setting is out of range, the folder is used, or a policy fails.
     """
-    arms = check_arms(policies)
-    before: dict[str, Any] = {"last_day": 0, "next_midnight": plan.midnight}
+    arms, first_midnight = check_arms(policies), plan.midnight
     for policy in policies.values():
         policy.check()
+    before: dict[str, Any] = {"last_day": 0, "next_midnight": first_midnight}
     if after:
         before = _previous(after, world, plan.experiment, arms)
     how: dict[str, Any] = {"sessions": plan.sessions, "experiment": plan.experiment, "arms": arms, "seed": plan.seed}
     days = [Day.plan(world, day=before["last_day"] + number, **how) for number in range(1, plan.days + 1)]
     _reserve(folder)
     write_world(world, folder)
-    results = _Results(world, policies, plan, folder, before, provenance or {})
+    results = _Results(world, policies, plan, folder, provenance or {}, before)
     results.learn(after)
-    players = Players(
-        world,
-        list(policies.values()),
-        workers=plan.workers,
-        keep_events=plan.write_logs,
-        memory=results.memory,
-        habits=results.habits,
-    )
+    how = {"keep_events": plan.write_logs, "memory": results.memory, "habits": results.habits}
+    players = Players(world, list(policies.values()), workers=plan.workers, **how)
     planned = np.bincount(days[0].arm_of, sum(day.num_visits for day in days)).astype(int).tolist()
     sums = np.zeros((len(arms), 2))  # sessions of each arm until now, and hundredths that were played in them
     with players, progress(dict(zip(arms, planned, strict=True))) as report, ThreadPoolExecutor(1) as writer:
         for day in days:
-            outcomes: list[Outcome] = []
-            stopped: BaseException | None = None
+            outcomes, is_complete = list[Outcome](), False
             try:
                 for outcome in players.play(day.shards, results.midnight):
                     outcomes.append(outcome)
-                    new = len(outcome.plays.users), outcome.plays.hundredths.sum()
-                    sums[outcome.arm] += new
-                    num_sessions, hundredths = sums[outcome.arm].tolist()
-                    report(arms[outcome.arm], new[0], hundredths / WHOLE / max(num_sessions, 1))
+                    new, arm = len(outcome.plays.users), outcome.arm
+                    sums[arm] += new, outcome.plays.hundredths.sum()
+                    report(arms[arm], new, float(sums[arm, 1] / WHOLE / max(sums[arm, 0], 1)))
                     if outcome.problem:
                         raise InputError(outcome.problem)
-            except (KeyboardInterrupt, InputError) as error:
-                stopped = error
-            # in a thread, which Ctrl-C does not stop: the log and the record of a day are written together
-            is_complete = day is days[-1] and stopped is None
-            writer.submit(results.finish, day, outcomes, is_complete=is_complete).result()
-            if stopped:
-                raise stopped
+                is_complete = day is days[-1]
+            finally:  # in a thread, which Ctrl-C does not stop: the log and the record of a day are written together
+                writer.submit(results.finish, day, outcomes, is_complete=is_complete).result()
     return results.record
 
 
+@dataclass(eq=False)
 class _Results:
     """What is known when a day begins, and what is written when it ends.
 
     Args:
         before: the record of the run before.
+
+    Attributes:
+        midnight: start of the day, in milliseconds since 1970.
+        record: what `simulation.json` has.
     """
 
-    def __init__(
-        self,
-        world: World,
-        policies: Mapping[str, Policy],
-        plan: Plan,
-        folder: Path,
-        before: Mapping[str, Any],
-        provenance: Mapping[str, str],
-    ) -> None:
-        self._world, self._policies, self._plan, self._folder = world, policies, plan, folder
-        self._provenance, self._started_s = dict(provenance), time.perf_counter()
-        self.habits = plan.habits or NO_HABITS
-        self._release = describe_release(world, plan.experiment, policies)
-        self._discovery = Discovery(len(world.catalog), world.catalog.artist_of)
-        self._sums, self._fallbacks = np.zeros((4 + len(DISCOVERY), len(world.listeners))), Counter[int]()
-        self.midnight, ids = before["next_midnight"], world.listeners.user_ids
-        num_past = max(self.habits.num_past, *(policy.num_past for policy in policies.values()))
-        self.memory = Memory.empty(len(ids), num_past)
-        self.memory.has_left[:] = np.isin(ids, np.array(before.get("left", []), ids.dtype))
-        self.record: dict[str, Any] = {"experiment": plan.experiment, "world": world.digest(), "seed": plan.seed}
+    world: World
+    policies: Mapping[str, Policy]
+    plan: Plan
+    folder: Path
+    provenance: Mapping[str, str]
+    before: InitVar[Mapping[str, Any]]
+
+    def __post_init__(self, before: Mapping[str, Any]) -> None:
+        plan, people = self.plan, self.world.listeners
+        self.habits, self._started_s = plan.habits or NO_HABITS, time.perf_counter()
+        self._release = describe_release(self.world, plan.experiment, self.policies)
+        self._discovery = Discovery(len(self.world.catalog), self.world.catalog.artist_of)
+        self._sums, self._fallbacks = np.zeros((4 + len(DISCOVERY), len(people))), Counter[int]()
+        num_past = max(self.habits.num_past, *(policy.num_past for policy in self.policies.values()))
+        self.midnight, self.memory = before["next_midnight"], Memory.empty(len(people), num_past)
+        self.memory.has_left[:] = np.isin(people.user_ids, np.array(before.get("left", []), people.user_ids.dtype))
+        self.record: dict[str, Any] = {"experiment": plan.experiment, "world": self.world.digest(), "seed": plan.seed}
         self.record |= {"days": []} | ({"habits": asdict(self.habits)} if self.habits != NO_HABITS else {})
 
     def learn(self, after: Path | None) -> None:
@@ -206,28 +195,28 @@ class _Results:
         Args:
             after: folder of the run before, whose logs are linked into that of this run.
         """
-        arms = {policy.description["file"]: policy.profiles for policy in self._policies.values() if policy.profiles}
+        own = [policy for policy in self.policies.values() if policy.profiles]
         # arms of a run that continues another may have learned from its logs, which are read below
-        file = after / PROFILES if after else next((Path(path).with_name(PROFILES) for path in arms), None)
-        if file and file.is_file():
+        folders = [after] if after else [Path(policy.description["file"]).parent for policy in own]
+        if folders and (file := folders[0] / PROFILES).is_file():
             heard = Profiles.read(file)
             newest_ms = int(heard.entries["last_ms"].max(initial=0))
             heard.entries["last_ms"] -= DAY_MS * days_to_move(newest_ms, self.midnight)
-            heard.write(self._folder / PROFILES)
-            ArmProfiles(heard, self._world).tell(self._discovery)
-        profiles = [policy.profiles for policy in self._policies.values() if policy.profiles]
-        for day, plays, time_ms in past_days(_link_logs(after, self._folder / "logs") if after else [], self._world):
+            heard.write(self.folder / PROFILES)
+            ArmProfiles(heard, self.world).tell(self._discovery)
+        profiles = [policy.profiles for policy in own if policy.profiles]
+        for day, plays, time_ms in past_days(_link_logs(after, self.folder / "logs") if after else [], self.world):
             self._tally(plays)
             for one in profiles:
                 one.learn(plays.users.repeat(plays.lengths), plays.tracks, plays.shares, time_ms)
             listeners, first = np.unique(plays.users, return_index=True)
             self.memory.add(listeners, np.add.reduceat(plays.lengths, first), plays.tracks, plays.shares, day)
         for one in profiles:
-            one.prepare(self.midnight, self._plan.track_ms)
+            one.prepare(self.midnight, self.plan.track_ms)
 
     def _tally(self, plays: Plays) -> Float64[np.ndarray, "C U"]:
         """Sums of each listener: sessions, tracks, hundredths played, plays that count for discovery, those known."""
-        users, count = plays.users, partial(np.bincount, minlength=len(self._world.listeners))
+        users, count = plays.users, partial(np.bincount, minlength=len(self.world.listeners))
         sums = [count(users), count(users, plays.lengths), count(users, plays.hundredths)]
         owners, visits = (one.repeat(plays.lengths * bool(len(plays.tracks))) for one in (users, plays.visits))
         counted, known = self._discovery.of_plays(owners, plays.tracks, plays.shares / WHOLE, visits)
@@ -235,34 +224,33 @@ class _Results:
 
     def finish(self, day: Day, outcomes: Sequence[Outcome], *, is_complete: bool) -> None:
         """Write the log of a day, if logs are written, and the record of all days until then."""
-        plays, world, record = Plays.join([one.plays for one in outcomes]), self._world, self.record
+        plays, record, plan = Plays.join([one.plays for one in outcomes]), self.record, self.plan
         day_start, self.midnight = self.midnight, self.midnight + DAY_MS
-        if self._plan.write_logs:
+        if plan.write_logs:
             plays = day.in_order(plays)
-            events = Events.of(plays, plan=day, midnight=day_start, track_ms=self._plan.track_ms)
+            events = Events.of(plays, plan=day, midnight=day_start, track_ms=plan.track_ms)
             self.midnight = events.next_midnight(day_start)
-            path = self._folder / "logs" / f"day-{day.day}" / "data.json"
-            labels = [json.dumps({self._plan.experiment: arm}, ensure_ascii=False) for arm in self._policies]
-            write_events(events, world, labels, path, release=self._release["version"])
+            path = self.folder / "logs" / f"day-{day.day}" / "data.json"
+            labels = [json.dumps({plan.experiment: arm}, ensure_ascii=False) for arm in self.policies]
+            write_events(events, self.world, labels, path, release=self._release["version"])
             write_record(self._release, path.with_name(RELEASE))
-        sums = self._tally(plays)
-        self._sums += sums
+        of_day, arms_of_day, has_left = self._tally(plays), {}, self.memory.has_left
+        self._sums += of_day
         for outcome in outcomes:
             self._fallbacks[outcome.arm] += outcome.fallbacks
-        arms_of_day, record["arms"] = {}, {}
-        for number, arm in enumerate(self._policies):
-            rows, left = day.arm_of == number, {}
-            if self.habits.leaving:
-                left = {"left": int(self.memory.has_left[rows].sum()), "population": int(rows.sum())}
-            arms_of_day[arm] = _means(sums[:, rows]) | left
-            record["arms"][arm] = _means(self._sums[:, rows]) | {"fallbacks": self._fallbacks[number]} | left
+        record["arms"] = {}
+        for number, arm in enumerate(self.policies):
+            rows, fallbacks = day.arm_of == number, {"fallbacks": self._fallbacks[number]}
+            left = {"left": int(has_left[rows].sum()), "population": int(rows.sum())} if self.habits.leaving else {}
+            arms_of_day[arm] = _means(of_day[:, rows]) | left
+            record["arms"][arm] = _means(self._sums[:, rows]) | fallbacks | left
         record["days"].append({"day": day.day, "arms": arms_of_day})
-        if self.memory.has_left.any():
-            record["left"] = world.listeners.user_ids[self.memory.has_left].tolist()
+        if has_left.any():
+            record["left"] = self.world.listeners.user_ids[has_left].tolist()
         record["seconds"] = time.perf_counter() - self._started_s
         record["steps_per_second"] = sum(one["steps"] for one in record["arms"].values()) / record["seconds"]
         record |= {"last_day": day.day, "next_midnight": self.midnight, "complete": is_complete}
-        write_record({**record, "provenance": self._provenance}, self._folder / RECORD)
+        write_record({**record, "provenance": dict(self.provenance)}, self.folder / RECORD)
 
 
 def _means(sums: Float64[np.ndarray, "C u"]) -> dict[str, int | float]:
@@ -290,13 +278,11 @@ def _previous(folder: Path, world: World, experiment: str, arms: Sequence[str]) 
         record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
         digest, num_arms, _ = record["world"], len(record["arms"]), (record["last_day"], record["next_midnight"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"after={folder}: cannot read {folder / RECORD} ({error}); name the run folder of a completed simulate.py"
-        ) from None
+        says = f"cannot read {folder / RECORD} ({error}); name the run folder of a completed simulate.py"
+        raise InputError(f"after={folder}: {says}") from None
     if digest != world.digest():
         raise InputError(
-            f"after={folder}: that run has another world ({digest}, this one is {world.digest()}); "
-            "choose the same world with world= and its settings"
+            f"after={folder}: that run has another world; choose the same one with world= and its settings"
         )
     if record["experiment"] == experiment and num_arms != len(arms):
         raise InputError(
@@ -338,13 +324,13 @@ def _link_logs(before: Path, into: Path) -> list[Path]:
     Returns:
         The folders of these logs.
     """
-    logs = sorted(path.parent for path in before.glob("logs/*/data.json"))
-    for folder in logs:
-        (into / folder.name).mkdir(parents=True, exist_ok=True)
-        for file in (*folder.glob("data.json*"), *folder.glob(RELEASE)):
-            target = into / folder.name / file.name
-            try:
-                target.hardlink_to(file)
-            except OSError:  # another file system
-                write_whole(target, partial(shutil.copyfile, file))
-    return logs
+    if (before / "logs").is_dir():
+        shutil.copytree(before / "logs", into, copy_function=_link)
+    return [path.parent for path in into.glob("*/data.json")]
+
+
+def _link(file: str, target: str) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another file system
+        shutil.copyfile(file, target)

@@ -8,6 +8,7 @@ of their means. S sessions, N tracks of the world, L of a run, K of a list, u li
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Annotated
 
 import numpy as np
@@ -29,7 +30,7 @@ from segue.simulation.neighbours import NearestTracks
 from segue.simulation.policies import session_candidates
 from segue.simulation.traffic import planned_ms
 from segue.simulation.world import World
-from segue.statistics.discovery import DISCOVERY, Discovery
+from segue.statistics.discovery import Discovery
 from segue.statistics.intervals import LEVEL, MeanInterval
 
 PARTS = ("val", "test")
@@ -38,17 +39,14 @@ PARTS = ("val", "test")
 TRACK_MS = 210_000
 """Duration of a track; it decides only how long ago earlier plays were."""
 
+_Tracks = Int32[np.ndarray, "E"]
 Recommend = Callable[[Crowd, Float64[np.ndarray, "S"]], Int64[np.ndarray, "S"]]
 """The next track of each session, from a random number in [0, 1) for each; -1 where there is none to recommend."""
 
 NumSessions = Annotated[int, Setting("number of sessions, half of them for validation", least=1, most=100_000_000)]
 Seed = Annotated[int, Setting("of the sessions; not the seed of the run, nor that of traffic", least=0)]
-NumHits = Annotated[
-    int, Setting("number of the most played tracks: popular recommends them, and they count as hits", least=1)
-]
-NumNearest = Annotated[
-    int, Setting("number of nearest tracks from which true_neighbours recommends", least=1, most=10_000)
-]
+NumHits = Annotated[int, Setting("most played tracks that popular recommends and that count as hits", least=1)]
+NumNearest = Annotated[int, Setting("nearest tracks from which true_neighbours recommends", least=1, most=10_000)]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -123,50 +121,51 @@ class ListeningTest:
             part: one of PARTS.
             profiles: what the listeners have heard before, to count how much of it they hear again.
         """
-        numbers, catalog, num_listeners = self._sessions[part], self.world.catalog, len(self.world.listeners)
-        users, known = self._users[numbers], Discovery(len(catalog), catalog.artist_of)
-        if profiles is not None:
-            profiles.tell(known)
+        numbers, num_tracks = self._sessions[part], len(self.world.catalog)
         interest_draws, first_draws, time_draws = self._draws(0, numbers)
-        crowd = start(self.world, users, interest_draws, first_draws, started_ms=planned_ms(time_draws))
-        num_known, num_heard = {name: np.zeros(num_listeners) for name in DISCOVERY}, np.zeros(num_listeners)
-        hundredths, is_covered = np.zeros(len(users), np.int64), np.zeros(len(catalog), bool)
-        step = num_tracks = num_hits = num_same_artist = fallbacks = 0
-        while len(crowd):
-            step += 1
+        users, started_ms = self._users[numbers], planned_ms(time_draws)
+        crowd, ended, fallbacks = start(self.world, users, interest_draws, first_draws, started_ms=started_ms), [], 0
+        for step in count(1):
             boredom_draws, draws, spare_draws = self._draws(step, numbers[crowd.place])
             tracks = recommend(crowd, draws)
-            is_missing = tracks < 0
-            tracks = np.where(is_missing, uniform_place(spare_draws, len(catalog)), tracks)
-            is_covered[tracks] = True
-            fallbacks += int(is_missing.sum())
-            num_tracks += len(tracks)
-            num_hits += int(self._is_hit[tracks].sum())
-            num_same_artist += int((catalog.artist_of[tracks] == crowd.artists[-1]).sum())
-            num_heard += np.bincount(crowd.users, minlength=num_listeners)
-            for name, is_known in known.known(crowd.users, tracks, np.ones_like(tracks)).items():
-                num_known[name] += np.bincount(crowd.users[is_known], minlength=num_listeners)
+            fallbacks += int((tracks < 0).sum())
+            tracks = np.where(tracks < 0, uniform_place(spare_draws, num_tracks), tracks)
             crowd = listen(self.world, crowd, tracks, boredom_draws)
             if (has_ended := crowd.budget <= 0).any():
-                ended = crowd.where(has_ended)
-                hundredths[ended.place] = ended.shares.sum(0, dtype=np.int64)
+                ended.append(crowd.where(has_ended))
                 crowd = crowd.where(~has_ended)
-        listeners, place = np.unique(users, return_inverse=True)
-        returned = listeners[known.has_past(listeners, np.ones_like(listeners))]
+            if not len(crowd):
+                break
+        hundredths = np.concatenate([one.shares.sum(0, dtype=np.int64) for one in ended])
+        listeners, place = np.unique(np.concatenate([one.users for one in ended]), return_inverse=True)
+        owner = np.concatenate([np.tile(one.users, len(one.tracks) - 1) for one in ended])  # of each recommended track
+        tracks = np.concatenate([one.tracks[1:].ravel() for one in ended])
+        is_same = np.concatenate([(one.artists[1:] == one.artists[:-1]).ravel() for one in ended])
         return Heard(
             listeners=listeners,
             time=np.bincount(place, hundredths) / np.bincount(place) / WHOLE,
             num_sessions=len(users),
-            coverage=float(is_covered.mean()),
-            share_of_hits=num_hits / num_tracks,
-            share_of_same_artist=num_same_artist / num_tracks,
+            coverage=len(np.unique(tracks)) / num_tracks,
+            share_of_hits=float(self._is_hit[tracks].mean()),
+            share_of_same_artist=float(is_same.mean()),
             fallbacks=fallbacks,
-            discovery={
-                name: float((one[returned] / num_heard[returned]).mean())
-                for name, one in num_known.items()
-                if len(returned)
-            },
+            discovery={} if profiles is None else self._discovery(profiles, listeners, owner, tracks),
         )
+
+    def _discovery(
+        self, profiles: ArmProfiles, listeners: Int64[np.ndarray, "u"], owner: Int64[np.ndarray, "E"], tracks: _Tracks
+    ) -> dict[str, float]:
+        """The mean share of tracks that listeners (u) knew before, over those who had heard anything.
+
+        Args:
+            owner: the listener of each track.
+        """
+        before, plays_of = Discovery(len(self.world.catalog), self.world.catalog.artist_of), np.bincount(owner)
+        profiles.tell(before)
+        old = listeners[before.has_past(listeners, np.ones_like(listeners))]
+        known = before.known(owner, tracks, np.ones_like(tracks)) if len(old) else {}
+        num_known = {name: np.bincount(owner[one], minlength=len(plays_of)) for name, one in known.items()}
+        return {name: float((num[old] / plays_of[old]).mean()) for name, num in num_known.items()}
 
     def frame(self, heard: Mapping[str, Heard]) -> pd.DataFrame:
         """The mean time of each listener, a row each: `listening.parquet`.

@@ -70,27 +70,18 @@ class MixedLogs:
             The folder of these logs; its name is the digest of their inputs.
 
         Raises:
-            InputError: the folder has other logs, cannot be written, or a recommender fails.
+            InputError: a recommender fails.
         """
-        if (folder / "tracks.json").exists():
-            raise InputError(
-                f"{folder} already has logs; read them with datamodule=botify, or choose another datamodule.path"
-            )
         arms = {arm: policy.description for arm, policy in self._policies.items()}
         inputs = asdict(self._plan), self.world.digest(), dict(self.world.attributes), arms
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
         complete, making = folder / digest, folder / f".{digest}.making"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f".{digest}.lock"):
-                if not complete.is_dir():
-                    shutil.rmtree(making, ignore_errors=True)  # left by a process that was killed
-                    run_experiment(self.world, self._policies, self._plan, making, progress=self._one_bar)
-                    making.rename(complete)
-        except OSError as error:
-            raise InputError(
-                f"cannot write logs to {folder}: {error.strerror}; choose another folder with datamodule.path=<folder>"
-            ) from None
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{digest}.lock"):
+            if not complete.is_dir():
+                shutil.rmtree(making, ignore_errors=True)  # left by a process that was killed
+                run_experiment(self.world, self._policies, self._plan, making, progress=self._one_bar)
+                making.rename(complete)
         return complete
 
     @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -29,7 +29,7 @@ from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import file_digest
 from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import FILE
-from segue.settings import Setting, settings
+from segue.settings import Setting, refuse_unknown, settings
 from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import NearestTracks
@@ -145,12 +145,7 @@ class Picks(Policy):
 
     def candidates(self, crowd: Crowd) -> Int[np.ndarray, "S K"]:
         """The list of each session, best first; of no columns where there are none."""
-        nothing = np.empty((len(crowd), 0), np.float32)
-        return self.picker.candidates(crowd.tracks[-1:].T.astype(np.int64), nothing, self._keys[crowd.users])
-
-    @cached_property
-    def _keys(self) -> Int64[np.ndarray, "U"]:
-        return keys_of(self.world.listeners.user_ids)
+        return np.empty((len(crowd), 0), np.int32)
 
 
 def _of_word(world: World, word: str, num_popular: int = 0) -> Picker:
@@ -266,8 +261,13 @@ class Lists(Picks):
         """The list of each session, best first; the best tracks for it where it is searched."""
         search, arm = self.picker.search, self.picker.arm
         if search is None:
-            return super().candidates(crowd)
+            last, unplayed = crowd.tracks[-1:].T.astype(np.int64), np.empty((len(crowd), 0))
+            return self.picker.candidates(last, unplayed, self._keys[crowd.users])
         return session_candidates(search, crowd, self.profiles, k=self.picker.num_kept, familiar=arm.familiar)
+
+    @cached_property
+    def _keys(self) -> Int64[np.ndarray, "U"]:
+        return keys_of(self.world.listeners.user_ids)
 
     def choose(self, crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         """Choose a track of the list of each session, as a listening test asks for it.
@@ -355,37 +355,40 @@ class Oracle(Policy):
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
         """Choose the candidates of each session of a new crowd."""
         super().begin(crowd, rng)
-        shape = len(crowd), min(_CANDIDATES, len(self.world.catalog))
-        (self._candidates, self._artists), self._value = np.empty((2, *shape), np.int32), np.empty(shape)
-        self._outside = np.empty(len(crowd))
-        for session in range(len(crowd)):
-            self._choose(crowd, session)
-
-    def _choose(self, crowd: Crowd, session: int) -> None:
-        """Choose the tracks with the largest shares for a session, after the tracks it has played."""
-        catalog, place = self.world.catalog, crowd.place[session]
-        affinity = self.world.embeddings @ crowd.taste[session]
-        value = expit((affinity.astype(np.float64) - crowd.bias[session]) * crowd.sharpness[session])
-        num_played = np.bincount(crowd.artists[:, session], minlength=catalog.num_artists)
-        value *= crowd.artist_discount[session] ** num_played[catalog.artist_of]
-        value[crowd.tracks[:, session]] = -1
-        rest, best = np.split(np.argpartition(value, -self._value.shape[1]), [-self._value.shape[1]])
-        self._candidates[place], self._value[place] = best, value[best]
-        self._artists[place] = catalog.artist_of[best]
-        self._outside[place] = value[rest].max(initial=-1)
+        self._best = [self._best_of(crowd, session) for session in range(len(crowd))]
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
         tracks = np.empty(len(crowd), np.int64)
         for session, place in enumerate(crowd.place.tolist()):
-            value, candidates = self._value[place], self._candidates[place]
-            if len(crowd.tracks) > 1:  # the first track is already part of the values
-                value[self._artists[place] == crowd.artists[-1, session]] *= crowd.artist_discount[session]
-                value[candidates == crowd.current[session]] = -1
-            if value.max() < self._outside[place]:
-                self._choose(crowd, session)
-            tracks[session] = candidates[value.argmax()]
+            best = self._best[place]
+            if len(crowd.tracks) > 1:  # the first track is already part of the shares
+                best.shares[best.artists == crowd.artists[-1, session]] *= crowd.artist_discount[session]
+                best.shares[best.tracks == crowd.current[session]] = -1
+            if best.shares.max() < best.outside:
+                best = self._best[place] = self._best_of(crowd, session)
+            tracks[session] = best.tracks[best.shares.argmax()]
         return Recommended(tracks, np.ones(len(crowd)))
+
+    def _best_of(self, crowd: Crowd, session: int) -> "_Best":
+        """The tracks with the largest shares for a session, after the tracks it has played."""
+        artist_of, affinity = self.world.catalog.artist_of, self.world.embeddings @ crowd.taste[session]
+        shares = expit((affinity.astype(np.float64) - crowd.bias[session]) * crowd.sharpness[session])
+        num_played = np.bincount(crowd.artists[:, session], minlength=self.world.catalog.num_artists)
+        shares *= crowd.artist_discount[session] ** num_played[artist_of]
+        shares[crowd.tracks[:, session]] = -1
+        size = min(_CANDIDATES, len(shares))
+        rest, best = np.split(np.argpartition(shares, -size), [-size])
+        return _Best(best, artist_of[best], shares[best], shares[rest].max(initial=-1))
+
+
+class _Best(NamedTuple):
+    """The candidates (K) of a session: their rows, artists and shares, and the largest share of all other tracks."""
+
+    tracks: Int64[np.ndarray, "K"]
+    artists: Int64[np.ndarray, "K"]
+    shares: Float64[np.ndarray, "K"]
+    outside: float
 
 
 @settings("service")
@@ -426,25 +429,40 @@ class RemoteService(Policy):
     @property
     def hint(self) -> str | None:
         """That it may be the run whose tastes the listeners have."""
-        model = self.world.model
-        return (
-            None
-            if model is None
-            else (f"whether it serves {model.name} is not checked; if it does, its time means nothing")
-        )
+        if (model := self.world.model) is None:
+            return None
+        return f"whether it serves {model.name} is not checked; if it does, its time means nothing"
 
     def check(self) -> None:
-        """Refuse a service whose catalogue is not that of the world: by its size, and by some of its tracks."""
+        """Refuse a service whose catalogue is not that of the world, by some of its tracks."""
         asyncio.run(self._check())  # and not the runner, which may start in another process
+
+    async def _check(self) -> None:
+        catalog = self.world.catalog
+        some = np.random.default_rng(0).integers(len(catalog), size=self._NUM_COMPARED).tolist()
+        async with self._open() as session:
+            for row in dict.fromkeys([0, len(catalog) - 1, *some]):
+                track, artist = catalog.track_ids[row], catalog.artists[catalog.artist_of[row]]
+                ours = {"title": catalog.titles[row], "artist": artist}
+                given = await self._ask(session, "GET", "track", track)
+                theirs = {name: given.get(name) or ours[name] for name in ours} if isinstance(given, dict) else None
+                if theirs != ours:
+                    raise InputError(
+                        f"{self._url} has another catalogue than this world: track {track} is {ours} here, and "
+                        f"{theirs} there; start the service with recommendations for this world, or simulate listeners "
+                        "of its tracks: world=catalogue world.tracks=<its run>"
+                    )
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        ids = [self._track_of(answer) for answer in self._runner.run(self._post_all("next", crowd))]
-        rows = self.world.catalog.rows_of(ids)
-        if (rows < 0).any():
-            track = ids[int((rows < 0).argmax())]
+        answers = self._runner.run(self._post_all("next", crowd))
+        ids: list[Any] = [answer.get("track") if isinstance(answer, dict) else None for answer in answers]
+        unknown = [track for track in ids if id_problem(track)]
+        rows = self.world.catalog.rows_of([] if unknown else ids)
+        unknown += [ids[place] for place in np.flatnonzero(rows < 0)]
+        if unknown:
             raise InputError(
-                f"{self._url} recommends track {track}, which is not one of the {len(self.world.catalog)} tracks of "
+                f"{self._url} recommends {unknown[0]!r}, which is not one of the {len(self.world.catalog)} tracks of "
                 "this world; start the service with recommendations for this world"
             )
         return Recommended(rows, np.full(len(rows), np.nan))
@@ -459,15 +477,6 @@ class RemoteService(Policy):
             self._runner.run(self._session.close())
         self._runner.close()
 
-    def _track_of(self, answer: Any) -> Id:
-        track = answer.get("track") if isinstance(answer, dict) else None
-        if problem := id_problem(track):
-            raise InputError(
-                f'{self._url}/next answered {str(answer)[:200]}; expected {{"user": id, "track": id}}, and "track" '
-                f"{problem}"
-            )
-        return cast(Id, track)
-
     def _open(self) -> "aiohttp.ClientSession":
         import aiohttp
 
@@ -475,37 +484,6 @@ class RemoteService(Policy):
             connector=aiohttp.TCPConnector(limit=self._connections),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(sock_connect=self._timeout_s, sock_read=self._timeout_s),
-        )
-
-    async def _check(self) -> None:
-        catalog = self.world.catalog
-        some = np.random.default_rng(0).integers(len(catalog), size=self._NUM_COMPARED)
-        async with self._open() as session:
-            experiments = await self._ask(session, "GET", "experiments")  # which botify does not have
-            given = experiments if isinstance(experiments, dict) else {}
-            num_tracks, num_kept = given.get("tracks"), given.get("kept")
-            without_kept = num_tracks - num_kept if isinstance(num_tracks, int) and isinstance(num_kept, int) else None
-            if isinstance(num_tracks, int) and len(catalog) not in (num_tracks, without_kept):
-                raise self._mismatch(f"it has {num_tracks:,} tracks, and this world {len(catalog):,}")
-            for row in dict.fromkeys([0, len(catalog) - 1, *some.tolist()]):
-                answer = await self._ask(session, "GET", "track", catalog.track_ids[row])
-                self._compare(row, answer)
-
-    def _compare(self, row: int, answer: Any) -> None:
-        """Refuse what the service says of a track, if the world says something else."""
-        catalog = self.world.catalog
-        title, artist = catalog.titles[row], catalog.artists[catalog.artist_of[row]]
-        named = f"track {catalog.track_ids[row]}, {title!r} by {artist!r} in this world,"
-        if not isinstance(answer, dict):
-            raise self._mismatch(f"{named} is not in it")
-        given = answer.get("title"), answer.get("artist")
-        if any(name and name != known for name, known in zip(given, (title, artist), strict=True)):
-            raise self._mismatch(f"{named} is {given[0]!r} by {given[1]!r} there")
-
-    def _mismatch(self, difference: str) -> InputError:
-        return InputError(
-            f"{self._url} has another catalogue than this world: {difference}; start the service with recommendations "
-            "for this world, or simulate listeners of its tracks: world=catalogue world.tracks=<its run>"
         )
 
     async def _post_all(self, call: str, crowd: Crowd) -> list[Any]:
@@ -524,15 +502,13 @@ class RemoteService(Policy):
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
 
-    async def _ask(
-        self, session: "aiohttp.ClientSession", method: str, call: str, of: Id | None = None, body: Any = None
-    ) -> Any:
-        """The answer to a request about an id; None where a page is not there, or the service has nothing of the id."""
+    async def _ask(self, session: "aiohttp.ClientSession", method: str, call: str, of: Id, body: Any = None) -> Any:
+        """The answer to a request about an id; None where a GET finds nothing."""
         from aiohttp import ClientError
         from yarl import URL
 
-        path = call if of is None else f"{call}/{quote(str(of), safe='')}"
-        url, problem = URL(f"{self._url}/{path}", encoded=True), ""  # as text, the client would change it again
+        # as text, the client would change it again
+        url, problem = URL(f"{self._url}/{call}/{quote(str(of), safe='')}", encoded=True), ""
         for attempt in range(self._retries + 1):
             if attempt:
                 await asyncio.sleep(min(0.1 * 2**attempt, 5.0))
@@ -572,26 +548,23 @@ def make_policies(
         InputError: an arm has an invalid name, names no recommender, or names one that cannot be read.
     """
     if not isinstance(arms, Mapping):
-        raise InputError(
-            f"arms must be a mapping from arms to recommenders, such as arms={{C: random, T1: popular}}, got {arms!r}"
-        )
+        raise InputError(f"arms must be a mapping such as arms={{C: random, T1: popular}}, got {arms!r}")
     return {arm: _policy(f"arms.{arm}", arms[arm], templates, world, locate) for arm in check_arms(arms)}
 
 
 def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
-    settings = {key: given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
-    name, others = recommender_name(given), f"{FILES}, {SERVICES}" if "service" in templates else FILES
-    words = sorted(set(templates) - {"recommendations", "service"})
-    kind = "path" if name is None else parse_name(name).kind
+    own = {key: given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
+    name = recommender_name(given)
+    kind = "path" if name is None or "policy" in own else parse_name(name).kind
     policy: Policy
-    if name is not None and "policy" not in settings and kind in ("word", "url"):
-        template = "service" if kind == "url" else name
-        if template not in templates or name in ("recommendations", "service"):
+    if name is not None and kind in ("word", "url"):
+        word = "service" if kind == "url" else name
+        if word not in templates or name in ("recommendations", "service"):
+            words = sorted(set(templates) - {"recommendations", "service"})
+            others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
             raise InputError(unknown_recommender(where, name, words, others))
-        if unknown := sorted(map(str, set(settings) - set(known := templates[template].keywords))):
-            listed = ", ".join(sorted(known)) or "none"
-            raise InputError(f"{where}: {unknown[0]!r} is not a setting of {template}; its settings are: {listed}")
-        policy = templates[template](**settings, **({"url": name} if kind == "url" else {}), world=world)
+        refuse_unknown(own, [*templates[word].keywords], key=where)
+        policy = templates[word](**own, **({"url": name} if kind == "url" else {}), world=world)
     else:
         lists = templates.get("recommendations")
         arm, file = read_arm(where, given, defaults=USUAL | (lists.keywords if lists else {}), locate=locate)

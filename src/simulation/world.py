@@ -119,9 +119,8 @@ class World:
             for name in part.__dataclass_fields__:
                 column = getattr(part, name)
                 if isinstance(column, np.ndarray) and column.dtype != object:
-                    sha.update(
-                        f"{name} {column.dtype} {column.shape}".encode() + np.ascontiguousarray(column).tobytes()
-                    )
+                    sha.update(f"{name} {column.dtype} {column.shape}".encode())
+                    sha.update(np.ascontiguousarray(column).tobytes())
         return sha.hexdigest()[:16]
 
     @cached_property
@@ -163,10 +162,8 @@ class Taste:
 
     def __post_init__(self) -> None:
         if self.style + self.track > 1:
-            raise InputError(
-                f"world.taste.style={self.style} and world.taste.track={self.track} are shares of one whole; their sum "
-                "must be at most 1, make one of them smaller"
-            )
+            both = f"world.taste.style={self.style} and world.taste.track={self.track}"
+            raise InputError(f"{both} are shares of one whole, and add up to more than 1; make one of them smaller")
 
     def embed(
         self, artist_of: Int64[np.ndarray, "N"], *, artist_fame: Float64[np.ndarray, "A"], rng: np.random.Generator
@@ -241,16 +238,14 @@ def generate(
     track_fame = artist_fame[artist_of] + popularity_rng.normal(scale=track_popularity, size=num_tracks)
     popularity = np.exp(track_fame - track_fame.max())
     embeddings = taste.embed(artist_of, artist_fame=standardised(artist_fame), rng=taste_rng)
+    artists = [names[row] for row in artist_of.tolist()]
+    said = attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed) if attributes else {}
     return World(
-        catalog=Catalog.from_columns(
-            range(num_tracks), titles, [names[row] for row in artist_of.tolist()], source="the generated catalogue"
-        ),
+        catalog=Catalog.from_columns(range(num_tracks), titles, artists, source="the generated catalogue"),
         top_tracks=most_played(popularity),
         embeddings=embeddings,
         listeners=population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),
-        attributes=attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed)
-        if attributes
-        else {},
+        attributes=said,
     )
 
 

@@ -151,15 +151,13 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
 
 def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
     try:
-        embeddings = np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        embeddings = np.asarray(np.load(path, allow_pickle=False), np.float32)
+    except (OSError, ValueError, EOFError, TypeError) as error:
         raise InputError(f"cannot read {path} as an array of numbers: {error}") from None
-    if embeddings.dtype.kind not in "fiu" or embeddings.ndim != 2 or len(embeddings) != num_tracks:
+    is_small = np.abs(embeddings) <= _LARGEST  # and not NaN
+    if embeddings.ndim != 2 or len(embeddings) != num_tracks or not embeddings.size or not is_small.all():
         raise InputError(
-            f"{path} must hold one array of numbers with a row for each of the {num_tracks} tracks, and has "
-            f"{embeddings.dtype} of shape {embeddings.shape}"
+            f"{path} must have a row of one or more numbers for each of the {num_tracks} tracks, finite and at most "
+            f"{_LARGEST:g}; it has the shape {embeddings.shape}"
         )
-    invalid = ~(np.abs(embeddings) <= _LARGEST)  # also NaN
-    if invalid.any() or not embeddings.shape[1]:
-        raise InputError(f"{path}: every number must be finite and at most {_LARGEST:g}, and a row needs one or more")
-    return embeddings.astype(np.float32)
+    return embeddings

@@ -41,7 +41,7 @@ def test_the_default_run_writes_logs_and_a_record_and_prints_the_next_commands(t
 
 def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) -> None:
     done = simulate(tmp_path, *SMALL, "arms={C: 'http://127.0.0.1:9'}", "arm.service.retries=1", code=2)
-    assert "GET http://127.0.0.1:9/experiments failed 2 times" in done.stderr
+    assert "GET http://127.0.0.1:9/track/0 failed 2 times" in done.stderr
     assert "check that the service of this world runs" in done.stderr
 
 

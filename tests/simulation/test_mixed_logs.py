@@ -76,12 +76,6 @@ def test_the_settings_of_a_run_import_no_class_of_an_arm(world: World, monkeypat
     assert POLICY.partition(":")[0] not in sys.modules
 
 
-def test_a_folder_with_other_logs_is_rejected(world: World, tmp_path: Path) -> None:
-    (tmp_path / "tracks.json").write_text("")
-    with pytest.raises(InputError, match=r"already has logs; read them with datamodule=botify, or choose another"):
-        logs_of(world)(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [

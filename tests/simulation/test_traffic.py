@@ -317,7 +317,7 @@ def test_continuing_in_another_world_is_rejected(world: World, tmp_path: Path) -
     run(world, tmp_path / "one")
     path = tmp_path / "one" / "simulation.json"
     path.write_text(path.read_text().replace(world.digest(), "0" * 16))
-    with pytest.raises(InputError, match=r"that run has another world .*; choose the same world"):
+    with pytest.raises(InputError, match=r"that run has another world; choose the same one"):
         run(world, tmp_path / "two", after=tmp_path / "one")
 
 

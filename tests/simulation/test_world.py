@@ -190,10 +190,10 @@ def test_a_damaged_file_is_rejected_with_its_name_and_line(
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((3, 4)), r"a row for each of the 400 tracks, and has float64 of shape \(3, 4\)"),
-        (np.zeros(400), "must hold one array of numbers with a row for each of"),
-        (np.full((400, 2), np.nan), "every number must be finite and at most 1e\\+06"),
-        (np.full((400, 2), "a"), "must hold one array of numbers"),
+        (np.zeros((3, 4)), r"for each of the 400 tracks, .* it has the shape \(3, 4\)"),
+        (np.zeros(400), "must have a row of one or more numbers for each of"),
+        (np.full((400, 2), np.nan), "finite and at most 1e\\+06"),
+        (np.full((400, 2), "a"), "cannot read .* as an array of numbers"),
         (np.full((400, 2), None), "cannot read .* as an array of numbers"),
     ],
 )
