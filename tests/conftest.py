@@ -29,6 +29,8 @@ typechecks.install()  # before what it checks is imported
 
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.datamodules.reading.table_settings import TableSettings, settings_in
+from segue.picking.arm import Arm
+from segue.picking.session_search import SessionSearch
 from segue.runs.libraries import line_of_import
 from segue.runs.session_vectors import OrderPart, SessionVectors
 from segue.settings import with_defaults
@@ -173,6 +175,15 @@ def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVecto
         "context": "session",
     }
     return SessionVectors(**given | changes)
+
+
+def make_search(
+    vectors: SessionVectors, lists: Any, artist_of: Any, *, num_lists: int = 1, may_repeat: bool = True, **how: Any
+) -> SessionSearch:
+    """The search of an arm whose context is that of the vectors."""
+    how["context"] = "session" if vectors.listener is None else "listener"
+    arm = Arm(recommender="r.jsonl", num_lists=num_lists, pick="uniform" if may_repeat else "ranked", **how)
+    return SessionSearch(arm, vectors, lists, artist_of)
 
 
 def make_order(width: int) -> OrderPart:

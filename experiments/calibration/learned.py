@@ -96,8 +96,8 @@ class Learned(Policy):
         if self.how == "weighted":
             for played in crowd.tracks:
                 available &= lists != played[:, None]
-        rule = PICKS["weighted" if self.how == "weighted" else "uniform"]
-        rows, _ = draw(shares_of(rule.weights(available)), lists, self.rng.random(len(crowd)))
+        weights_of = PICKS["weighted" if self.how == "weighted" else "uniform"]
+        rows, _ = draw(shares_of(weights_of(available)), lists, self.rng.random(len(crowd)))
         return Recommended(rows, np.full(len(crowd), np.nan))
 
     def _best(self, rows: Any, num: int) -> tuple[Any, Tensor]:

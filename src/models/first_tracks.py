@@ -42,7 +42,7 @@ def ranks_of_first_tracks(
     queries, items, ranks = scorer.query_vectors(), scorer.item_vectors(), ranks_by_plays(plays, None, following)
     for start in range(0, len(following), block_size(len(items))):
         some = histories.part(start, start + block_size(len(items)))
-        own = torch.from_numpy(favourites(past_before(some)[0], NUM_FAVOURITES)).long().to(items.device)
+        own = torch.from_numpy(favourites(past_before(some), NUM_FAVOURITES)).long().to(items.device)
         is_there = (own >= 0)[:, :, None]
         scores = ((queries[own] * is_there).sum(1) / is_there.sum(1).clamp(min=1)) @ items.T
         if (values := listener.values(some)) is not None:

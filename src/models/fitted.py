@@ -20,7 +20,7 @@ from segue.models.head_ranker import mean_of_tracks
 from segue.models.ranker import Ranker
 from segue.models.restoring import CHECKPOINT, REFITTED, restore
 from segue.picking.onnx_files import write_onnx
-from segue.picking.session_query import SessionQuery
+from segue.picking.session_query import Explained, SessionQuery
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.folder import REFIT
 from segue.runs.recommendations import Recommendations
@@ -132,26 +132,18 @@ class FittedModel:
             raise self._has_no_vectors
         return SessionVectors.read(path, self.catalog)
 
-    def explain(
-        self, rows: Int64[np.ndarray, "n"], item: int
-    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float, float, float]:
-        """Explain the score of a track after a session; see `SessionQuery`.
+    def explain(self, rows: Int64[np.ndarray, "n"], item: int) -> Explained:
+        """Explain the score of a track after a session; see `SessionQuery.explain`.
 
         Args:
             rows: rows of the tracks of the session, oldest first.
             item: row of the track.
 
-        Returns:
-            Weights and products of each part (rows) and each track that counts (columns), newest first, what the track
-            has by itself, what the counted part adds, and what the order adds.
-
         Raises:
             InputError: the model has no vectors.
         """
-        query, of_session = SessionQuery(self.vectors), (rows[::-1], np.full(len(rows), np.nan, np.float32), item)
-        weights, products, rest = query.products(*of_session)
-        rest += query.boost(of_session[0], item, self.catalog.artist_of)
-        return weights, products, rest, query.counted(*of_session).added, float(query.order(*of_session)[0])
+        unknown = np.full(len(rows), np.nan, np.float32)
+        return SessionQuery(self.vectors).explain(rows[::-1], unknown, item, self.catalog.artist_of)
 
     def export(self, folder: Path, format: str) -> None:
         """Write the vectors for programs without Segue.

@@ -34,8 +34,8 @@ _AT_ONCE = 256
 _OF_TRACK, _OF_ARTIST = slice(len(OF_TRACK)), slice(len(OF_TRACK), len(OF_TRACK) + len(OF_ARTIST))
 
 
-def past_before(histories: Histories, *, half_life: bool = True) -> tuple[Pasts, Int64[np.ndarray, "Q"]]:
-    """What listeners had heard before the sessions of queries, and the times of the queries.
+def past_before(histories: Histories, *, half_life: bool = True) -> Pasts:
+    """What listeners had heard before the sessions of queries (Q × P).
 
     A profile has what its listener played in sessions that had ended when the session of the query began. The time of a
     query is that of its newest play: nothing that comes later has any effect.
@@ -43,9 +43,6 @@ def past_before(histories: Histories, *, half_life: bool = True) -> tuple[Pasts,
     Args:
         histories: of the queries, with a timeline.
         half_life: whether older plays count less.
-
-    Returns:
-        The pasts (Q × P), and milliseconds since 1970.
     """
     timeline = histories.timeline
     assert timeline is not None, "no times are known"
@@ -57,7 +54,7 @@ def past_before(histories: Histories, *, half_life: bool = True) -> tuple[Pasts,
     )
     profiles = padded(*found, len(sessions))[of_query]
     heard = histories.newest(int(histories.length.max(initial=0)))[0]
-    return past_of(profiles, heard), timeline.timestamp[histories.last]
+    return past_of(profiles, heard, timeline.timestamp[histories.last])
 
 
 def own_plays(histories: Histories, num_tracks: int, *, half_life: bool) -> csr_array:
@@ -68,7 +65,7 @@ def own_plays(histories: Histories, num_tracks: int, *, half_life: bool) -> csr_
         num_tracks: number of tracks (N).
         half_life: whether older plays count less.
     """
-    past, _ = past_before(histories, half_life=half_life)
+    past = past_before(histories, half_life=half_life)
     query, place = (past.rows >= 0).nonzero()
     entries = past.entries["plays"][query, place], (query, past.rows[query, place])
     return csr_array(entries, shape=(len(histories), num_tracks))
@@ -252,8 +249,8 @@ class ListenerPart:
         return f"listener     {how} (validation {name} {value:.4f}; without it {without:.4f})"
 
     def _past(self, histories: Histories) -> "_Past":
-        past, now_ms = past_before(histories)
-        features, artists = features_of(past, now_ms, self._artist_of)
+        past = past_before(histories)
+        features, artists = features_of(past, self._artist_of)
         query, place = (artists >= 0).nonzero()
         keys = query * self._tracks_of.shape[0] + artists[query, place]
         _, first, group = np.unique(keys, return_index=True, return_inverse=True)

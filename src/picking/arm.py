@@ -4,15 +4,15 @@ S sessions, T tracks that a session or a listener has played, C tracks that may 
 tracks of a list.
 """
 
-import re
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Shaped
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from jaxtyping import Float, Float64, Int
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from segue.errors import InputError
 from segue.picking.places import PICKS
@@ -30,18 +30,19 @@ FALLBACKS = {"artist": ("artist", "popular", "random"), "random": ("random",)}
 any track at once, as in the service of 2026."""
 MOST_PLAYS = 20
 """Last plays of a listener that an arm of one's own can look at."""
-MOST_LISTS = 20
-"""Largest number of last tracks whose lists are searched."""
-LEARNED: Literal["learned"] = "learned"
-"""`familiar=` where the scores alone decide how much of what is played is known; the same as 1."""
-_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 Locate = Callable[[str], Path]
 """Finds the `recommendations.jsonl` of the name of a run or a registered model."""
 
 
+def _known_pick(name: str) -> str:
+    if name not in PICKS:
+        raise ValueError(f"must be one of {', '.join(PICKS)}")
+    return name
+
+
 class Arm(BaseModel):
-    """How an arm of an experiment recommends.
+    """How an arm of an experiment recommends. `conf/arm` and `conf/serve.yaml` have the defaults of the commands.
 
     Raises:
         InputError: a setting is out of range.
@@ -51,23 +52,24 @@ class Arm(BaseModel):
 
     recommender: str
     """Its name on the command line."""
-    policy: str = "lists"
+    policy: str = Field("lists", pattern=rf"^({'|'.join((*LISTS, *WORDS))}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
     """`lists`, `user_lists`, one of `WORDS`, or `package.module:Class`: an `OwnRule`, which has no other setting."""
-    pick: str = "uniform"
-    """One of `PICKS`; it applies to lists only, as do all that follow. All but `uniform` pick no track that the session
-    has heard."""
+    pick: Annotated[str, AfterValidator(_known_pick)] = "uniform"
+    """One of `PICKS`; it applies to lists only, as do all that follow. All but `uniform` pick no track that the
+    session has heard."""
     artist_gap: int = Field(0, ge=0, le=1000)
     """Number of last tracks whose artists are avoided as long as the list has others."""
     context: Literal["last", "session", "listener"] = "last"
     """What the query is: the last track, the session, or the session and what the listener heard before."""
-    num_lists: int = Field(1, ge=1, le=MOST_LISTS)
+    num_lists: int = Field(1, ge=1, le=20)
     """Number of last tracks whose lists are searched, with `session` and `listener`."""
     exploration: float = Field(0.0, ge=0, le=0.5)
     """Share of the picks that are among the new tracks of a list that has some."""
     exploration_plays: int = Field(1, ge=1)
     """Tracks with fewer plays in training are new."""
-    familiar: Annotated[float, BeforeValidator(lambda one: 1.0 if one == LEARNED else one)] = Field(1.0, ge=0, le=1)
-    """Share of what is played that the listener may know; below 1 with `listener` only."""
+    familiar: Annotated[float, BeforeValidator(lambda x: 1.0 if x == "learned" else x)] = Field(1.0, ge=0, le=1)
+    """Share of what is played that the listener may know; below 1 with `listener` only. `learned` is 1: the scores
+    alone decide."""
     fallback: Literal["artist", "random"] = "artist"
     """What follows where a list has no track left; see `FALLBACKS`."""
 
@@ -78,20 +80,6 @@ class Arm(BaseModel):
             wrong = error.errors()[0]
             name, why = ".".join(map(str, wrong["loc"])), wrong["msg"].removeprefix("Value error, ")
             raise InputError(f"{name}: {why}, got {wrong['input']!r}" if name else why) from None
-
-    @field_validator("pick")
-    @classmethod
-    def _has_rule(cls, pick: str) -> str:
-        if pick not in PICKS:
-            raise ValueError(f"must be one of {', '.join(PICKS)}")
-        return pick
-
-    @field_validator("policy")
-    @classmethod
-    def _is_policy(cls, policy: str) -> str:
-        if policy not in (*LISTS, *WORDS) and not _OWN.fullmatch(policy):
-            raise ValueError(f"must be one of {', '.join((*LISTS, *WORDS))}, or package.module:Class")
-        return policy
 
     @model_validator(mode="after")
     def _knows_listeners(self) -> "Arm":
@@ -113,53 +101,37 @@ class Arm(BaseModel):
         """
         return Arm(**self.model_dump() | {"familiar": familiar})
 
-    @property
+    @cached_property
     def has_lists(self) -> bool:
         """Whether it picks from lists; `pick` and `artist_gap` apply then."""
         return self.policy in LISTS
 
-    @property
+    @cached_property
     def is_own(self) -> bool:
         """Whether it picks by a class of its own."""
         return ":" in self.policy
 
-    @property
+    @cached_property
     def is_of_session(self) -> bool:
         """Whether the session so far is the query, or a part of it."""
         return self.context != "last"
 
-    @property
+    @cached_property
     def avoids_heard(self) -> bool:
         """Whether no track that the session has heard is picked."""
-        return self.has_lists and not PICKS[self.pick].may_repeat
+        return self.has_lists and self.pick != "uniform"
 
-    @property
+    @cached_property
     def sources(self) -> tuple[str, ...]:
         """Where tracks come from, in this order: the source of the policy, and its fallbacks."""
         own = {"sticky_artist": "artist", "popular": "popular", "random": "random"}.get(self.policy, "list")
         return tuple(dict.fromkeys((own, *FALLBACKS[self.fallback if self.has_lists else "random"])))
 
-    @property
-    def rule(self) -> str:
-        """How a place of a list is picked, as a sentence."""
-        return str(PICKS[self.pick].__doc__)
-
     def describe(self) -> str:
         """How it picks, for people."""
-        if self.is_own:
-            return f"policy={self.policy}: by a class of its own"
         if not self.has_lists:
-            return "no lists: pick and artist_gap do not apply"
-        exploration = f", exploration={self.exploration:g}" if self.exploration else ""
-        context = f", context={self.context} of the last {self.num_lists} lists" * self.is_of_session
-        context += f", familiar={self.familiar:g}" * (self.familiar != 1)
-        users = ", lists of users" * (self.policy == "user_lists")
-        fallback = f", fallback={self.fallback}" * (self.fallback != "artist")
-        return f"pick={self.pick}, artist_gap={self.artist_gap}{exploration}{context}{users}{fallback}"
-
-    def explores(self) -> dict[str, Any]:
-        """How it explores; empty where it does not."""
-        return self.model_dump(include={"exploration", "exploration_plays"}) if self.exploration else {}
+            return f"policy={self.policy}: pick and artist_gap do not apply"
+        return ", ".join(f"{name}={value}" for name, value in self.record().items() if name != "recommender")
 
     def record(self) -> dict[str, Any]:
         """As JSON, from which the arm can be built again. What many arms do not use is there only where it is used."""
@@ -173,7 +145,8 @@ def read_arm(where: str, given: Any, *, defaults: Mapping[str, Any], locate: Loc
     Args:
         where: the setting that has it, for messages.
         given: the name of a recommender, or a mapping with `recommender`, or `policy`, and settings of this arm.
-        defaults: its settings for lists. A `context` of None is that of the training run.
+        defaults: its settings for lists, where they are not those of `Arm`. Without a `context`, or with None, it is
+            that of the training run.
         locate: finds the file of a run or a model.
 
     Returns:
@@ -183,36 +156,33 @@ def read_arm(where: str, given: Any, *, defaults: Mapping[str, Any], locate: Loc
         InputError: no recommender is named, a setting is unknown or out of range, or the file cannot be read.
     """
     own = {str(key): given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
-    name = recommender_name(given) or own.get("policy")
+    name, policy = recommender_name(given) or own.get("policy"), own.pop("policy", None)
     if not isinstance(name, str):
-        raise InputError(
-            f"{where} must name a recommender, got {given!r}; such as run:<id>, popular, or {{recommender: run:<id>}}"
-        )
-    refuse_unknown(own, [*defaults, "policy"], key=where)
-    named, policy = parse_name(name), own.pop("policy", None)
+        given = f"{given!r}; such as run:<id>, popular, or {{recommender: run:<id>}}"
+        raise InputError(f"{where} must name a recommender, got {given}")
+    refuse_unknown(own, [one for one in Arm.model_fields if one != "recommender"], key=where)
+    named, rule = parse_name(name), policy or name
+    has_lists = policy is None and named.kind in ("stored", "path")
     if own and (policy is not None or named.kind == "word"):
-        raise InputError(f"{where}: {next(iter(own))} applies to lists, and {policy or name} has a rule of its own; "
-                         f"leave {next(iter(own))} out")  # fmt: skip
-    if named.kind == "word" and policy is None and name not in WORDS:
+        raise InputError(f"{where}: {', '.join(own)} applies to lists, and {rule} has a rule of its own")
+    if named.kind == "url" or (named.kind == "word" and policy is None and name not in WORDS):
         raise InputError(unknown_recommender(where, name, [*WORDS], FILES))
-    if named.kind == "url":
-        raise InputError(f"{where}: {name!r} is another service; choose one of {', '.join(WORDS)}, {FILES}")
+    if policy is not None and ":" not in policy:
+        raise InputError(f"{where}: policy must be package.module:Class, got {policy!r}")
     file = {"stored": locate, "path": Path}[named.kind](named.name) if named.kind != "word" else None
-    how: dict[str, Any] = {"policy": policy or name}
-    if policy is not None:
-        how["fallback"] = "random"
-        if ":" not in policy:
-            raise InputError(f"{where}: policy must be package.module:Class, got {policy!r}")
-    elif file is not None:
-        how = {**defaults, **own, "policy": LISTS[key_of_lines(file) == "user"]}
-        if how["policy"] == "user_lists" and how["context"] not in (None, "last"):
-            raise InputError(f"{where}: context={how['context']} needs lists of tracks, and {file} has lists of users")
-        how["context"] = "last" if how["policy"] == "user_lists" else context_of(where, how["context"], file)
-        unused = {"num_lists"} if how["context"] == "last" else set()
-        unused |= set() if how["exploration"] else {"exploration", "exploration_plays"}
-        how = {key: value for key, value in how.items() if key not in unused}
+    is_of_users = file is not None and key_of_lines(file) == "user"
+    how = {**defaults, **own} if has_lists else {"policy": rule}
+    if is_of_users and (policy or how.get("context") not in (None, "last")):
+        asked = f"policy={policy}" if policy else f"context={how['context']}"
+        raise InputError(f"{where}: {asked} needs lists of tracks, and {file} has lists of users")
+    if is_of_users:
+        how |= {"policy": "user_lists", "context": "last"}
+    elif has_lists and file is not None:
+        how["context"] = context_of(where, how.get("context"), file)
+    unused = {"num_lists"} if how.get("context") == "last" else set()
+    unused |= set() if how.get("exploration") else {"exploration", "exploration_plays"}
     try:
-        return Arm(recommender=name, **how), file
+        return Arm(recommender=name, **{key: one for key, one in how.items() if key not in unused}), file
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -244,42 +214,28 @@ class OwnRule(Protocol):
         """
 
 
-def own_rule(
-    policy: str,
-    *,
-    lists: Int[np.ndarray, "N K"],
-    artist_of: Int[np.ndarray, "N"],
-    track_ids: Shaped[np.ndarray, "N"],
-) -> OwnRule:
+def own_rule(policy: str, **catalogue: np.ndarray) -> OwnRule:
     """Import and build the class of an arm of one's own. Only for a name that the user of this process typed.
 
     Args:
         policy: `package.module:Class`.
-        lists: as for `OwnRule`.
-        artist_of: as for `OwnRule`.
-        track_ids: as for `OwnRule`.
+        catalogue: `lists`, `artist_of` and `track_ids`, as for `OwnRule`.
 
     Raises:
         InputError: there is no such class, or it looks at too many plays.
     """
-    module, _, name = policy.partition(":")
     try:
-        made = getattr(import_module(module), name)
+        made = resolve_name(policy)
     except (ImportError, AttributeError) as error:
         raise InputError(f"policy={policy}: {error}; name a class that Python can import") from None
-    rule: OwnRule = made(lists=lists, artist_of=artist_of, track_ids=track_ids)
+    rule: OwnRule = made(**catalogue)
     if not 1 <= rule.num_plays <= MOST_PLAYS:
         raise InputError(f"policy={policy}: num_plays must lie between 1 and {MOST_PLAYS}, got {rule.num_plays}")
     return rule
 
 
 def check_probabilities(
-    policy: str,
-    rows: Int[np.ndarray, "..."],
-    chances: Float64[np.ndarray, "..."],
-    *,
-    num_listeners: int,
-    num_tracks: int,
+    policy: str, rows: np.ndarray, chances: np.ndarray, num_listeners: int, num_tracks: int
 ) -> None:
     """Check what a class of one's own returns: the log would have its wrong probabilities, and estimates believe them.
 
@@ -293,18 +249,14 @@ def check_probabilities(
     Raises:
         InputError: they are not as `OwnRule` says.
     """
-    what = f"policy={policy}: probabilities must return"
-    if rows.shape != chances.shape or rows.ndim != 2 or len(rows) != num_listeners:
+    is_right = rows.shape == chances.shape == (num_listeners, *rows.shape[1:2])
+    if is_right:
+        sums, is_row = chances.sum(1), (rows >= 0) & (rows < num_tracks)
+        are_right = (np.abs(sums - 1) < 1e-6) | (sums == 0), chances >= 0, is_row | ((rows == -1) & (chances == 0))
+        is_right = all(one.all() for one in are_right)
+    if not is_right:
         raise InputError(
-            f"{what} two arrays of {num_listeners} lines and as many columns, got {rows.shape} and {chances.shape}"
-        )
-    if rows.min(initial=-1) < -1 or rows.max(initial=-1) >= num_tracks:
-        raise InputError(f"{what} rows from -1 to {num_tracks - 1}, got {rows.min()} to {rows.max()}")
-    sums = np.where(rows >= 0, chances, 0).sum(1)
-    is_right = (chances >= 0).all(1) & ((np.abs(sums - 1) < 1e-6) | (sums == 0))
-    is_right &= ((rows >= 0) | (chances == 0)).all(1)
-    if not is_right.all():
-        raise InputError(
-            f"{what} for each listener numbers of at least 0 that add up to 1, or are all 0, and 0 for row -1; got "
-            f"{chances[~is_right][0].tolist()} for the rows {rows[~is_right][0].tolist()}"
+            f"policy={policy}: probabilities must return {num_listeners} lines of rows from -1 to {num_tracks - 1}, "
+            "and as many numbers of at least 0 that add up to 1 for each line, or are all 0, and 0 for row -1; got "
+            f"{str(rows.tolist())[:200]} and {str(chances.tolist())[:200]}"
         )

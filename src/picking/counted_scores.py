@@ -13,8 +13,9 @@ S sessions, h tracks of a session, C candidates, N tracks, n neighbours of a tra
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Float32, Int64
 
+from segue.picking.places import Candidates, Heard, Scores, Shares
 from segue.runs.counted_part import CountedPart
 
 UNIT = 0.01
@@ -32,9 +33,7 @@ def added(share: Any, strength: float) -> Any:
     return np.float32(strength) * np.log1p(share / np.float32(UNIT))
 
 
-def weights_of(
-    rows: Int[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"], age_weights: Float32[np.ndarray, "L"]
-) -> Float32[np.ndarray, "S l"]:
+def weights_of(rows: Heard, shares: Shares, age_weights: Float32[np.ndarray, "L"]) -> Float32[np.ndarray, "S l"]:
     """The weight of each track of a session: by its age, times the share played; their sum is 1.
 
     Args:
@@ -58,12 +57,7 @@ class CountedScores:
         self._part, self._is_uncounted = part, bool(part.uncounted) and part.is_uncounted.any()
         self._sums = np.zeros(len(part.rows) + 1, np.float32)  # the last one is for -1
 
-    def of(
-        self,
-        rows: Int64[np.ndarray, "S h"],
-        shares: Float32[np.ndarray, "S h"],
-        candidates: Int[np.ndarray, "S C"],
-    ) -> Float32[np.ndarray, "S C"]:
+    def of(self, rows: Int64[np.ndarray, "S h"], shares: Shares, candidates: Candidates) -> Scores:
         """Compute the share of candidates among the tracks that followed those of a session.
 
         Args:
@@ -87,7 +81,7 @@ class CountedScores:
             found += of_uncounted * part.is_uncounted.take(candidates, mode="clip")
         return found
 
-    def add(self, scores: Float32[np.ndarray, "S C"], counted: Float32[np.ndarray, "S C"]) -> None:
+    def add(self, scores: Scores, counted: Scores) -> None:
         """Add the counted part to scores of the head, in place.
 
         Args:

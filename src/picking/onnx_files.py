@@ -14,14 +14,11 @@ from jaxtyping import Float32
 
 from segue.atomic import write_whole
 from segue.catalog import Catalog
-from segue.errors import InputError
 from segue.picking.session_query import length_factor, share_weight
 from segue.runs.catalog_files import write_catalog
 from segue.runs.session_vectors import SessionVectors
 
 QUERY, ITEM, TRACKS = "query.onnx", "item.onnx", "tracks.json"
-LARGEST = 2**31 - 2**20
-"""Bytes of a table of vectors; a file of ONNX without others beside it has less than 2 GiB."""
 
 
 def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
@@ -40,18 +37,10 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
         vectors: of a run whose queries are weighted sums of them.
         catalog: its catalogue.
         folder: where the files go; created if missing.
-
-    Raises:
-        InputError: the vectors are too large for a file.
     """
     import ndonnx as ndx
     import onnx
 
-    if vectors.queries.nbytes > LARGEST:
-        raise InputError(
-            f"an ONNX file holds at most {LARGEST:,} bytes of vectors, and {len(catalog):,} tracks have "
-            f"{vectors.queries.nbytes:,}; use a smaller model.dim, or vectors.parquet"
-        )
     rows = ndx.argument(shape=("tracks",), dtype=ndx.int64)
     item = ndx.build({"rows": rows}, {"vectors": ndx.take(ndx.asarray(vectors.items), rows, axis=0)})
     query = _query_model(vectors, ndx)
@@ -70,22 +59,18 @@ def _as_text(boosts: Float32[np.ndarray, "L"]) -> str:
 
 
 def _query_model(vectors: SessionVectors, ndx: Any) -> Any:
-    length, width = vectors.max_length, vectors.queries.shape[1]
+    length = vectors.max_length
     rows = ndx.argument(shape=("sessions", length), dtype=ndx.int64)
     shares = ndx.argument(shape=("sessions", length), dtype=ndx.float32)
-    is_there = rows >= 0
+    is_there, width = rows >= 0, int(vectors.ends[-1])
     heard = ndx.take(ndx.asarray(vectors.queries), ndx.reshape(ndx.where(is_there, rows, 0), (-1,)), axis=0)
-    heard = ndx.reshape(heard, (-1, length, width))
+    heard = ndx.reshape(heard, (-1, length, vectors.queries.shape[1]))
     by_share = ndx.where(is_there, share_weight(shares, np.float32(vectors.skipped), ndx), np.float32(0))
-    pieces, first = [], 0
-    for part, end in enumerate(vectors.ends.tolist()):
-        weights = by_share * ndx.asarray(vectors.age_weights[part])
-        summed = ndx.sum(weights[:, :, None] * heard[:, :, first:end], axis=1)
-        if vectors.is_divided[part]:
-            squared = ndx.sum(summed * summed, axis=1, keepdims=True) / vectors.lengths[part] ** 2
-            summed = summed * length_factor(squared, vectors.powers[part])
-        pieces.append(summed)
-        first = end
-    if first < width:  # columns after the last part are those of the newest track
-        pieces.append(heard[:, 0, first:])
-    return ndx.build({"rows": rows, "shares": shares}, {"vectors": ndx.concat(pieces, axis=1)})
+    is_of_part = np.repeat(np.eye(len(vectors.ends), dtype=np.float32), np.diff(vectors.ends, prepend=0), axis=1)
+    weights = ndx.asarray(vectors.age_weights.T @ is_of_part)
+    sums = ndx.sum(by_share[:, :, None] * heard[:, :, :width] * weights, axis=1)
+    squares = ndx.matmul(sums * sums, ndx.asarray(is_of_part.T / np.where(vectors.is_divided, vectors.lengths, 1) ** 2))
+    factors = length_factor(squares, ndx.asarray(np.where(vectors.is_divided, vectors.powers, 0).astype(np.float32)))
+    # columns after the last part are those of the newest track
+    made = ndx.concat([sums * ndx.matmul(factors, ndx.asarray(is_of_part)), heard[:, 0, width:]], axis=1)
+    return ndx.build({"rows": rows, "shares": shares}, {"vectors": made})

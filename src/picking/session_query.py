@@ -5,7 +5,8 @@ by (its length / the length for one track)^power, and what a model of the order 
 ONNX model (`models/order.py`). The three formulas run on arrays of numpy and on tensors of torch, in training; what
 they need of a library is in both under the same name, `xp`.
 
-S sessions, h tracks of a session, N tracks in the catalogue, V width of a vector, W of all parts together, P parts.
+S sessions, h tracks of a session, N tracks in the catalogue, V width of a vector, W of all parts together, P parts, L
+ages that are boosted.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int64
 
-from segue.errors import InputError
 from segue.picking.counted_scores import CountedScores, added
-from segue.runs.libraries import line_of_missing
+from segue.picking.places import Candidates, Heard, Scores, Shares, are_in
 from segue.runs.session_vectors import OrderPart, SessionVectors
 
 SHORTEST = 2
@@ -59,6 +59,66 @@ def length_factor(squared: Any, power: Any) -> Any:
     return (squared + _TINY) ** (-power / 2)
 
 
+def boosts_of(boosts: Float32[np.ndarray, "L"], rows: Candidates, heard: Heard) -> Scores:
+    """What is added to the scores of candidates because a session has heard them.
+
+    Args:
+        boosts: by age.
+        rows: the candidates of each session.
+        heard: rows of the tracks that each session has heard, newest first; -1 for none.
+    """
+    found, boosts = np.zeros(rows.shape, np.float32), boosts[: heard.shape[1]]
+    starts = np.flatnonzero(np.append(True, boosts[1:] != boosts[:-1])[: len(boosts)])  # of ages with the same boost
+    for first, end in reversed([*pairwise([*starts.tolist(), len(boosts)])]):  # what was heard last decides
+        np.putmask(found, are_in(rows, heard[:, first:end]), boosts[first])
+    return found
+
+
+def artist_boosts_of(given: SessionVectors, artist_of: Int[np.ndarray, "N"], rows: Candidates, heard: Heard) -> Scores:
+    """What is added to the scores of candidates because a session has heard their artists.
+
+    Args:
+        given: has the boosts. A track with a boost of its own gets none for its artist.
+        artist_of: row of the artist of each track.
+        rows: the candidates of each session.
+        heard: rows of the tracks that each session has heard, newest first; -1 for none.
+    """
+    newest = heard[:, : len(given.artist_boosts)]
+    asked, artists = (np.where(some >= 0, artist_of.take(some, mode="clip"), -1) for some in (rows, newest))
+    found = boosts_of(given.artist_boosts, asked, artists)
+    np.putmask(found, are_in(rows, heard[:, : len(given.boosts)]), 0)
+    return found
+
+
+class Explained(NamedTuple):
+    """The score of a track after a session, by what adds to it.
+
+    Attributes:
+        weights: of each track of the session that counts in each part, after the division by the length, newest first.
+        products: of the query vector of each of these tracks and the item vector, in each part.
+        rest: what the columns after the last part add: the item bias.
+        order: what the order of the session adds.
+        by_track: how much less the order would add without each track, which need not sum to `order`.
+        share: of the track among those that followed the session, in [0, 1].
+        counted: what that adds, at least 0.
+        boost: what is added because it was heard and may be proposed, or because its artist was.
+    """
+
+    weights: Float32[np.ndarray, "P m"]
+    products: Float32[np.ndarray, "P m"]
+    rest: float
+    order: float
+    by_track: Float32[np.ndarray, "m"]
+    share: float
+    counted: float
+    boost: float
+
+    @property
+    def score(self) -> float:
+        """The sum of weights · products and all that is added."""
+        return float((self.weights * self.products).sum()) + self.rest + self.order + self.counted + self.boost
+
+
 class SessionQuery:
     """The query vectors of sessions, from the vectors of a run, without torch.
 
@@ -67,182 +127,90 @@ class SessionQuery:
     """
 
     def __init__(self, vectors: SessionVectors) -> None:
-        self._vectors = vectors
-        ends, lengths, powers = vectors.ends, vectors.lengths, vectors.powers
-        part_of = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
-        self._part_of, self._starts, self._width = part_of, np.append(0, ends[:-1]), len(part_of)
-        self._weights = vectors.age_weights[part_of].T.copy()
-        is_divided = vectors.is_divided
-        self._by_square = (1 / np.where(is_divided, lengths, 1) ** 2).astype(np.float32)
-        self._powers = np.where(is_divided, powers, 0).astype(np.float32) if is_divided.any() else None
-        self._skipped = np.float32(vectors.skipped)
+        self._vectors, is_divided = vectors, vectors.is_divided
+        self._part_of = np.repeat(np.arange(len(vectors.ends)), np.diff(vectors.ends, prepend=0))
+        self._starts, self._age_weights = np.append(0, vectors.ends[:-1]), vectors.age_weights[self._part_of].T.copy()
+        self._by_square = (1 / np.where(is_divided, vectors.lengths, 1) ** 2).astype(np.float32)
+        self._powers = np.where(is_divided, vectors.powers, 0).astype(np.float32)
         self._orders = [(one.columns, _network(one)) for one in vectors.orders]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SessionQuery, (self._vectors,)  # networks are not sent to another process
 
-    def of(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
+    def of(self, rows: Int64[np.ndarray, "S h"], shares: Shares) -> Float32[np.ndarray, "S V"]:
         """Compute the query vector of each session.
 
         Args:
             rows: rows of the tracks, newest first, of which there is at least one; -1 where there is none.
             shares: share of each that was played; NaN where unknown.
         """
-        length = self._vectors.max_length
-        rows, shares = rows[:, :length], shares[:, :length]
-        made, factors = self._sums(rows, shares)
-        if factors is not None:
-            made[:, : self._width] *= factors.take(self._part_of, axis=1)
-        if self._orders:
-            for columns, added_by_order in self._by_order(rows, self._by_share(rows, shares)):
-                made[:, columns] += added_by_order
+        rows, by_share, vectors, sums, factors = self._weighted(rows, shares)
+        made = vectors[:, 0].copy()  # columns after the last part are those of the newest track
+        made[:, : sums.shape[1]] = sums * factors.take(self._part_of, axis=1)
+        for columns, of_order in self._by_order(rows, by_share):
+            made[:, columns] += of_order
         return made
 
-    def _by_order(
-        self, rows: Int64[np.ndarray, "S h"], weights: Float32[np.ndarray, "S h"]
-    ) -> Iterator[tuple[slice, Float32[np.ndarray, "S W"]]]:
-        """For each encoder, its columns and what it adds there. Tracks that are not in the catalogue are left out."""
-        is_known = rows >= 0
-        newer = is_known.cumsum(1)  # how many of a session are at least as new
-        length = newer[:, -1]
-        line, column = is_known.nonzero()
-        place = line, length[line] - newer[line, column]
-        vectors = self._vectors.queries.take(rows[line, column], axis=0) * weights[line, column][:, None]
-        tracks = np.zeros((len(rows), max(int(length.max(initial=0)), 1), vectors.shape[1]), np.float32)
-        tracks[place] = vectors
-        last = (length - 1).clip(0)
-        for columns, network in self._orders:
-            [added_by_order] = network.run(None, {"tracks": tracks[..., columns], "last": last})
-            yield columns, np.where((length < SHORTEST)[:, None], np.float32(0), added_by_order)
+    def explain(
+        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int, artist_of: Int[np.ndarray, "N"]
+    ) -> Explained:
+        """Explain a score; that of a search adds what the listener's own past says.
 
-    def _by_share(
-        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
-    ) -> Float32[np.ndarray, "S h"]:
-        """Weights by the shares; 0 where there is no track."""
-        return np.where(rows < 0, np.float32(0), share_weight(shares, self._skipped))
+        Args:
+            rows: rows of the tracks, newest first.
+            shares: share of each that was played; NaN where unknown.
+            item: row of the candidate.
+            artist_of: row of the artist of each track.
+        """
+        given, heard, asked = self._vectors, rows[None], np.array([[item]])
+        newest, by_share, [vectors], sums, factors = self._weighted(heard, shares[None])
+        weights = given.age_weights[:, : newest.shape[1]] * by_share * factors.T
+        both, width = vectors * given.items[item], sums.shape[1]
+        products = np.add.reduceat(both[:, :width], self._starts, axis=1).T * (newest >= 0)
+        without = np.where(np.eye(1 + newest.shape[1], newest.shape[1], -1, dtype=bool), -1, newest)
+        orders = np.zeros(len(without), np.float32)
+        for columns, of_order in self._by_order(without, by_share * (without >= 0)):
+            orders += of_order @ given.items[item, columns]
+        share = counted = 0.0
+        if (part := given.counted) is not None:
+            share = float(CountedScores(part).of(heard, shares[None], asked)[0, 0])
+            counted = float(added(np.float32(share), part.strength))
+        boost = float((boosts_of(given.boosts, asked, heard) + artist_boosts_of(given, artist_of, asked, heard))[0, 0])
+        rest, boost, by_track = (
+            float(both[0, width:].sum()),
+            boost if np.isfinite(boost) else 0.0,
+            orders[0] - orders[1:],
+        )
+        return Explained(weights, products, rest, float(orders[0]), by_track, share, counted, boost)
 
-    def _sums(
-        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
-    ) -> tuple[Float32[np.ndarray, "S V"], Float32[np.ndarray, "S P"] | None]:
-        """The weighted sums, and what each part is multiplied by; None where nothing is divided."""
-        vectors = self._vectors.queries.take(rows, axis=0, mode="clip")
-        made = vectors[:, 0].copy()  # columns after the last part are those of the newest track
-        weighted = vectors[:, :, : self._width] * self._weights[: rows.shape[1]]
+    def _weighted(self, rows: Int[np.ndarray, "S h"], shares: Shares) -> tuple[np.ndarray, ...]:
+        """The tracks that count, and their weights by the shares, 0 where there is no track; their vectors, the
+        weighted sums of the parts of these, and what each part is multiplied by."""
+        rows, shares = rows[:, : self._vectors.max_length], shares[:, : self._vectors.max_length]
+        by_share = np.where(rows < 0, np.float32(0), share_weight(shares, np.float32(self._vectors.skipped)))
+        vectors, weights = self._vectors.queries.take(rows, axis=0, mode="clip"), self._age_weights[: rows.shape[1]]
         # unlike a matrix product, the same to the last digit where tracks are missing at the end
-        sums = np.einsum("sh,shw->sw", self._by_share(rows, shares), weighted)
-        made[:, : self._width] = sums
-        if self._powers is None:
-            return made, None
-        return made, length_factor(np.add.reduceat(sums * sums, self._starts, axis=1) * self._by_square, self._powers)
+        sums = np.einsum("sh,shw->sw", by_share, vectors[:, :, : weights.shape[1]] * weights)
+        squares = np.add.reduceat(sums * sums, self._starts, axis=1)
+        return rows, by_share, vectors, sums, length_factor(squares * self._by_square, self._powers)
 
-    def products(
-        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
-    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
-        """Explain a score: what each track of a session adds to each part of it.
-
-        Args:
-            rows: rows of the tracks, newest first.
-            shares: share of each that was played; NaN where unknown.
-            item: row of the candidate.
-
-        Returns:
-            The weight of each track in each part, after the division by the length; the products of the query vector of
-            each track and the item vector in each part; and what the columns after the last part add. The score is the
-            sum of weights · products, of the last number, and of `boost`, `counted` and `order`.
-        """
-        given = self._vectors
-        rows, shares = rows[: given.max_length], shares[: given.max_length]
-        weights = given.age_weights[:, : len(rows)] * self._by_share(rows[None], shares[None])
-        if (factors := self._sums(rows[None], shares[None])[1]) is not None:
-            weights = weights * factors.T
-        both, starts = given.queries.take(rows, axis=0, mode="clip") * given.items[item], [0, *given.ends.tolist()]
-        products = [both[:, first:end].sum(1) for first, end in pairwise(starts)]
-        return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())
-
-    def boost(self, rows: Int64[np.ndarray, "h"], item: int, artist_of: Int[np.ndarray, "N"] | None = None) -> float:
-        """What is added to the score of a track because it was heard and may be proposed, or because its artist was.
-
-        Args:
-            rows: rows of the tracks, newest first.
-            item: row of the candidate.
-            artist_of: row of the artist of each track; None for scores of a list, which have no boosts of artists.
-        """
-        given = self._vectors
-        own = given.boosts[: len(rows)][rows[: len(given.boosts)] == item]
-        if not len(own) and artist_of is not None:
-            newest = rows[: len(given.artist_boosts)]
-            is_same = (newest >= 0) & (artist_of.take(newest, mode="clip") == artist_of[item])
-            own = given.artist_boosts[: len(rows)][is_same]
-        boost = next(iter(own), np.float32(0))
-        return float(boost) if np.isfinite(boost) else 0.0
-
-    def order(
-        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
-    ) -> tuple[np.float32, Float32[np.ndarray, "m"]]:
-        """Explain what the order of a session adds to a score.
-
-        Args:
-            rows: rows of the tracks, newest first.
-            shares: share of each that was played; NaN where unknown.
-            item: row of the candidate.
-
-        Returns:
-            What the order adds; and for each track how much less it would add without this track, which need not sum to
-            it. All 0 where the model reads no order.
-        """
-        length, of_item = self._vectors.max_length, self._vectors.items[item]
-        rows, weights = rows[None, :length], self._by_share(rows[None, :length], shares[None, :length])
-        without = np.where(np.eye(1 + rows.shape[1], rows.shape[1], -1, dtype=bool), -1, rows)
-        scores = np.zeros(len(without), np.float32)
-        for columns, added_by_order in self._by_order(without, np.repeat(weights, len(without), axis=0)):
-            scores += added_by_order @ of_item[columns]
-        return scores[0], scores[0] - scores[1:]
-
-    def counted(self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int) -> "CountedScore":
-        """The counted part of a score.
-
-        Args:
-            rows: rows of the tracks, newest first.
-            shares: share of each that was played; NaN where unknown.
-            item: row of the candidate.
-        """
-        if (part := self._vectors.counted) is None:
-            return CountedScore(0.0, 0.0, is_new=False)
-        found = CountedScores(part).of(rows[None], shares[None], np.array([[item]]))
-        is_new = bool(part.uncounted and part.is_uncounted[item])
-        return CountedScore(float(found[0, 0]), float(added(found[0, 0], part.strength)), is_new)
+    def _by_order(self, rows: Heard, weights: Shares) -> Iterator[tuple[slice, Float32[np.ndarray, "S W"]]]:
+        """For each encoder, its columns and what it adds there. Tracks that are not in the catalogue are left out."""
+        if not self._orders:
+            return
+        length = (rows >= 0).sum(1)
+        oldest_first = np.argsort(rows[:, ::-1] < 0, axis=1, kind="stable")[:, : max(1, length.max(initial=0))]
+        rows, weights = (np.take_along_axis(some[:, ::-1], oldest_first, 1) for some in (rows, weights))
+        tracks = self._vectors.queries.take(rows, axis=0, mode="clip") * weights[:, :, None]
+        for columns, network in self._orders:
+            given = {"tracks": tracks[..., columns], "last": (length - 1).clip(0)}
+            yield columns, np.where((length < SHORTEST)[:, None], np.float32(0), network.run(None, given)[0])
 
 
 def _network(order: OrderPart) -> Any:
-    """An encoder that runs.
+    """An encoder that runs."""
+    import onnxruntime
 
-    Raises:
-        InputError: onnxruntime is not installed, or the model is damaged.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(str(line_of_missing("onnxruntime"))) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # a process has one thread, as for other models
-    try:
-        return onnxruntime.InferenceSession(order.network, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
-        why = str(error).splitlines()[0]
-        raise InputError(
-            f"the encoder of the order is damaged: {why}; train again, or load the release again"
-        ) from None
-
-
-class CountedScore(NamedTuple):
-    """The counted part of a score.
-
-    Attributes:
-        share: of the candidate among the tracks that followed those of the session, in [0, 1].
-        added: to the score of the head, at least 0.
-        is_new: whether nothing was counted of it, so that the share is that of all such tracks.
-    """
-
-    share: float
-    added: float
-    is_new: bool
+    return onnxruntime.InferenceSession(order.network, options, providers=["CPUExecutionProvider"])

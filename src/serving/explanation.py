@@ -1,19 +1,19 @@
 """Why the last answer: the weights of the tracks of the session, and the parts of the score of what was recommended.
 
-n tracks of a session, P parts of a vector, V its width, C candidates.
+n tracks of a session, P parts of a vector, V its width, C candidates, F features.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 
 from segue.catalog import Id
 from segue.picking.counted_scores import CountedScores
-from segue.picking.listener_scores import OF_TRACK, Pasts, features_of
-from segue.picking.listener_scores import explain as explain_parts
-from segue.picking.session_query import CountedScore, SessionQuery
+from segue.picking.listener_scores import FEATURES, OF_TRACK, Pasts, features_of
+from segue.picking.session_query import Explained, SessionQuery
+from segue.runs.counted_part import CountedPart
 from segue.runs.profiles import DAY_MS, LOVED
 from segue.runs.session_vectors import SessionVectors
 from segue.serving.recommender import Past, Recommender
@@ -49,13 +49,11 @@ def explain(
     sessions = recommender.newest_first([played])
     rows, shares = sessions[0][0], sessions[1][0]
     search = recommender.searches[arm]
-    of_listener = recommender.past_of(search, sessions[0], [past])
-    best = search.best(*sessions, search.most_candidates, *of_listener)[0].tolist()
-    listener = _of_listener(release, vectors, row, *of_listener)
-    query = SessionQuery(vectors)
-    weights, products, rest = query.products(rows, shares, row)
-    counted, (by_order, of_order) = query.counted(rows, shares, row), query.order(rows, shares, row)
-    added, most, boost = weights * products, vectors.max_length, query.boost(rows, row, release.artist_of)
+    known, most = recommender.past_of(search, sessions[0], [past]), vectors.max_length
+    best = search.best(*sessions, len(release), known, familiar=1.0)[0].tolist()
+    one, listener = SessionQuery(vectors).explain(rows, shares, row, release.artist_of), None
+    if known is not None and vectors.listener is not None:
+        listener = _of_listener(release, vectors.listener, row, known)
     return {
         "user": user,
         "arm": arm,
@@ -64,27 +62,25 @@ def explain(
         "recommended": release.track(row),
         "is_fallback": answer.is_fallback,
         "propensity": answer.propensity,
-        **given.explores(),
+        **({name: getattr(given, name) for name in ("exploration", "exploration_plays")} if given.exploration else {}),
         **({"is_new": bool((release.new[arm] == row).any())} if given.exploration else {}),
         "candidates": sum(one >= 0 for one in best),
         "rank": best.index(row) + 1 if row in best else None,
-        "score": round(
-            float(added.sum() + rest + counted.added + by_order + boost + (listener or {"added": 0.0})["added"]), 6
-        ),
-        "parts": parts_of(vectors.parts, added.sum(1).tolist()),
-        "rest": round(rest, 6),
-        **({"boost": round(boost, 6)} if boost else {}),
-        **({} if not vectors.orders else {"order": round(float(by_order), 6)}),
-        **({} if vectors.counted is None else {"counted": _of_counts(counted)}),
+        "score": round(one.score + (0.0 if listener is None else listener["added"]), 6),
+        "parts": parts_of(vectors.parts, (one.weights * one.products).sum(1).tolist()),
+        "rest": round(one.rest, 6),
+        **({"boost": round(one.boost, 6)} if one.boost else {}),
+        **({} if not vectors.orders else {"order": round(one.order, 6)}),
+        **({} if vectors.counted is None else {"counted": _of_counts(one, vectors.counted, row)}),
         **({"listener": listener} if given.context == "listener" else {}),
         "is_heard": bool((rows == row).any()),
         "session": [
             {
                 "track": release.id_of(heard) if heard >= 0 else key if key >= 0 else None,
                 "time": None if np.isnan(share) else round(float(share), 6),
-                "weights": parts_of(vectors.parts, weights[:, age].tolist()),
-                "products": parts_of(vectors.parts, products[:, age].tolist()),
-                **({} if not vectors.orders else {"order": round(float(of_order[age]), 6)}),
+                "weights": parts_of(vectors.parts, one.weights[:, age].tolist()),
+                "products": parts_of(vectors.parts, one.products[:, age].tolist()),
+                **({} if not vectors.orders else {"order": round(float(one.by_track[age]), 6)}),
             }
             for age, (key, heard, share) in enumerate(
                 zip(played.tracks[::-1][:most], rows[:most].tolist(), shares[:most].tolist(), strict=True)
@@ -120,31 +116,23 @@ def _named(release: Release, key: int) -> dict[str, Any]:
     return {"artist": None, "title": "", "track": key if key >= 0 else None}
 
 
-def _of_listener(
-    release: Release,
-    vectors: SessionVectors,
-    row: int,
-    past: Pasts | None,
-    now_ms: Int64[np.ndarray, "1"] | None,
-) -> dict[str, Any] | None:
-    """What the listener's own past adds to the score of a track, as JSON; None without a past.
+def _of_listener(release: Release, weights: Float32[np.ndarray, "F"], row: int, past: Pasts) -> dict[str, Any]:
+    """What the listener's own past adds to the score of a track, as JSON.
 
     `plays`, as of the last one, and `last_days` are of the track, or of its artist where `is_heard` is false.
     """
-    if past is None or now_ms is None or vectors.listener is None:
-        return None
-    features, artists = features_of(past, now_ms, release.artist_of)
+    features, artists = features_of(past, release.artist_of)
     of_track = (artists[0] >= 0) & (past.rows[0] == row)
     of_artist = artists[0] == release.artist_of[row]
     of = of_track if (is_heard := bool(of_track.any())) else of_artist
     found = features[0, of.argmax()] * of.any()
     if not is_heard:
         found[: len(OF_TRACK)] = 0
-    parts = explain_parts(vectors.listener, found)
+    parts = {name: value for name, value in zip(FEATURES, (weights * found).tolist(), strict=True) if value}
     own = past.entries[0, of]
     plays = float(own["plays"].sum())
-    last_days = max(int(now_ms[0] - own["last_ms"].max()), 0) / DAY_MS if of.any() else None
-    added = sum(value for _, value in parts)
+    last_days = max(int(past.now_ms[0] - own["last_ms"].max()), 0) / DAY_MS if of.any() else None
+    added = sum(parts.values())
     what = "" if is_heard else "its artist was "
     since = "never heard" if last_days is None else f"{what}heard {_times(plays)}, last {_ago(last_days)}"
     return {
@@ -152,7 +140,7 @@ def _of_listener(
         "plays": round(plays, 2),
         "last_days": None if last_days is None else round(last_days, 3),
         "added": round(added, 6),
-        "parts": {name: round(value, 6) for name, value in parts},
+        "parts": {name: round(parts[name], 6) for name in sorted(parts, key=lambda name: -abs(parts[name]))},
         "sentence": f"{since}, {added:+.2f}",
     }
 
@@ -166,24 +154,13 @@ def _ago(days: float) -> str:
     return f"less than an {unit} ago" if num < 1 else f"{num:.0f} {unit}{'s' * (round(num) != 1)} ago"
 
 
-def _of_counts(counted: CountedScore) -> dict[str, Any]:
+def _of_counts(one: Explained, part: CountedPart, row: int) -> dict[str, Any]:
     """What was counted, as JSON. The counts are weighted and of two rules: a share says what they are worth."""
-    what = f"{counted.share:.2%} of what followed" if counted.share else "not among what most often followed"
-    sentence = f"{what} the tracks of the session in training, {counted.added:+.2f}"
-    if counted.is_new:
-        sentence = f"nothing was counted of this track; it gets what others get in the mean, {counted.added:+.2f}"
-    return {"share": round(counted.share, 6), "added": round(counted.added, 6), "sentence": sentence}
-
-
-def after_track(vectors: SessionVectors, row: int, item: int) -> tuple[SessionQuery, tuple[Any, ...]]:
-    """What explains a score after one track, whose share is unknown: the query, and the arguments of its methods.
-
-    Args:
-        vectors: of all tracks.
-        row: row of the track.
-        item: row of the candidate.
-    """
-    return SessionQuery(vectors), (np.array([row]), np.array([np.nan], np.float32), item)
+    what = f"{one.share:.2%} of what followed" if one.share else "not among what most often followed"
+    sentence = f"{what} the tracks of the session in training, {one.counted:+.2f}"
+    if part.uncounted and part.is_uncounted[row]:
+        sentence = f"nothing was counted of this track; it gets what others get in the mean, {one.counted:+.2f}"
+    return {"share": round(one.share, 6), "added": round(one.counted, 6), "sentence": sentence}
 
 
 def with_counts(

@@ -10,14 +10,11 @@ from jaxtyping import Int64
 from segue.assignment import check_arms
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.arm import Arm, Locate, own_rule, read_arm
-from segue.picking.picker import new_rows
-from segue.picking.session_search import search_of
+from segue.picking.arm import Arm, Locate, read_arm
+from segue.picking.picker import Picker
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import FILE as PROFILES
-from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations, key_of_lines
-from segue.runs.session_vectors import FILE, SessionVectors
 from segue.serving.release import ReleaseContents
 
 
@@ -57,48 +54,30 @@ def prepare_release(
         raise InputError("experiment must have a name, got an empty one")
     checked, files = dict[str, Arm](), dict[str, Path]()
     names = {arm: f"arms.{arm}" if len(arms) > 1 else "recommendations" for arm in check_arms(arms)}  # as typed
-    for arm, where in names.items():
-        checked[arm], file = read_arm(where, arms[arm], defaults=defaults, locate=locate)
-        files |= {} if file is None else {arm: file}
+    for name, where in names.items():
+        checked[name], file = read_arm(where, arms[name], defaults=defaults, locate=locate)
+        files |= {} if file is None else {name: file}
     catalog, top, lists = _catalogue(files, tracks, world)
     if not len(top) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
-    for arm, file in files.items():
-        lists[arm] = lists[arm] if arm in lists else Recommendations.read(file, catalog)
+    for name, file in files.items():
+        lists[name] = lists[name] if name in lists else Recommendations.read(file, catalog)
     found = ReleaseContents(
         experiment=experiment, arms=checked, catalog=catalog, top_tracks=top, lists=lists, vectors={}, files=files
     )
-    for name in checked:
-        _add(found, name, names[name], max_tracks)
+    for name, arm in checked.items():
+        picker, needed = Picker.read(arm, files.get(name), catalog, top, lists.get(name)), arm.artist_gap
+        if picker.search is not None:
+            needed, found.vectors[name] = max(needed, picker.search.length), picker.search.vectors
+        if picker.before is not None:
+            found.profiles[files[name].with_name(PROFILES)] = picker.before
+        if needed > max_tracks:
+            raise InputError(
+                f"{names[name]}: this arm looks at the last {needed} tracks of a session (artist_gap={arm.artist_gap}, "
+                f"context={arm.context}), and {max_tracks} are remembered; set sessions.max_tracks of the service at "
+                "least as high"
+            )
     return found
-
-
-def _add(found: ReleaseContents, name: str, where: str, max_tracks: int) -> None:
-    """Add what an arm needs besides its lists, or refuse it."""
-    arm, file, given = found.arms[name], found.files.get(name), found.lists.get(name)
-    needed = arm.artist_gap
-    if given is not None and arm.exploration:
-        new_rows(given.plays, arm.exploration_plays, f"{where}: {file}")
-    if arm.is_own:
-        if given is not None and given.users is not None:
-            raise InputError(f"{where}: policy={arm.policy} needs lists of tracks, and {file} has lists of users")
-        rows = np.empty((len(found.catalog), 0), np.int32) if given is None else given.rows
-        own_rule(arm.policy, lists=rows, artist_of=found.catalog.artist_of, track_ids=found.catalog.track_ids)
-    if arm.is_of_session and given is not None and file is not None:
-        vectors = SessionVectors.read(file.with_name(FILE), found.catalog)
-        needed = max(needed, vectors.num_newest, arm.num_lists)
-        if arm.context == "listener" and (beside := file.with_name(PROFILES)).exists():
-            profiles = Profiles.read(beside)
-            found.profiles[beside] = profiles
-            before = profiles.in_rows(found.catalog)
-            vectors = search_of(arm, vectors, given.rows.astype(np.int32), found.catalog.artist_of, before).vectors
-        found.vectors[name] = vectors
-    if needed > max_tracks:
-        raise InputError(
-            f"{where}: this arm looks at the last {needed} tracks of a session (artist_gap={arm.artist_gap}, "
-            f"context={arm.context}), and {max_tracks} are remembered; set sessions.max_tracks of the service at least "
-            "as high"
-        )
 
 
 def _catalogue(

@@ -18,7 +18,7 @@ from segue.errors import InputError
 from segue.picking.arm import Arm, own_rule
 from segue.picking.listener_scores import Pasts, past_of
 from segue.picking.picker import NUM_POPULAR, Picker
-from segue.picking.session_search import SessionSearch, search_of
+from segue.picking.session_search import SessionSearch
 from segue.runs.profiles import ENTRY
 from segue.runs.recommendations import lists_of
 from segue.serving.release import Release
@@ -101,7 +101,7 @@ class Recommender:
             lists=lists,
             users=users,
             new=release.new.get(name, np.empty(0, np.int64)),
-            search=None if vectors is None else search_of(arm, vectors, lists, release.artist_of),
+            search=None if vectors is None else SessionSearch(arm, vectors, lists, release.artist_of),
             own=own,
         )
 
@@ -194,15 +194,15 @@ class Recommender:
         shares = np.empty((len(rows), 0), np.float32)
         if self.remembers(arm):
             heard, shares = self.newest_first(played)
-        past, now_ms = (None, None) if picker.search is None else self.past_of(picker.search, heard, pasts)
-        candidates = picker.candidates(heard, shares, np.array(users), past, now_ms, familiar)
+        past = None if picker.search is None else self.past_of(picker.search, heard, pasts)
+        candidates = picker.candidates(heard, shares, np.array(users), past, familiar)
         picked = picker.pick_next(candidates, heard, self._rng, shares)
         return [_next(picker, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
 
     def past_of(
         self, search: SessionSearch, heard: Int64[np.ndarray, "S T"], pasts: Sequence[Past | None]
-    ) -> tuple[Pasts | None, Int64[np.ndarray, "S"] | None]:
-        """The profiles of listeners in the form that a search needs: its arguments `past` and `now_ms`.
+    ) -> Pasts | None:
+        """The profiles of listeners in the form that a search needs.
 
         Args:
             search: of the arm.
@@ -211,13 +211,13 @@ class Recommender:
         """
         known = [(line, one) for line, one in enumerate(pasts) if one is not None and len(one.entries)]
         if not known or not search.knows_listeners or self._rows is None:
-            return None, None
+            return None
         profiles = np.zeros((len(pasts), max(len(one.entries) for _, one in known)), ENTRY)
         now_ms, as_bytes = np.zeros(len(pasts), np.int64), profiles.view(np.uint8)
         for line, (entries, time_ms) in known:
             as_bytes[line, : entries.nbytes] = entries.view(np.uint8)  # records are copied field by field
             now_ms[line] = time_ms
-        return past_of(profiles, heard, self._rows.of(profiles["track"])), now_ms
+        return past_of(profiles, heard, now_ms, self._rows.of(profiles["track"]))
 
     def newest_first(self, played: Sequence[Played]) -> tuple[Int64[np.ndarray, "S T"], Float32[np.ndarray, "S T"]]:
         """Sessions in the order that session vectors need.
@@ -245,4 +245,4 @@ class Recommender:
 
 
 def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
-    return Next(row, picker.sources[source] if source else None, propensity)
+    return Next(row, picker.arm.sources[source] if source else None, propensity)

@@ -80,10 +80,10 @@ class ArmProfiles:
         newest = np.where(self._lines["plays"] > 0, self._lines["last_ms"], _NEVER).max(1, initial=_NEVER)
         self._started_ms = np.maximum(crowd.started_ms, newest + REST_MS)  # after the listener's previous session
 
-    def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> tuple[Pasts, Int64[np.ndarray, "s"]]:
-        """The past of the listeners of some sessions; and the time."""
+    def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> Pasts:
+        """The past of the listeners of some sessions."""
         place, elapsed = crowd.place[some], durations(crowd.shares[:, some], self._track_ms).sum(0)
-        return past_of(self._lines[place], crowd.tracks[:, some].T), self._started_ms[place] + elapsed
+        return past_of(self._lines[place], crowd.tracks[:, some].T, self._started_ms[place] + elapsed)
 
     def finish(self, crowd: Crowd) -> None:
         """Receive sessions that have ended; they count from the next crowd on."""

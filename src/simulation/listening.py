@@ -18,6 +18,7 @@ from jaxtyping import Float64, Int, Int32, Int64
 from segue.assignment import treatments
 from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.picking.arm import Arm
 from segue.picking.picker import draw
 from segue.picking.places import shares_of, uniform_place
 from segue.picking.session_search import SessionSearch
@@ -276,8 +277,8 @@ class RunPlayer:
         counted = None if vectors.counted is None else vectors.counted.at_rows(self._rows, len(catalog))
         listener = None if self._profiles is None else vectors.listener
         of_world = replace(vectors, queries=queries, items=items, counted=counted, listener=listener)
-        artist_of = catalog.artist_of
-        search = SessionSearch(of_world, lists, num_lists=self._num_lists, may_repeat=True, artist_of=artist_of)
+        arm = Arm(recommender="lists", context=vectors.context, num_lists=self._num_lists)
+        search = SessionSearch(arm, of_world, lists, catalog.artist_of)
         profiles = self._profiles if search.knows_listeners else None
 
         def candidates(crowd: Crowd) -> Int32[np.ndarray, "S K"]:

@@ -43,9 +43,9 @@ _CANDIDATES = 1024
 
 _BLOCK = 256  # sessions whose candidates are searched together: enough for fast arrays, few enough for the cache
 
-USUAL: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 4, "fallback": "random"}
-USUAL |= {"exploration": 0.0, "exploration_plays": 10, "familiar": 1.0}
-"""Settings of an arm in Python; `conf/arm` has those of the commands."""
+
+USUAL: dict[str, Any] = {"num_lists": 4, "fallback": "random", "exploration_plays": 10}
+"""Settings of an arm in Python that are not those of `Arm`; `conf/arm` has those of the commands."""
 
 
 class Recommended(NamedTuple):
@@ -259,11 +259,11 @@ class Lists(Picks):
 
     def candidates(self, crowd: Crowd) -> Int[np.ndarray, "S K"]:
         """The list of each session, best first; the best tracks for it where it is searched."""
-        search, arm = self.picker.search, self.picker.arm
+        search = self.picker.search
         if search is None:
             last, unplayed = crowd.tracks[-1:].T.astype(np.int64), np.empty((len(crowd), 0))
             return self.picker.candidates(last, unplayed, self._keys[crowd.users])
-        return session_candidates(search, crowd, self.profiles, k=self.picker.num_kept, familiar=arm.familiar)
+        return session_candidates(search, crowd, self.profiles, k=self.picker.num_kept)
 
     @cached_property
     def _keys(self) -> Int64[np.ndarray, "U"]:
@@ -284,7 +284,7 @@ class Lists(Picks):
 
 
 def session_candidates(
-    search: SessionSearch, crowd: Crowd, profiles: ArmProfiles | None = None, *, k: int, familiar: float = 1.0
+    search: SessionSearch, crowd: Crowd, profiles: ArmProfiles | None = None, *, k: int
 ) -> Int32[np.ndarray, "S K"]:
     """The best tracks of the lists of the last tracks of each session.
 
@@ -293,7 +293,6 @@ def session_candidates(
         crowd: the sessions.
         profiles: those of the listeners, which began with the sessions; None to leave them out.
         k: how many are kept (K).
-        familiar: see `SessionSearch.best`.
 
     Returns:
         Rows, best first; -1 fills up.
@@ -305,8 +304,8 @@ def session_candidates(
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]
         played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
-        past, now_ms = (None, None) if profiles is None else profiles.of(crowd, some)
-        blocks.append(search.best(tracks.take(some, axis=1).T, played, k, past, now_ms, familiar))
+        past = None if profiles is None else profiles.of(crowd, some)
+        blocks.append(search.best(tracks.take(some, axis=1).T, played, k, past))
     width = max(block.shape[1] for block in blocks)  # of the longest profiles of a block
     whole = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]
     return np.asarray(np.concatenate(whole)[order.argsort()])

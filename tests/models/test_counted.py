@@ -20,9 +20,8 @@ from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, values_of
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.session_query import SessionQuery
-from segue.picking.session_search import SessionSearch
 from segue.runs.session_vectors import FILE, SessionVectors
-from tests.conftest import NUM_RING_TRACKS, build_datamodule
+from tests.conftest import NUM_RING_TRACKS, build_datamodule, make_search
 from tests.contracts.building import composed, fit
 
 K = 9
@@ -194,7 +193,7 @@ def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, mod
     session_vectors(model.scorer, model.context, model.counted).write(path, ring.catalog)
     vectors = SessionVectors.read(path, ring.catalog)
     lists = np.tile(ROWS.astype(np.int32), (NUM_RING_TRACKS, 1))  # every track is a candidate
-    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=ring.catalog.artist_of)
+    search = make_search(vectors, lists, ring.catalog.artist_of)
     rows, shares = histories.newest(vectors.max_length)
     served = search.best(rows, shares, NUM_RING_TRACKS)
     top, scores = model.top(histories, NUM_RING_TRACKS - 1)
@@ -208,10 +207,9 @@ def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, mod
         value = dict(zip(top[line].tolist(), scores[line].tolist(), strict=True))
         assert [value[row] for row in of_served] == pytest.approx([value[row] for row in order], abs=1e-5)
     query, item = SessionQuery(vectors), int(top[0, 0])
-    weights, products, rest = query.products(rows[0], shares[0], item)
-    added = query.counted(rows[0], shares[0], item).added + query.boost(rows[0], item, ROWS)
-    assert float((weights * products).sum()) + rest + added == pytest.approx(float(scores[0, 0]), abs=1e-4)
-    assert query.counted(rows[0], shares[0], item).added > 0
+    explained = query.explain(rows[0], shares[0], item, ROWS)
+    assert explained.score == pytest.approx(float(scores[0, 0]), abs=1e-4)
+    assert explained.counted > 0
 
 
 def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
@@ -221,13 +219,13 @@ def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
     if model.context.is_last:
         assert vectors.num_newest == 1
         query, rows, unknown = SessionQuery(vectors), ROWS[:3], np.full(3, np.nan, np.float32)
-        assert [query.counted(rows, unknown, row) for row in ROWS.tolist()] == [
-            query.counted(rows[:1], unknown[:1], row) for row in ROWS.tolist()
+        assert [query.explain(rows, unknown, row, ROWS).counted for row in ROWS.tolist()] == [
+            query.explain(rows[:1], unknown[:1], row, ROWS).counted for row in ROWS.tolist()
         ]
         return
     vectors = replace(vectors, age_weights=vectors.age_weights[:, :2], boosts=vectors.boosts[:0])
     assert vectors.counted is not None
-    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=ROWS)
+    search = make_search(vectors, lists, ROWS)
     assert search.length == vectors.num_newest == len(vectors.counted.age_weights)
 
 

@@ -47,7 +47,7 @@ def test_a_first_track_is_ranked_by_the_favourites_and_the_past_and_by_plays_wit
             loved = past[past["shares"] > 0]["track"]  # fewer than NUM_FAVOURITES
             scores = items @ queries[loved].mean(0)
             now_ms = timeline.timestamp[histories.last[query : query + 1]]
-            [features], [artists] = features_of(past_of(past[None], np.empty((1, 0), np.int64)), now_ms, ARTISTS)
+            [features], [artists] = features_of(past_of(past[None], np.empty((1, 0), np.int64), now_ms), ARTISTS)
             for feature, heard, artist in zip(features, past["track"].tolist(), artists.tolist(), strict=True):
                 scores[heard] += feature[:7] @ WEIGHTS[:7]
                 num_same = (artists == artist).sum()

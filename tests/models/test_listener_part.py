@@ -23,12 +23,11 @@ from segue.models.export import session_vectors
 from segue.models.listener_part import ListenerPart, own_plays, past_before
 from segue.models.pair_ranker import PairRanker
 from segue.picking.listener_scores import FEATURES, Pasts, features_of, past_of
-from segue.picking.session_search import SessionSearch
 from segue.runs.folder import check_choices
 from segue.runs.profiles import DAY_MS, ENTRY, MOST_TRACKS, add_play, entries_of_events
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.verbs.train import check_pasts
-from tests.conftest import build_datamodule, event, make_vocabulary, write_lines, write_tracks
+from tests.conftest import build_datamodule, event, make_search, make_vocabulary, write_lines, write_tracks
 from tests.contracts.building import composed, fit
 
 NUM_TRACKS = 40
@@ -77,7 +76,8 @@ def slow_past(histories: Histories, query: int) -> np.ndarray:
         share, time = float(histories.played_ratio[play]), int(timeline.timestamp[play])
         add_play(profile, int(histories.tracks[play]), share, time)
     first = histories.last[query] - histories.length[query] + 1
-    past = past_of(profile[None], histories.tracks[None, first : histories.last[query] + 1])
+    now_ms = timeline.timestamp[histories.last[query : query + 1]]
+    past = past_of(profile[None], histories.tracks[None, first : histories.last[query] + 1], now_ms)
     return past.entries[past.rows >= 0]
 
 
@@ -85,9 +85,9 @@ def slow_past(histories: Histories, query: int) -> np.ndarray:
 @given(seed=st.integers(0, 10_000))
 def test_the_past_of_a_query_is_what_a_service_would_have_kept(seed: int) -> None:
     histories = log_of(seed)
-    past, now_ms = past_before(histories)
+    past = past_before(histories)
     assert histories.timeline is not None
-    assert now_ms.tolist() == histories.timeline.timestamp[histories.last].tolist()
+    assert past.now_ms.tolist() == histories.timeline.timestamp[histories.last].tolist()
     for query in range(len(histories)):
         slow, fast = slow_past(histories, query), past.entries[query][past.rows[query] >= 0]
         slow, fast = slow[np.argsort(slow["track"])], fast[np.argsort(fast["track"])]
@@ -101,7 +101,7 @@ def test_nothing_that_happens_after_a_query_changes_its_past(seed: int) -> None:
     histories, rng = log_of(seed), np.random.default_rng(seed)
     timeline = histories.timeline
     assert timeline is not None
-    past, _ = past_before(histories)
+    past = past_before(histories)
     for query in range(len(histories)):
         later = timeline.timestamp > timeline.timestamp[histories.last[query]]
         later |= np.arange(len(later)) > histories.last[query]
@@ -110,7 +110,7 @@ def test_nothing_that_happens_after_a_query_changes_its_past(seed: int) -> None:
             tracks=np.where(later, rng.integers(0, 12, len(later)), histories.tracks),
             played_ratio=np.where(later, np.float32(0.25), histories.played_ratio),
         )
-        changed, _ = past_before(other.part(query, query + 1))
+        changed = past_before(other.part(query, query + 1))
         mine = past.entries[query][past.rows[query] >= 0]
         assert np.array_equal(changed.entries[changed.rows >= 0], mine)
 
@@ -138,9 +138,9 @@ def test_a_million_plays_of_a_listener_are_a_bounded_past_and_a_bounded_profile(
     histories = Histories(
         tracks=tracks, played_ratio=shares, last=last, length=place[last] + 1, previous=tracks[last], timeline=timeline
     )
-    past, now_ms = past_before(histories)
+    past = past_before(histories)
     assert past.rows.shape == (len(last), MOST_TRACKS)
-    assert (past.entries["last_ms"] < now_ms[:, None]).all()
+    assert (past.entries["last_ms"] < past.now_ms[:, None]).all()
     began = timestamp[np.searchsorted(session, session[last])]
     newest = past.entries["last_ms"].max(1)
     assert (newest < began).all(), "not what the other device plays meanwhile"
@@ -289,9 +289,9 @@ def test_a_session_is_served_in_the_order_of_the_model(
     vectors = SessionVectors.read(tmp_path / FILE, habits.catalog)
     assert vectors.context == "listener"
     lists = np.tile(ROWS.astype(np.int32), (NUM_TRACKS, 1))  # every track is a candidate
-    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=habits.catalog.artist_of)
+    search = make_search(vectors, lists, habits.catalog.artist_of)
     rows, shares = histories.newest(6)  # the whole session
-    served = search.best(rows, shares[:, : vectors.num_newest], NUM_TRACKS, *past_before(histories))
+    served = search.best(rows, shares[:, : vectors.num_newest], NUM_TRACKS, past_before(histories))
     top, scores = model.top(histories, NUM_TRACKS - 1)
     for line in range(len(histories)):
         value = dict(zip(top[line].tolist(), scores[line].tolist(), strict=True))

@@ -25,10 +25,9 @@ from segue.models.mixture import Members, Mixture, fit_weights, weights_and_gain
 from segue.models.pair_ranker import PairRanker
 from segue.models.ranker import Ranker
 from segue.picking.counted_scores import CountedScores
-from segue.picking.session_query import SessionQuery
-from segue.picking.session_search import SessionSearch, boosts_of
+from segue.picking.session_query import SessionQuery, boosts_of
 from segue.runs.session_vectors import FILE, SessionVectors
-from tests.conftest import NUM_RING_TRACKS, build_datamodule
+from tests.conftest import NUM_RING_TRACKS, build_datamodule, make_search
 from tests.contracts.building import composed, fit, make_ranker
 from tests.e2e.test_train import train
 from tests.models.plain import LAST_TRACK
@@ -210,7 +209,7 @@ def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
         assert np.ptp(differences) < 1e-3
     rows, played = histories.newest(served.max_length)
     lists = np.tile(ROWS.astype(np.int32), (len(ROWS), 1))
-    search = SessionSearch(served, lists, num_lists=1, may_repeat=True, artist_of=ring.catalog.artist_of)
+    search = make_search(served, lists, ring.catalog.artist_of)
     found = search.best(rows, played, len(ROWS))
     num = int((shares > 0).sum(1).min())
     np.testing.assert_array_equal(found[:, :num], mixture.top(histories, num)[0])
@@ -265,14 +264,13 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     np.testing.assert_allclose(torch.from_numpy(scores).softmax(1), shares, atol=1e-6)
     assert (shares - mixture.shares(histories, alone=True)).abs().max() > 0.01, "the counts matter"
     every = np.tile(ROWS.astype(np.int32), (len(ROWS), 1))
-    search = SessionSearch(served, every, num_lists=1, may_repeat=True, artist_of=ROWS)
+    search = make_search(served, every, ROWS)
     first = search.best(histories.newest(64)[0], histories.newest(64)[1], 1)[:, 0]
     np.testing.assert_array_equal(first, mixture.top(histories, 1)[0][:, 0])
     lists, of_lists = mixture.lists(5).collect()
     asked = ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0])
-    weights, products, rest = query.products(*asked)
-    added = query.counted(*asked).added + float(query.order(*asked)[0])
-    assert float((weights * products).sum()) + rest + added == pytest.approx(of_lists[0, 0], abs=1e-4)
+    explained = query.explain(*asked, ROWS)
+    assert explained.score - explained.boost == pytest.approx(of_lists[0, 0], abs=1e-4)
     again, state = mixture_of(ring, heads, counted_auto()), BytesIO()
     torch.save(mixture.get_extra_state(), state)
     state.seek(0)
@@ -408,7 +406,7 @@ def test_a_mixture_of_heads_is_exported_with_what_all_sessions_counted(of_folder
         np.testing.assert_array_equal(vectors.counted.shares, model.ranker.counted.shares)
         tables.append(vectors.counted.shares)
         every, rows = np.tile(ROWS.astype(np.int32), (len(ROWS), 1)), np.array([[7, 6, 5]])
-        search = SessionSearch(vectors, every, num_lists=1, may_repeat=True, artist_of=model.catalog.artist_of)
+        search = make_search(vectors, every, model.catalog.artist_of)
         found = search.best(rows, np.ones((1, 3), np.float32), 5)
         np.testing.assert_array_equal(found[0], model.top(rows[0, ::-1].copy(), np.ones(3, np.float32), 5)[0])
     assert tables[0].shape != tables[1].shape or (tables[0] != tables[1]).any(), "a refit counts all sessions"

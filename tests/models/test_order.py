@@ -1,7 +1,6 @@
 """Models of the order: the encoders against torch's own, loops and the service, and what is refused."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +164,7 @@ def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
     query = SessionQuery(vectors)
 
     def added(rows: list[int]) -> float:
-        return float(query.order(np.array(rows), np.ones(len(rows), np.float32), 4)[0])
+        return query.explain(np.array(rows), np.ones(len(rows), np.float32), 4, np.arange(8)).order
 
     assert added([3, 5]) != pytest.approx(0, abs=1e-4)
     assert added([3, -1, 5]) == pytest.approx(added([3, 5]), abs=1e-6)
@@ -180,12 +179,12 @@ def test_the_explanation_adds_up_and_says_what_the_order_adds(kind: str, scorer:
     rows, shares = np.array([3, 6, -1, 2]), np.array([0.2, NAN, NAN, 1.0], np.float32)
     query = SessionQuery(vectors)
     score = float(query.of(rows[None], shares[None])[0] @ vectors.items[4])
-    weights, products, rest = query.products(rows, shares, 4)
-    added, by_track = query.order(rows, shares, 4)
-    assert float((weights * products).sum()) + rest + float(added) == pytest.approx(score, abs=1e-5)
+    explained = query.explain(rows, shares, 4, np.arange(8))
+    added, by_track = explained.order, explained.by_track
+    assert explained.score - explained.boost == pytest.approx(score, abs=1e-5)
     assert by_track.shape == (4,)
     assert by_track[2] == pytest.approx(0, abs=1e-6), "a track that is not in the catalogue adds nothing"
-    without, _ = query.order(np.array([3, 2]), np.array([0.2, 1.0], np.float32), 4)
+    without = query.explain(np.array([3, 2]), np.array([0.2, 1.0], np.float32), 4, np.arange(8)).order
     assert by_track[1] == pytest.approx(added - without, abs=1e-6)
     assert abs(float(added)) > 1e-4
 
@@ -265,13 +264,6 @@ def test_damaged_arrays_are_refused(changes: dict[str, Any], message: str, score
     arrays = {name: one for name, one in (vectors.arrays() | changes).items() if one is not None}
     with pytest.raises(InputError, match=f"v.npz is damaged: {message}; train again, or load the release again"):
         SessionVectors.of_arrays(arrays, num_tracks=8, where="v.npz")
-
-
-def test_a_network_that_does_not_run_is_refused(scorer: CosineMix, tmp_path: Path) -> None:
-    _, vectors = exported("gru", scorer, tmp_path)
-    [part] = vectors.orders
-    with pytest.raises(InputError, match=r"the encoder of the order is damaged: .*; train again, or load the release"):
-        SessionQuery(replace(vectors, orders=(replace(part, network=part.network[: len(part.network) // 2]),)))
 
 
 def test_the_encoder_has_a_learning_rate_of_its_own() -> None:

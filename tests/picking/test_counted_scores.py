@@ -7,9 +7,8 @@ import pytest
 
 from segue.picking.counted_scores import CountedScores
 from segue.picking.session_query import SessionQuery
-from segue.picking.session_search import SessionSearch
 from segue.runs.counted_part import CountedPart
-from tests.conftest import make_catalog, make_vectors
+from tests.conftest import make_catalog, make_search, make_vectors
 
 NUM, NEW = 7, 6
 """Nothing was counted of the last one."""
@@ -63,15 +62,13 @@ def test_a_search_adds_it_to_the_score_of_the_head_and_an_explanation_says_how_m
     vectors = make_vectors(NUM, counted=part, boosts=np.empty(0, np.float32))
     lists = np.tile(np.arange(NUM, dtype=np.int32), (NUM, 1))
     artists = make_catalog(range(NUM)).artist_of
-    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=artists)
+    search = make_search(vectors, lists, artists)
     query = SessionQuery(vectors)
     heads = query.of(ROWS[:1], SHARES[:1])[0] @ vectors.items.T
-    explained = [query.counted(ROWS[0], SHARES[0], row) for row in range(NUM)]
+    explained = [query.explain(ROWS[0], SHARES[0], row, artists) for row in range(NUM)]
     for row, one in enumerate(explained):
         assert one.share == pytest.approx(slow(part, ROWS[0].tolist(), SHARES[0].tolist(), row), abs=1e-6)
-        assert (one.added > 0) == (one.share > 0)
-        assert one.is_new == (row == NEW)
-    scores = [head + one.added for head, one in zip(heads, explained, strict=True)]
+        assert (one.counted > 0) == (one.share > 0)
+    scores = [head + one.counted for head, one in zip(heads, explained, strict=True)]
     best = [row for row in np.argsort(np.negative(scores)).tolist() if row != ROWS[0, 0]]
     assert [row for row in search.best(ROWS[:1], SHARES[:1], NUM)[0].tolist() if row >= 0] == best
-    assert query.counted(ROWS[0], SHARES[0], 1) != SessionQuery(make_vectors(NUM)).counted(ROWS[0], SHARES[0], 1)

@@ -33,14 +33,14 @@ def profile(*plays: tuple[int, float, float], most: int = 10) -> np.ndarray:
 
 def past(*plays: tuple[int, float, float], most: int = 10) -> Pasts:
     """The same, before a session that has heard nothing."""
-    return past_of(profile(*plays, most=most), NOTHING)
+    return past_of(profile(*plays, most=most), NOTHING, np.array([NOW]))
 
 
 def added(past: Pasts, weights: dict[str, float], candidates: list[int]) -> list[float]:
     """What is added to scores of 0."""
     numbers = np.array([weights.get(name, 0.0) for name in FEATURES], np.float32)
     scores = np.zeros((1, len(candidates)), np.float32)
-    ListenerScores(numbers, ARTIST_OF).add(scores, np.array([candidates]), past, np.array([NOW]))
+    ListenerScores(numbers, ARTIST_OF).add(scores, np.array([candidates]), past)
     return [round(value, 5) for value in scores[0].tolist()]
 
 
@@ -68,11 +68,16 @@ def test_profiles_that_hold_all_tracks_are_equal_in_both_ways() -> None:
 @pytest.mark.parametrize("num_entries", [0, 4])
 def test_a_new_listener_gets_nothing(num_entries: int) -> None:
     weights = dict.fromkeys(FEATURES, 3.0)
-    assert added(past_of(np.zeros((1, num_entries), ENTRY), NOTHING), weights, [0, 1, 2, -1]) == [0, 0, 0, 0]
+    assert added(past_of(np.zeros((1, num_entries), ENTRY), NOTHING, np.array([NOW])), weights, [0, 1, 2, -1]) == [
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_tracks_of_the_session_are_no_past() -> None:
-    others = past_of(profile((0, 1.0, 2), (2, 1.0, 2)), np.array([[0, -1]]))
+    others = past_of(profile((0, 1.0, 2), (2, 1.0, 2)), np.array([[0, -1]]), np.array([NOW]))
     assert added(others, {"heard": 1.0, "artist_plays": 1.0}, [0, 1])[:2] == [0, 0]
     assert added(others, {"heard": 1.0}, [2, 3]) == [1, 0]
 
@@ -99,9 +104,9 @@ def test_candidates_of_many_sessions_get_the_weighted_features_of_their_tracks_a
             add_play(
                 line, int(rng.integers(12)), float(rng.random()), NOW - int(rng.integers(90 * DAY_MS)) * (play % 3)
             )
-    pasts, now_ms = past_of(profiles, rng.integers(-1, 12, (num, 2))), np.full(num, NOW)
+    pasts = past_of(profiles, rng.integers(-1, 12, (num, 2)), np.full(num, NOW))
     candidates, scores = rng.integers(-1, 12, (num, 9)), rng.normal(size=(num, 9)).astype(np.float32)
-    features, artists = features_of(pasts, now_ms, artist_of)
+    features, artists = features_of(pasts, artist_of)
     expected = scores.copy()
     for session, candidate in np.ndindex(candidates.shape):
         track = candidates[session, candidate]
@@ -112,12 +117,12 @@ def test_candidates_of_many_sessions_get_the_weighted_features_of_their_tracks_a
     scorer = ListenerScores(weights, artist_of)
     for _ in range(2):  # nothing of one call is left for the next one
         found = scores.copy()
-        scorer.add(found, candidates, pasts, now_ms)
+        scorer.add(found, candidates, pasts)
         np.testing.assert_allclose(found[candidates >= 0], expected[candidates >= 0], atol=1e-5)
 
 
 def test_features_of_an_empty_entry_are_zero() -> None:
-    features, artists = features_of(past((2, 1.0, 3), most=3), np.array([NOW]), ARTIST_OF)
+    features, artists = features_of(past((2, 1.0, 3), most=3), ARTIST_OF)
     assert artists.tolist() == [[1, -1, -1]]
     assert not features[0, 1:].any()
     assert features[0, 0].all()
@@ -140,7 +145,7 @@ def test_of_favourites_with_equal_sums_the_first_entries_are_taken(most: int) ->
     profiles = np.zeros((9, 20), ENTRY)
     profiles["track"], profiles["shares"] = np.arange(20), rng.integers(4, size=profiles.shape) / 4
     profiles["plays"] = rng.random((9, 20)) < np.linspace(0, 1, 9)[:, None]
-    pasts = past_of(profiles, np.empty((9, 0), np.int64))
+    pasts = past_of(profiles, np.empty((9, 0), np.int64), np.full(9, NOW))
     for line, found in zip(profiles, favourites(pasts, most).tolist(), strict=True):
         of = {row: float(line["shares"][row]) for row in range(20) if line["plays"][row] and line["shares"][row]}
         expected = sorted(of, key=lambda row: -of[row])[:most]

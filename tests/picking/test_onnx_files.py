@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from segue.errors import InputError
 from segue.picking import onnx_files
 from segue.picking.onnx_files import ITEM, QUERY, TRACKS, write_onnx
 from segue.runs.catalog_files import read_catalog
@@ -76,11 +75,3 @@ def test_a_part_is_divided_by_its_length_and_rows_and_rules_are_in_the_files(tmp
 )
 def test_boosts_are_written_with_the_last_age_of_each(boosts: list[float], text: str) -> None:
     assert onnx_files._as_text(np.array(boosts, np.float32)) == text
-
-
-def test_what_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, catalog = make_vectors(9), make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
-    monkeypatch.setattr(onnx_files, "LARGEST", 100)
-    with pytest.raises(InputError, match=r"at most 100 bytes of vectors, and 9 tracks have 216; use a smaller model"):
-        write_onnx(vectors, catalog, tmp_path / "onnx")
-    assert not (tmp_path / "onnx").exists()

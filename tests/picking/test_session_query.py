@@ -17,9 +17,9 @@ from segue.models.export import session_vectors
 from segue.models.repeats import OF_ARTISTS
 from segue.models.retrieval.ranks import boost_heard
 from segue.picking.session_query import SessionQuery, age_weight, share_weight
-from segue.picking.session_search import best, inner_products
+from segue.picking.session_search import inner_products
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
-from tests.conftest import make_catalog, make_order, make_vectors, make_vocabulary
+from tests.conftest import make_catalog, make_order, make_search, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
 NUM = 9
@@ -134,8 +134,9 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
     rows, shares = history.numpy(), share.numpy()
     ours = SessionQuery(vectors).of(rows, shares)
     np.testing.assert_allclose(ours, queries.vectors.numpy(), atol=1e-5)
-    everything = np.tile(np.arange(NUM, dtype=np.int32), (len(rows), 1))
-    ordered = best(vectors, ours, everything, rows.astype(np.int32), may_repeat=True, k=NUM)
+    everything = np.tile(np.arange(NUM, dtype=np.int32), (NUM, 1))
+    search = make_search(vectors, everything, CATALOG.artist_of)
+    ordered = search.best(rows, shares, NUM)
     for line, found in enumerate(ordered.tolist()):
         order = [row for row in scores[line].argsort(descending=True).tolist() if row != rows[line, 0]]
         if repeats == "never":
@@ -155,8 +156,9 @@ def test_the_products_of_each_track_and_part_add_up_to_the_score() -> None:
     score = inner_products(
         vectors.items, SessionQuery(vectors).of(rows[None], shares[None]), np.array([[4]], np.int32)
     )[0, 0]
-    weights, products, rest = SessionQuery(vectors).products(rows, shares, 4)
-    assert float((weights * products).sum()) + rest == pytest.approx(float(score), abs=1e-5)
+    explained = SessionQuery(vectors).explain(rows, shares, 4, CATALOG.artist_of)
+    weights, products, rest = explained[:3]
+    assert explained.score == pytest.approx(float(score), abs=1e-5)
     assert weights.shape == products.shape == (2, 3), "the oldest track does not count"
     for part, (first, end) in enumerate([(0, 3), (3, 5)]):
         expected = [
@@ -176,7 +178,8 @@ def test_what_the_order_adds_is_explained_by_what_it_would_add_without_each_trac
         of = rows[kept][None], shares[kept][None]
         return float((SessionQuery(ordered).of(*of) - SessionQuery(made()).of(*of))[0] @ ordered.items[4])
 
-    whole, each = SessionQuery(ordered).order(rows, shares, 4)
+    explained = SessionQuery(ordered).explain(rows, shares, 4, CATALOG.artist_of)
+    whole, each = explained.order, explained.by_track
     assert whole == pytest.approx(added([0, 1, 2]), abs=1e-5)
     assert each.tolist() == pytest.approx([whole - added([*{0, 1, 2} - {one}]) for one in range(3)], abs=1e-5)
     assert len(set(each.tolist())) == 3
@@ -186,7 +189,10 @@ def test_what_the_order_adds_is_explained_by_what_it_would_add_without_each_trac
 def test_the_boost_of_a_track_is_explained(boosts: list[float], added: float) -> None:
     rows = np.array([3, 1, 5, 5])
     plain, boosted = made(boosts=np.empty(0, np.float32)), made(boosts=np.array(boosts, np.float32))
-    before, after = (SessionQuery(vectors).boost(rows, 5) for vectors in (plain, boosted))
+    unknown = np.full(4, np.nan, np.float32)
+    before, after = (
+        SessionQuery(vectors).explain(rows, unknown, 5, CATALOG.artist_of).boost for vectors in (plain, boosted)
+    )
     assert before == 0
     assert after == pytest.approx(added)
 
@@ -195,8 +201,8 @@ def test_the_boost_of_an_artist_is_explained_where_a_track_has_none_of_its_own()
     rows, own = np.array([3, -1, 5, 4]), np.empty(0, np.float32)
     artist_of = np.array([0, 1, 0, 2, 1, 1, 2, 3, 1])
     query = SessionQuery(made(boosts=own, artist_boosts=np.array([0.5, 7.0, 0.25, 2.0], np.float32)))
-    assert [query.boost(rows, item, artist_of) for item in (6, 1, 0)] == [0.5, 0.25, 0]
-    assert query.boost(rows, 6) == 0, "a list has no boosts of artists"
+    unknown = np.full(4, np.nan, np.float32)
+    assert [query.explain(rows, unknown, item, artist_of).boost for item in (6, 1, 0)] == [0.5, 0.25, 0]
 
 
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:

@@ -15,11 +15,9 @@ from segue.picking.arm import Arm
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.listener_scores import past_of
 from segue.picking.picker import Picker
-from segue.picking.session_query import SessionQuery
+from segue.picking.session_query import SessionQuery, artist_boosts_of
 from segue.picking.session_search import (
     SessionSearch,
-    artist_boosts_of,
-    best,
     gap_hint,
     import_faiss,
     inner_products,
@@ -27,7 +25,7 @@ from segue.picking.session_search import (
 )
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles
 from segue.runs.session_vectors import OF_LISTENER, SessionVectors
-from tests.conftest import make_catalog, make_vectors, make_vocabulary
+from tests.conftest import make_catalog, make_search, make_vectors, make_vocabulary
 
 NUM = 9
 TINY = 1e-6
@@ -77,16 +75,14 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
     vectors = made(boosts=np.array(boosts, np.float32))
     if same:  # tracks of which nothing is known have the same vector
         vectors.items[:] = vectors.items[np.arange(NUM) // 4]
-    queries = vectors.queries[[5, 2, 7]]
-    lines = np.array([candidates, candidates[::-1], np.roll(candidates, 1)], np.int32)
-    newest_first = np.tile(np.array(heard[::-1], np.int32), (3, 1))
-    found = best(vectors, queries, lines, newest_first, may_repeat=may_repeat, k=k)
-    assert found.shape[1] == min(k, len(candidates))
-    for line in (0, 1, 2):
-        expected = slow_best(vectors, queries[line], lines[line].tolist(), heard[::-1], may_repeat)
-        rows = found[line].tolist()
-        assert [row for row in rows if row >= 0] == expected[:k]
-        assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))
+    rows, shares = np.array([heard[::-1]]), np.ones((1, len(heard)), np.float32)
+    [query] = SessionQuery(vectors).of(rows, shares)
+    for line in (candidates, candidates[::-1], np.roll(candidates, 1).tolist()):
+        lists = np.tile(np.array(line, np.int32), (NUM, 1))
+        search = make_search(vectors, lists, CATALOG.artist_of, num_lists=1, may_repeat=may_repeat)
+        found = search.best(rows, shares, k)[0].tolist()
+        expected = slow_best(vectors, query, line, heard[::-1], may_repeat)
+        assert found == expected[:k] + [-1] * (min(k, len(line)) - len(expected[:k]))
 
 
 @pytest.mark.parametrize("with_faiss", [True, False])
@@ -151,7 +147,7 @@ def test_a_search_ranks_the_lists_of_the_last_tracks_by_the_query_of_the_session
     vectors = made(boosts=np.array(boosts, np.float32), artist_boosts=np.array(of_artists, np.float32))
     rows = np.array([[4, 1, 7, 5, 2], [2, -1, 5, 8, 3]])
     shares = np.array([[0.1, 1.0, np.nan], [1.0, np.nan, 0.0]], np.float32)
-    search = SessionSearch(vectors, LISTS, num_lists=2, may_repeat=may_repeat, artist_of=CATALOG.artist_of)
+    search = make_search(vectors, LISTS, CATALOG.artist_of, num_lists=2, may_repeat=may_repeat)
     found, queries = search.best(rows, shares, 4).tolist(), SessionQuery(vectors).of(rows[:, :3], shares)
     for line, heard in enumerate(rows.tolist()):
         candidates = [row for last in heard[:2] if last >= 0 for row in LISTS[last].tolist()]
@@ -165,12 +161,12 @@ KNOWN["track"], KNOWN["best"], KNOWN["shares"] = [6, 7, 8, 3], [1, 0.9, 0.1, 1],
 KNOWN["plays"], KNOWN["last_ms"] = [1, 2, 1, 0], [DAY_MS, 2 * DAY_MS, 9000, 0]
 
 
-def of_listener(gap: float | None = None, share: float = 0.0) -> SessionSearch:
+def of_listener(gap: float | None = None, share: float = 0.0, artist_gap: int = 0) -> SessionSearch:
     """Searches the lists of two tracks for a listener whose past adds the mean share of a track, so many times."""
     weights = np.array([share * (name == "share") for name in OF_LISTENER], np.float32)
     how: dict[str, Any] = {"context": "listener", "listener": weights}
     vectors = made(boosts=np.empty(0, np.float32), known_gap=gap, **how)
-    return SessionSearch(vectors, LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
+    return make_search(vectors, LISTS, CATALOG.artist_of, num_lists=2, may_repeat=False, artist_gap=artist_gap)
 
 
 def scores_of(search: SessionSearch, rows: Any, shares: Any) -> dict[int, float]:
@@ -189,7 +185,7 @@ def test_known_tracks_lose_a_part_of_what_they_have_before_others(
     gap: float | None, familiar: float, penalty: float
 ) -> None:
     search, rows, shares = of_listener(gap), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
-    found = search.best(rows, shares, NUM, past_of(KNOWN, rows), np.array([3 * DAY_MS]), familiar)[0].tolist()
+    found = search.best(rows, shares, NUM, past_of(KNOWN, rows, np.array([3 * DAY_MS])), familiar)[0].tolist()
     lowered = {row: score - penalty * (row in (6, 7)) for row, score in scores_of(search, rows, shares).items()}
     assert [row for row in found if row >= 0] == sorted(lowered, key=lambda row: -lowered[row])
 
@@ -199,11 +195,11 @@ def test_known_tracks_that_come_after_all_others_keep_their_order(gap: float | N
     """Also where all candidates are known and their scores are near one another."""
     search, rows, shares = of_listener(gap), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
     near = replace(search.vectors, items=search.vectors.items * np.float32(1e-3))
-    search = SessionSearch(near, LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
+    search = make_search(near, LISTS, CATALOG.artist_of, num_lists=2, may_repeat=False)
     profile = np.repeat(KNOWN[:, 1:2], NUM, axis=1)
     profile["track"] = np.arange(NUM)
-    past, now_ms = past_of(profile, rows), np.array([3 * DAY_MS])
-    usual, last = (search.best(rows, shares, NUM, past, now_ms, familiar).tolist() for familiar in (1.0, 0.0))
+    past = past_of(profile, rows, np.array([3 * DAY_MS]))
+    usual, last = (search.best(rows, shares, NUM, past, familiar).tolist() for familiar in (1.0, 0.0))
     assert last == usual
 
 
@@ -213,11 +209,11 @@ def test_listeners_without_a_past_are_searched_as_sessions_alone_beside_others()
     first = KNOWN[:, [3, 0, 1, 2]].copy()
     first["track"][0, 1] = 0  # a past of row 0 alone
     first[0, 2:] = nobody[0, 2:]
-    past, now_ms = past_of(np.concatenate([KNOWN, nobody, first]), rows), np.full(3, 3 * DAY_MS)
-    found = search.best(rows, shares, 4, past, now_ms)
+    past = past_of(np.concatenate([KNOWN, nobody, first]), rows, np.full(3, 3 * DAY_MS))
+    found = search.best(rows, shares, 4, past)
     for line in (0, 2):
         one = slice(line, line + 1)
-        alone = search.best(rows[one], shares[one], 4, past.part(np.arange(3) == line), now_ms[one])
+        alone = search.best(rows[one], shares[one], 4, past.part(np.arange(3) == line))
         assert found[line, : alone.shape[1]].tolist() == alone[0].tolist()
     assert found[1].tolist() == search.best(rows[1:2], shares[1:2], 4)[0].tolist()
     assert found[0].tolist() != found[1].tolist()
@@ -226,7 +222,7 @@ def test_listeners_without_a_past_are_searched_as_sessions_alone_beside_others()
 @pytest.mark.parametrize("artist_gap", [0, 5])
 def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artist_gap: int) -> None:
     """The first one's newest track; the second one knows no other than the two newest, and nobody has played."""
-    search, nobody = of_listener(share=5), np.zeros((1, 4), ENTRY)
+    search, nobody = of_listener(share=5, artist_gap=artist_gap), np.zeros((1, 4), ENTRY)
     entries = np.concatenate([KNOWN, KNOWN, nobody]).ravel()
     profiles = Profiles(listeners=np.arange(3), ends=4 * np.arange(1, 4), entries=entries)
     scores = scores_of(search, np.array([[7]]), np.array([[0.9]], np.float32))
@@ -234,7 +230,7 @@ def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artis
     skipped = (6, 7, 8) if artist_gap else (7,)  # by the same artist
     known, others = ([scores[row] for row in scores if (row == 6) == is_known and row not in skipped]
                      for is_known in (True, False))  # fmt: skip
-    found, expected = search.known_gap(profiles, artist_gap), max(known, default=-1e6) - max(others, default=1e6)
+    found, expected = search.known_gap(profiles), max(known, default=-1e6) - max(others, default=1e6)
     assert found == (pytest.approx(expected, rel=1e-4) if expected > 0 else None)
     assert (found is None) == bool(artist_gap)
 
@@ -248,16 +244,14 @@ def test_a_track_gets_the_boost_of_its_artist_where_it_has_none_of_its_own() -> 
 
 @pytest.mark.parametrize(("num_lists", "length"), [(2, 3), (5, 5)])
 def test_a_search_needs_the_tracks_of_its_query_and_of_its_lists(num_lists: int, length: int) -> None:
-    assert (
-        SessionSearch(made(), LISTS, num_lists=num_lists, may_repeat=True, artist_of=CATALOG.artist_of).length == length
-    )
+    assert make_search(made(), LISTS, CATALOG.artist_of, num_lists=num_lists).length == length
 
 
 @pytest.mark.parametrize(
     ("pick", "artist_gap", "exploration", "num_kept"),
     [
         ("ranked", 0, 0.0, 1),
-        ("ranked", 1, 0.0, 6),
+        ("ranked", 1, 0.0, NUM),
         ("ranked", 1, 0.1, 3),
         ("weighted", 0, 0.0, 3),
         ("uniform", 1, 0.0, 3),
@@ -267,7 +261,7 @@ def test_the_best_alone_is_kept_where_it_is_always_picked_and_all_where_an_artis
     pick: str, artist_gap: int, exploration: float, num_kept: int
 ) -> None:
     """Otherwise as many as a list has."""
-    search = SessionSearch(made(), LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
+    search = make_search(made(), LISTS, CATALOG.artist_of, num_lists=2, may_repeat=False)
     artists = ArtistTracks.of(CATALOG.artist_of)
     arm = Arm(recommender="r.jsonl", pick=pick, artist_gap=artist_gap, exploration=exploration)
     assert Picker(arm=arm, artists=artists, lists=LISTS, search=search).num_kept == num_kept

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
 from segue.picking.arm import Arm
-from segue.picking.session_search import SessionSearch
 from segue.serving.known_tracks import change_of, with_kept
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import Played
-from tests.conftest import make_vectors
+from tests.conftest import make_search, make_vectors
 from tests.serving.conftest import arm, lists_of, make_release
 
 Songs = Mapping[Id, tuple[str, str | None]]
@@ -138,7 +137,7 @@ def test_a_kept_track_adds_nothing_to_a_query_and_the_bias_of_items_stays(tmp_pa
     release = kept_in(old, new, tmp_path / "kept")
     gone, rows = release.row_of(key_of("gone")), [release.row_of(key_of(f"t{number}")) for number in (0, 3)]
     found, expected = (
-        SessionSearch(one.vectors["C"], one.lists["C"], num_lists=3, may_repeat=True, artist_of=one.artist_of).best(
+        make_search(one.vectors["C"], one.lists["C"], one.artist_of, num_lists=3).best(
             np.array([[first, *others]]), np.ones((1, 3), np.float32), 5
         )[0]
         for one, first, others in (

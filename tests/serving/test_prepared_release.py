@@ -220,7 +220,7 @@ def test_lists_of_users_alone_need_a_catalogue(of_users: str) -> None:
         ({"C": "rnadom"}, "recommendations: 'rnadom' is not a recommender; choose one of popular, random, sticky"),
         ({"C": 5}, "recommendations must name a recommender, got 5; such as run:<id>"),
         ({"C": {"recommender": "popular", "num_tracks": 7}}, "recommendations has no key 'num_tracks'; the keys are"),
-        ({"C": "random", "T1": "http://localhost:5001"}, "arms.T1: 'http://localhost:5001' is another service; choo"),
+        ({"C": "random", "T1": "http://localhost:5001"}, "arms.T1: 'http://localhost:5001' is not a recommender; choo"),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl: No such file"),
     ],
 )

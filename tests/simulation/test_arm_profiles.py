@@ -73,11 +73,11 @@ def test_an_arm_knows_at_each_request_what_the_log_says_of_earlier_sessions(
     usual = ArmProfiles.of
 
     def watched(profiles: ArmProfiles, crowd: Any, some: Any) -> Any:
-        past, now_ms = usual(profiles, crowd, some)
-        lines = zip(crowd.users[some].tolist(), now_ms.tolist(), past.entries, past.rows, strict=True)
+        past = usual(profiles, crowd, some)
+        lines = zip(crowd.users[some].tolist(), past.now_ms.tolist(), past.entries, past.rows, strict=True)
         for user, now, entries, rows in lines:
             known[user, now].append(entries[rows >= 0])
-        return past, now_ms
+        return past
 
     monkeypatch.setattr(ArmProfiles, "of", watched)
     run(world, folder / "run", policies={"C": an_arm(world, folder)}, days=2, sessions=150, track_seconds=9000.0)

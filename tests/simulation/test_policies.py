@@ -16,7 +16,6 @@ from segue.runs.session_vectors import FILE
 from segue.simulation.listener import Crowd, listen, start
 from segue.simulation.neighbours import nearest
 from segue.simulation.policies import (
-    USUAL,
     Lists,
     Oracle,
     Policy,
@@ -35,7 +34,7 @@ from tests.test_control_2026 import POLICY
 TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
     "popular": partial(Popular, num_tracks=100),
-    "recommendations": partial(Lists, **USUAL),
+    "recommendations": partial(Lists),
     "service": partial(RemoteService, connections=4, retries=0, timeout_s=1.0, token=None),
 }
 

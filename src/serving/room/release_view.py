@@ -16,11 +16,12 @@ from jaxtyping import Int32, Int64
 from segue.catalog import Catalog, id_problem, ids_of, key_of, most_played
 from segue.errors import InputError
 from segue.picking.arm import Arm
+from segue.picking.session_query import Explained, SessionQuery
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.serving.explanation import after_track, parts_of, with_counts
+from segue.serving.explanation import parts_of, with_counts
 from segue.serving.release import Release
 from segue.serving.room.previews import Previews
 
@@ -38,7 +39,7 @@ class Player:
         key: how the page names it: the arm, or `R1`, `R2`, …
         label: what it is in a few words: of a run its name, such as `convex α=0.9 seed=1`.
         recommender: its name on the command line.
-        policy: one of `picking.picker.POLICIES`.
+        policy: as that of an `Arm`.
         arm: how it picks; None for a recommender that is no arm.
         lists: rows of the list of each track, best first, -1 fills up; None where it has no lists of tracks.
         scores: score of each of them; None where the file has none.
@@ -169,21 +170,23 @@ class ReleaseView:
         """
         if (vectors := self.players[key].vectors) is None:
             return None
-        query, asked = after_track(vectors, row, candidate)
-        _, products, rest = query.products(*asked)
-        bias, counted = rest + float(query.order(*asked)[0]), query.counted(*asked).added
+        one = self._explained(vectors, row, candidate)
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
-        found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
-        others = {"bias": round(bias, SCORE_DECIMALS), "counted": round(counted, SCORE_DECIMALS)}
+        found = parts_of(names, (one.products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
+        others = {"bias": round(one.rest + one.order, SCORE_DECIMALS), "counted": round(one.counted, SCORE_DECIMALS)}
         return found | {name: value for name, value in others.items() if value}
+
+    def _explained(self, vectors: SessionVectors, row: int, candidate: int) -> Explained:
+        """The score of a candidate after one track, whose share is unknown."""
+        unknown = np.full(1, np.nan, np.float32)
+        return SessionQuery(vectors).explain(np.array([row]), unknown, candidate, self.release.artist_of)
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> Shown:
         vectors, trained = player.vectors, player.alpha
         assert vectors is not None
         assert trained is not None
-        after, asked = after_track(vectors, row, row)
-        weights, _, _ = after.products(*asked)
+        weights = self._explained(vectors, row, row).weights
         shares = np.array([alpha / trained, (1 - alpha) / (1 - trained)])  # of what they were in training
         factors = np.ones(vectors.queries.shape[1])
         factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * shares, np.diff(vectors.ends, prepend=0))

@@ -9,6 +9,7 @@ from segue.assignment import GUESTS
 from segue.catalog import id_problem, key_of
 from segue.errors import InputError
 from segue.picking.arm import Arm
+from segue.picking.places import PICKS
 from segue.runs.profiles import LOVED
 from segue.serving.explanation import explain
 from segue.serving.ids import as_json
@@ -177,4 +178,5 @@ def _sentence(view: ReleaseView, given: Arm, played: Played, found: dict[str, An
         of = "the artist of the last track" if gap == 1 else f"an artist of the last {gap} tracks"
         known = ", or are known" if given.familiar < 1 and not found["is_known"] else ""
         return f"{head}: those before it were heard{f', or are by {of}' if gap else ''}{known}."
-    return f"{head}; {given.rule[0].lower()}{given.rule[1:]}"
+    rule = str(PICKS[given.pick].__doc__)
+    return f"{head}; {rule[0].lower()}{rule[1:]}"

@@ -469,22 +469,22 @@ class Recommender:
             InputError: the model has no vectors, or a track is not in the catalogue.
         """
         rows, [item] = self._rows_of(session), self._rows_of([track])
-        weights, products, rest, counted, order = self._model.explain(rows, int(item))
+        one = self._model.explain(rows, int(item))
         parts = self._model.vectors.parts
-        ids = self._model.catalog.track_ids[rows[::-1][: weights.shape[1]]]
+        ids = self._model.catalog.track_ids[rows[::-1][: one.weights.shape[1]]]
         lines = [
-            (one, part, float(weights[of, age]), float(products[of, age]))
-            for age, one in enumerate(ids.tolist())
+            (track, part, float(one.weights[of, age]), float(one.products[of, age]))
+            for age, track in enumerate(ids.tolist())
             for of, part in enumerate(parts)
         ]
         frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
         frame["added"] = frame["weight"] * frame["product"]
         frame = frame[frame["weight"] != 0].astype({"id": object})
-        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest]
+        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, one.rest + one.boost]
         if self._model.vectors.counted is not None:
-            frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, counted]
+            frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, one.counted]
         if self._model.vectors.orders:
-            frame.loc[len(lines) + 2] = [None, "order", np.nan, np.nan, order]
+            frame.loc[len(lines) + 2] = [None, "order", np.nan, np.nan, one.order]
         return frame.reset_index(drop=True)
 
     def save(self, folder: str | Path) -> Path:

@@ -42,9 +42,9 @@ class Candidate:
             rows, shares = some.last_plays(picker.own.num_plays)
             return picker.choices(np.empty((len(rows), 0), np.int32), rows, shares)
         knows = picker.search is not None and picker.search.knows_listeners
-        past = past_of(some.profiles(self.before), heard) if knows else None
+        past = past_of(some.profiles(self.before), heard, some.of("timestamp")) if knows else None
         shares, users = some.of("time").astype(np.float32)[:, None], some.of("user_id")
-        return picker.choices(picker.candidates(heard, shares, users, past, some.of("timestamp")), heard)
+        return picker.choices(picker.candidates(heard, shares, users, past), heard)
 
 
 def candidate_of(
