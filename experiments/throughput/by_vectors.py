@@ -27,4 +27,4 @@ def ranker_of(vectors: np.ndarray, plays: np.ndarray | None = None) -> Any:
 
     last = LastTrack(example_vocabulary(), ["track"], learns=False)
     order = np.zeros(len(vectors), np.int64) if plays is None else plays
-    return RestoredHead(Table(), last, order, None, None)
+    return RestoredHead(Table(), last, order)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import Context, PairBatch, Queries, QueryPart, Scorer
+from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.kernels import Heard, weighted_sums
 from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats
@@ -192,31 +192,30 @@ class Session(Context):
                 "context.max_length sets it"
             )
         is_there, ages = history >= 0, torch.arange(history.shape[1], device=history.device)
-        of_history, age = is_there.nonzero(as_tuple=True)
-        length = is_there.sum(1)
-        rows, place = history[is_there].unique(return_inverse=True)
-        vectors, parts, of_share = scorer.query(rows), scorer.query_parts(), self._of_share(share)
-        heard, widths = Heard(place, of_history, length.cumsum(0) - length), [_width(part) for part in parts.values()]
+        events, length = is_there.flatten().nonzero()[:, 0], is_there.sum(1)
+        of_history, age = events // len(ages), events % len(ages)
+        rows, place = history.flatten().index_select(0, events).unique(return_inverse=True)
+        vectors, parts = scorer.query(rows), scorer.query_parts()
+        of_share = self._of_share(share.flatten().index_select(0, events))
+        weights = torch.stack([self._of_age(name, ages).index_select(0, age) * of_share for name in parts])
+        heard = Heard(place, of_history, length.cumsum(0) - length)
+        widths = [part.columns.stop - part.columns.start for part in parts.values()]
         end = sum(widths)  # columns after the last part are those of the newest track
-        weights = [self._of_age(name, ages).index_select(0, age) * of_share[is_there] for name in parts]
-        sums = weighted_sums(vectors[:, :end], torch.stack(weights), heard, widths)
+        sums = weighted_sums(vectors[:, :end], weights, heard, widths)
         pieces = [
-            self._normalised(name, one, parts[name].length)
-            for name, one in zip(parts, sums.split(widths, dim=1), strict=True)
+            summed if part.length is None else self._normalised(name, summed, part.length)
+            for (name, part), summed in zip(parts.items(), sums.split(widths, dim=1), strict=True)
         ]
         if self.encoder is not None:
             of_event = torch.zeros_like(history).masked_scatter_(is_there, place)
-            added = self.encoder.added(vectors[:, :end], of_event, of_share, prefixes_of(history, share))
+            added = self.encoder.added(vectors[:, :end], of_event, self._of_share(share), prefixes_of(history, share))
             pieces = [torch.cat(pieces, dim=1) + added]
         newest = vectors[:, end:].index_select(0, place[heard.start])
         of_pair = torch.arange(len(previous), device=previous.device)
         return Queries(torch.cat([*pieces, newest], dim=1), of_pair, previous, self.repeats.recent(history))
 
-    def _normalised(
-        self, part: str, summed: Float[Tensor, "B W"], length: Float[Tensor, ""] | float | None
-    ) -> Float[Tensor, "B W"]:
-        power = self.power(part)
-        if length is None or (isinstance(power, float) and power == 0):
+    def _normalised(self, part: str, summed: Float[Tensor, "B W"], length: Tensor | float) -> Float[Tensor, "B W"]:
+        if isinstance(power := self.power(part), float) and power == 0:
             return summed
         # the square of the length, relative to that of one track; a sum of unknown tracks stays 0
         squared = (summed * summed).sum(1, keepdim=True) / length**2
@@ -235,15 +234,11 @@ class Session(Context):
     def logged(self) -> Mapping[str, float]:
         """Report the decays and what else is learned, and the numbers of `repeats`."""
         found = {f"decay_{part}": float(self.decay(part)) for part in self.decay.given}
-        for name, numbers in (("earlier", self.earlier), ("normalise", self.normalise)):
-            found |= {f"{name}_{part}": float(numbers(part)) for part in numbers.raw}
+        found |= {f"earlier_{part}": float(self.earlier(part)) for part in self.earlier.raw}
+        found |= {f"normalise_{part}": float(self.normalise(part)) for part in self.normalise.raw}
         if self.skipped.raw:
             found["skipped"] = float(self.skipped(_ALL))
         return {**found, **self.repeats.logged()}
-
-
-def _width(part: QueryPart) -> int:
-    return int(part.columns.stop - part.columns.start)
 
 
 class _Numbers(nn.Module):

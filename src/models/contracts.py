@@ -40,23 +40,9 @@ class PairBatch(NamedTuple):
     history_share: Float32[Tensor, "B H"]
 
     @classmethod
-    def without_history(
-        cls,
-        previous: Int64[Tensor, "B"],
-        following: Int64[Tensor, "B"],
-        played_ratio: Float[Tensor, "B"],
-        listener: Int64[Tensor, "B"],
-    ) -> "PairBatch":
-        """Build a batch whose histories have no columns.
-
-        Args:
-            previous: row of the previous track of each pair.
-            following: row of the next track of each pair.
-            played_ratio: share of `following` that was played; NaN where unknown.
-            listener: number of the listener.
-        """
-        no_rows, no_shares = previous.new_empty(len(previous), 0), played_ratio.new_empty(len(previous), 0)
-        return cls(previous, following, played_ratio, listener, no_rows, no_shares)
+    def without_history(cls, *columns: Tensor) -> "PairBatch":
+        """Build a batch whose histories have no columns, from its first four columns."""
+        return cls(*columns, *(column.new_empty(len(column), 0) for column in columns[1:3]))
 
 
 class QueryPart(NamedTuple):

@@ -44,8 +44,6 @@ class HeadRanker(Ranker):
             scores = plain(histories)
             if len(of_artists):
                 add_entries(scores, repeats.added(histories, values, every=every))
-            if not len(boosts):
-                return scores
             return boost_heard(scores, torch.from_numpy(histories.newest_rows(len(boosts))).to(scores.device), boosts)
 
         return score

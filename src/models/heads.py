@@ -102,13 +102,12 @@ class CosineMix(Scorer):
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias."""
-        vectors, _ = self._mix({name: part(rows) for name, part in self.parts.items()}, None)
-        return with_one(vectors, self.item_bias)
+        return with_one(self._mix({name: part(rows) for name, part in self.parts.items()}), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended."""
         found = {name: self._in_second_place(name, part(rows), rows) for name, part in self.parts.items()}
-        return with_bias(*self._mix(found, None if self.item_bias is None else self.item_bias(rows)))
+        return self._mix(found, None if self.item_bias is None else self.item_bias(rows))
 
     def _in_second_place(self, name: str, vectors: Float[Tensor, "B D"], rows: Int[Tensor, "B"]) -> Any:
         return vectors if self.offsets is None else vectors + self.offsets[name](rows)
@@ -116,10 +115,8 @@ class CosineMix(Scorer):
     def _kept(self, name: str, vectors: Float[Tensor, "B D"]) -> Any:
         return self.track_dropout(vectors) if name == "track" else vectors
 
-    def _mix(
-        self, found: Mapping[str, Float[Tensor, "B D"]], bias: Float[Tensor, "B"] | None
-    ) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B"] | None]:
-        """The vectors of the parts, each divided by its length and times `√α_e`; and the bias, with a prior its own."""
+    def _mix(self, found: Mapping[str, Tensor], bias: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B V"]:
+        """The vectors of the parts, each divided by its length and times `√α_e`, and the bias, with a prior its own."""
         if self.prior is None:
             units = {name: unit(self._kept(name, vectors), self._squared) for name, vectors in found.items()}
         else:
@@ -128,7 +125,8 @@ class CosineMix(Scorer):
             kept = self.track_dropout(torch.ones_like(of_track[:, :1]))
             units["track"] = unit(found["track"] * kept + of_track, self._squared)
             bias = None if bias is None else bias * kept[:, 0] + of_bias
-        return torch.cat([self.dropout(units[name]) * share**0.5 for name, share in self.shares().items()], -1), bias
+        mixed = torch.cat([self.dropout(units[name]) * share**0.5 for name, share in self.shares().items()], -1)
+        return with_bias(mixed, bias)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Compute `query · item` of each pair, in half of the time: the vectors are not divided by their lengths."""
@@ -151,9 +149,8 @@ class CosineMix(Scorer):
     def logged(self) -> Mapping[str, float]:
         """Report the share of the track cosine, or, where there are other parts than artists, that of each part."""
         shares = {name: torch.as_tensor(share).item() for name, share in self.shares().items()}
-        if set(shares) <= {"track", "artist"}:
-            return {"alpha": shares.get("track", 0.0)}
-        return {f"share_{name}": share for name, share in shares.items()}
+        is_alpha = set(shares) <= {"track", "artist"}
+        return {"alpha": shares.get("track", 0.0)} if is_alpha else {f"share_{one}": shares[one] for one in shares}
 
 
 def _shares_of(alpha: float | str, parts: Any) -> tuple[list[str], dict[str, float]]:

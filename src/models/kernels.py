@@ -15,6 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+CACHED = 2**17
+"""Numbers that are computed at once on a CPU: with the intermediate results they fit into its cache."""
+
 
 class Dropout(nn.Module):
     """Sets each number to 0 with a given probability in training; the others are scaled such that the mean stays.
@@ -91,9 +94,14 @@ class Heard(NamedTuple):
     of_history: Int64[Tensor, "E"]
     start: Int64[Tensor, "B"]
 
-    def sum(self, table: Float[Tensor, "U W"], weight: Float[Tensor, "E"]) -> Float[Tensor, "B W"]:
-        """Weighted sum of the rows of a table for each history."""
-        return F.embedding_bag(self.place, table, self.start, mode="sum", per_sample_weights=weight.to(table.dtype))
+    def sums(
+        self, vectors: Float[Tensor, "U V"], weights: Float[Tensor, "P E"], widths: Sequence[int]
+    ) -> Float[Tensor, "B V"]:
+        """Weighted sum of the vectors of each history, whose parts have weights of their own."""
+        parts = zip(vectors.split(widths, dim=1), weights.to(vectors.dtype), strict=True)
+        given: dict[str, Any] = {"offsets": self.start, "mode": "sum"}
+        bags = [F.embedding_bag(self.place, part.contiguous(), per_sample_weights=one, **given) for part, one in parts]
+        return torch.cat(bags, dim=1)
 
 
 class _WeightedSums(torch.autograd.Function):
@@ -101,23 +109,28 @@ class _WeightedSums(torch.autograd.Function):
     def forward(
         ctx: Any, vectors: Float[Tensor, "U V"], weights: Float[Tensor, "P E"], heard: Heard, widths: Sequence[int]
     ) -> Float[Tensor, "B V"]:
-        ctx.widths = widths
-        ctx.save_for_backward(vectors, weights, heard.place, heard.of_history)
-        parts = zip(vectors.split(widths, dim=1), weights, strict=True)
-        return torch.cat([heard.sum(part.contiguous(), weight) for part, weight in parts], dim=1)
+        ctx.heard, ctx.widths = heard, widths
+        ctx.save_for_backward(vectors, weights)
+        return heard.sums(vectors, weights, widths)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, "B V"]) -> tuple[Tensor | None, ...]:
-        vectors, weights, place, of_history = ctx.saved_tensors
-        of_events, of_weights = gradient.index_select(0, of_history), None
-        parts = of_events.split(ctx.widths, dim=1)
-        if ctx.needs_input_grad[1]:
-            both = zip(vectors.split(ctx.widths, dim=1), gradient.split(ctx.widths, dim=1), strict=True)
-            of_weights = torch.stack([(part @ of_part.T)[place, of_history] for part, of_part in both])
-        for part, weight in zip(parts, weights, strict=True):
-            part.mul_(weight[:, None])
-        return torch.zeros_like(vectors).index_add_(0, place, of_events), of_weights, None, None
+        vectors, weights = ctx.saved_tensors
+        of_vectors, of_weights = torch.zeros_like(vectors), None
+        if ctx.needs_input_grad[1]:  # that of `embedding_bag` is fast for weights
+            free = weights.detach().requires_grad_()
+            with torch.enable_grad():
+                sums = ctx.heard.sums(vectors.detach(), free, ctx.widths)
+            [of_weights] = torch.autograd.grad(sums, free, gradient)
+        at_once = max(1, CACHED // vectors.shape[1]) if vectors.is_cpu else max(1, weights.shape[1])
+        columns = (one.split(at_once, dim=-1) for one in (ctx.heard.place, ctx.heard.of_history, weights))
+        for place, of_history, weight in zip(*columns, strict=True):
+            of_events = gradient.index_select(0, of_history)
+            for part, one in zip(of_events.split(ctx.widths, dim=1), weight, strict=True):
+                part.mul_(one[:, None])
+            of_vectors.index_add_(0, place, of_events)
+        return of_vectors, of_weights, None, None
 
 
 weighted_sums: Callable[[Tensor, Tensor, Heard, Sequence[int]], Tensor] = _WeightedSums.apply

@@ -16,13 +16,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from segue.errors import InputError
 from segue.picking.session_query import SHORTEST
 from segue.runs.session_vectors import OrderPart
 from segue.settings import Setting, settings
 
-MOST_BYTES = 5_000_000
-"""Largest size of all numbers of an encoder, which every worker of a service has."""
 _GRU = "gru"
 _TINY = 1e-5
 _GROUPS = 4
@@ -73,7 +70,7 @@ class Encoder(nn.Module):
         max_length: largest number of tracks of a session.
 
     Raises:
-        InputError: a setting is out of range, or a service would not take an encoder of this size.
+        InputError: a setting is out of range.
 
     Source:
         Hidasi et al., Session-based recommendations with recurrent neural networks, ICLR 2016. Tikhonovich et al.,
@@ -87,23 +84,12 @@ class Encoder(nn.Module):
         *,
         kind: Annotated[Literal["gru", "ligr"], Setting("of the encoder")],
         dim: Annotated[int, Setting("width of what it remembers (D)", least=1)],
-        blocks: Annotated[int, Setting("number of blocks of the attention (ligr)", least=1, most=4)] = 1,
         dropout: Annotated[float, Setting("share of what it has read set to 0 in training", least=0, most=0.9)] = 0.0,
         rate: Annotated[float, Setting("its learning rate, relative to optimizer.lr", above=0)] = 0.3,
     ) -> None:
         super().__init__()
-        if kind == _GRU and blocks > 1:
-            raise InputError(
-                f"context.encoder.blocks={blocks} is of the attention, which kind={kind} has not; leave it out, or use "
-                "model=sasrec"
-            )
         self.kind, self.rate = kind, rate
-        shapes = _shapes_of(width, dim, max_length, blocks=0 if kind == _GRU else blocks)
-        if (size := 4 * sum(map(math.prod, shapes.values()))) > MOST_BYTES:
-            raise InputError(
-                f"context.encoder.dim={dim} makes an encoder of {size:,} bytes, and a service takes at most "
-                f"{MOST_BYTES:,}; use a smaller dim, or a smaller model.dim"
-            )
+        shapes = _shapes_of(kind, width, dim, max_length)
         self.numbers = nn.ParameterDict({name: _first(name, shape) for name, shape in shapes.items()})
         self.dropout = nn.Dropout(dropout)
 
@@ -176,7 +162,7 @@ def attention(
     last: Any = None,
     drop: Callable[[Any], Any] = lambda values: values,
 ) -> Any:
-    """What causal self-attention gives at the place of each track: blocks with gated residuals and SwiGLU.
+    """What causal self-attention gives at the place of each track: a block with gated residuals and SwiGLU.
 
     Keys and values are not computed: a query times the matrix of the keys is compared with what keys are made of.
 
@@ -191,30 +177,26 @@ def attention(
         S × T × D, or S × 1 × D at the last places.
 
     Source:
-        Kang and McAuley, Self-attentive sequential recommendation, ICDM 2018; the blocks are those of LiGR (Borisyuk et
-        al. 2025), as eSASRec (Tikhonovich et al., RecSys 2025) has them.
+        Kang and McAuley, Self-attentive sequential recommendation, ICDM 2018; the block is that of LiGR (Borisyuk et
+        al. 2025), as eSASRec (Tikhonovich et al., RecSys 2025) has it.
     """
     product, softmax = (torch.matmul, torch.softmax) if xp is torch else (_product_of_onnx, _softmax_of_onnx)
     length = getattr(tracks, "dynamic_shape", tracks.shape)[1]
     places = xp.arange(length, device=tracks.device)
     is_later, values = places > places[:, None], product(tracks, numbers["input"]) + numbers["place"][:length, :]
-    num_blocks = sum(name.endswith("_mix") for name in numbers)
-    for block in range(num_blocks):
-        own = {name: numbers[f"{block}_{name}"] for name in _OF_BLOCK}
-        asking = normal = _normal(values, own, 0, xp)
-        if last is not None and block == num_blocks - 1:
-            values, asking, is_later = _at(values, last, xp), _at(normal, last, xp), places > last[:, None, None]
-        to_query, to_key, to_value = _thirds(own["attention"])
-        scores = reduce(product, (asking, to_query, to_key.mT, normal.mT)) / to_key.shape[0] ** 0.5
-        shares = softmax(xp.where(is_later, -math.inf, scores), -1)
-        attended = reduce(product, (shares, normal, to_value, own["mix"]))
-        gate = product(values, own["gates"][0, ...]) + own["gates_bias"][0, :]
-        values = values + _sigmoid(gate, xp) * drop(attended)
-        up, width = product(_normal(values, own, 1, xp), own["up"]), own["down"].shape[0]
-        first, second = up[..., :width], up[..., width:]
-        gate = product(values, own["gates"][1, ...]) + own["gates_bias"][1, :]
-        values = values + _sigmoid(gate, xp) * drop(product(first * _sigmoid(first, xp) * second, own["down"]))
-    return values
+    asking = normal = _normal(values, numbers, 0, xp)
+    if last is not None:
+        values, asking, is_later = _at(values, last, xp), _at(normal, last, xp), places > last[:, None, None]
+    to_query, to_key, to_value = _thirds(numbers["attention"])
+    scores = reduce(product, (asking, to_query, to_key.mT, normal.mT)) / to_key.shape[0] ** 0.5
+    shares = softmax(xp.where(is_later, -math.inf, scores), -1)
+    attended = reduce(product, (shares, normal, to_value, numbers["mix"]))
+    gate = product(values, numbers["gates"][0, ...]) + numbers["gates_bias"][0, :]
+    values = values + _sigmoid(gate, xp) * drop(attended)
+    up, width = product(_normal(values, numbers, 1, xp), numbers["up"]), numbers["down"].shape[0]
+    first, second = up[..., :width], up[..., width:]
+    gate = product(values, numbers["gates"][1, ...]) + numbers["gates_bias"][1, :]
+    return values + _sigmoid(gate, xp) * drop(product(first * _sigmoid(first, xp) * second, numbers["down"]))
 
 
 def _at(values: Any, last: Any, xp: Any) -> Any:
@@ -228,10 +210,10 @@ def _thirds(values: Any) -> tuple[Any, Any, Any]:
     return values[..., :width], values[..., width : 2 * width], values[..., 2 * width :]
 
 
-def _normal(values: Any, own: Mapping[str, Any], nth: int, xp: Any) -> Any:
+def _normal(values: Any, numbers: Mapping[str, Any], nth: int, xp: Any) -> Any:
     centred = values - xp.mean(values, axis=-1, keepdims=True)
     spread = (xp.mean(centred * centred, axis=-1, keepdims=True) + _TINY) ** 0.5
-    return centred / spread * own["scale"][nth, :] + own["shift"][nth, :]
+    return centred / spread * numbers["scale"][nth, :] + numbers["shift"][nth, :]
 
 
 def _sigmoid(values: Any, xp: Any) -> Any:
@@ -270,28 +252,27 @@ def _gru_of_onnx(tracks: Any, numbers: Mapping[str, Any]) -> Any:
     return ndx.permute_dims(ndx.asarray(states)[:, 0, ...], (1, 0, 2))
 
 
-_OF_BLOCK = ("scale", "shift", "attention", "mix", "up", "down", "gates", "gates_bias")
-
-
-def _shapes_of(width: int, dim: int, max_length: int, *, blocks: int) -> dict[str, tuple[int, ...]]:
+def _shapes_of(kind: str, width: int, dim: int, max_length: int) -> dict[str, tuple[int, ...]]:
     """The shape of each array of an encoder.
 
     Args:
+        kind: of the encoder.
         width: columns of all parts of a query vector (W).
         dim: width of the encoder (D).
         max_length: largest number of tracks of a session (H).
-        blocks: number of blocks of the attention; 0 for a recurrent unit.
     """
-    if not blocks:
-        gates = 3 * dim  # reset, update, new
-        own = {"input": (width, gates), "state": (dim, gates), "input_bias": (gates,), "state_bias": (gates,)}
-        return {"output": (dim, width), **own}
-    # two normalised inputs; query, key and value; what was attended; the wide part; the gates
-    of_block = (2, dim), (2, dim), (dim, 3 * dim), (dim, dim), (dim, 4 * dim), (2 * dim, dim), (2, dim, dim), (2, dim)
-    named = list(zip(_OF_BLOCK, of_block, strict=True))
-    return {"output": (dim, width), "input": (width, dim), "place": (max_length, dim)} | {
-        f"{block}_{name}": shape for block in range(blocks) for name, shape in named
+    if kind == _GRU:  # reset, update and new gate side by side
+        both = {"input": (width, 3 * dim), "state": (dim, 3 * dim)}
+        return {"output": (dim, width), **both, "input_bias": (3 * dim,), "state_bias": (3 * dim,)}
+    of_block: dict[str, tuple[int, ...]] = {"scale": (2, dim), "shift": (2, dim), "attention": (dim, 3 * dim)}
+    of_block |= {
+        "mix": (dim, dim),
+        "up": (dim, 4 * dim),
+        "down": (2 * dim, dim),
+        "gates": (2, dim, dim),
+        "gates_bias": (2, dim),
     }
+    return {"output": (dim, width), "input": (width, dim), "place": (max_length, dim), **of_block}
 
 
 def _first(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -1,9 +1,6 @@
-"""The `LightningModule` of every head: a scorer, a loss and an optimizer, and the regression metrics.
+"""The `LightningModule` of every head: a scorer, a loss and an optimizer, and the regression metrics of Q queries."""
 
-B pairs in a batch, P pairs, Q queries.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,23 +27,19 @@ from segue.runs.counted_part import CountedPart
 class PairRanker(HeadRanker, LightningModule):
     """Learns to score pairs of tracks. What is around the head is fitted after an epoch, by `after_training.py`.
 
-    Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the predicted share. The test metrics are
-    logged with two floors: predicting the training mean, and a uniform random guess (as its exact expectation).
-    Numbers that the scorer reports, such as `alpha`, are logged too.
+    Logs `train/loss`, `val/loss`, what the parts report, such as `alpha`, and, where shares are known, MSE and MAE of
+    the predicted share; in test with those of two floors: the training mean, and a uniform random guess (exact).
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
-        scorer: factory of the scorer; takes the vocabulary.
-        loss: factory of the loss; takes the vocabulary.
-        context: factory of the context; takes the vocabulary and the names of the parts of a query vector.
-        optimizer: factory of the optimizer; takes parameter groups. Weight decay applies to embeddings only.
-        scheduler: factory of the scheduler, or None; takes the optimizer. It is stepped after each epoch.
+        scorer, loss, counted, listener: factories, which take the vocabulary; of the last two None for none.
+        context: factory; takes the vocabulary, and names of the parts of a query vector with their columns together.
+        optimizer: factory; takes parameter groups. Weight decay applies to embeddings only.
+        scheduler: factory or None; takes the optimizer. It is stepped after each epoch.
         monitor: name of the metric that a scheduler such as `ReduceLROnPlateau` reads.
-        counted: factory of the counted part, or None; takes the vocabulary.
-        listener: factory of the listener's part, or None; takes the vocabulary.
 
     Raises:
-        InputError: the scorer, the loss, the optimizer or the scheduler refuses its settings.
+        InputError: one of them refuses its settings, or does not go with the others.
     """
 
     def __init__(
@@ -74,7 +67,7 @@ class PairRanker(HeadRanker, LightningModule):
             biases.begin_with(self.loss.first_scores)
         self.temperature, parts = self.loss.temperature, self.scorer.query_parts()
         given = list(parts), max(part.columns.stop for part in parts.values())
-        self.context: Context = build("context", lambda words: context(words, *given, learns=True), vocabulary)
+        self.context = build("context", lambda words: context(words, *given, learns=True), vocabulary)
         if any(part.length is None and self.context.power(name) != 0 for name, part in parts.items()):
             raise InputError("context.normalise above 0 needs tracks of equal length; use context.normalise=0")
         if self.temperature is None:
@@ -83,7 +76,7 @@ class PairRanker(HeadRanker, LightningModule):
                 raise InputError("counted= adds to logarithms of probabilities; use loss=softmax, or counted=none")
         self.listener = None if listener is None else build("listener", listener, vocabulary)
         self.around = Around(None if counted is None else build("counted", counted, vocabulary), self.listener)
-        self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
+        self._factories, self._monitor = (optimizer, scheduler), monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean_played_ratio, self.order = vocabulary.mean_played_ratio, vocabulary.popularity
@@ -118,8 +111,8 @@ class PairRanker(HeadRanker, LightningModule):
         """Fit the boosts of tracks already heard to the weights of the epoch."""
         fit_boosts(self, self.around)
 
-    def on_validation_epoch_end(self) -> None:
-        """Calibrate the loss, then log regression metrics and the numbers of the scorer.
+    def on_validation_epoch_end(self, stage: str = "val") -> None:
+        """Calibrate the loss, then log regression metrics and the numbers of the parts.
 
         Raises:
             InputError: training has diverged. Such weights are not saved in a checkpoint.
@@ -128,13 +121,6 @@ class PairRanker(HeadRanker, LightningModule):
             raise InputError(
                 f"training diverged: weights are not finite in epoch {self.current_epoch + 1}; lower optimizer.lr"
             )
-        self._log_all("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log regression metrics with their floors, and the numbers of the scorer."""
-        self._log_all("test")
-
-    def _log_all(self, stage: str) -> None:
         score, share, listener = (torch.cat(column) for column in zip(*self._evaluated, strict=True))
         self._evaluated.clear()
         if stage == "val":
@@ -146,27 +132,27 @@ class PairRanker(HeadRanker, LightningModule):
         values = {**self.scorer.logged(), **self.context.logged(), **self.around.logged()}
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
+    def on_test_epoch_end(self) -> None:
+        """The same for `test`."""
+        self.on_validation_epoch_end("test")
+
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler."""
-        optimizer = build("optimizer", self._optimizer, parameter_groups(self))
+        optimizer = build("optimizer", self._factories[0], parameter_groups(self))
         for group in optimizer.param_groups:
             group["lr"] *= group.get("rate", 1.0)
+        self._is_sparse = getattr(optimizer, "uses_sparse_gradients", False)  # it updates single rows of tables
         for module in self.modules():
-            if isinstance(module, torch.nn.Embedding):  # such an optimizer updates single rows of a table
-                module.sparse = getattr(optimizer, "uses_sparse_gradients", False)
-        if self._scheduler is None:
+            if isinstance(module, torch.nn.Embedding):
+                module.sparse = self._is_sparse
+        if (scheduler := self._factories[1]) is None:
             return optimizer
-        scheduler = build("scheduler", self._scheduler, optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
+        own = {"scheduler": build("scheduler", scheduler, optimizer), "monitor": self._monitor}
+        return {"optimizer": optimizer, "lr_scheduler": own}
 
     def on_fit_start(self) -> None:
-        """Check the settings of the trainer.
-
-        Raises:
-            InputError: gradient clipping is on and gradients are sparse.
-        """
-        is_sparse = getattr(self.trainer.optimizers[0], "uses_sparse_gradients", False)
-        if self.trainer.gradient_clip_val is not None and is_sparse:
+        """Refuse gradient clipping where gradients are sparse."""
+        if self.trainer.gradient_clip_val is not None and self._is_sparse:
             raise InputError("trainer.gradient_clip_val needs dense gradients; use optimizer=adam with it")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -180,24 +166,10 @@ class PairRanker(HeadRanker, LightningModule):
     @property
     def counted(self) -> CountedPart | None:
         """What is counted and added to the scores of the head, once it is chosen."""
-        if self.around.counts is None or self.temperature is None:
-            return None
-        return self.around.counts.part(self.temperature)
+        counts, unit = self.around.counts, self.temperature
+        return None if counts is None or unit is None else counts.part(unit)
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
         """Fit how much the parts around the head weigh."""
         fit_around(self, self.around, histories, following, rated)
-
-    def describe(self) -> list[str]:
-        """Lines about tracks already heard, and about the parts around the head."""
-        return super().describe() + self.around.describe()
-
-    def decided(self) -> dict[str, Any]:
-        """How tracks already heard are ranked, and how much the parts weigh."""
-        return super().decided() | self.around.decided()
-
-    def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take them from another model."""
-        super().decide(decided)
-        self.around.decide(decided)

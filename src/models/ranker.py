@@ -5,7 +5,7 @@ catalogue.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Real
 from torch import Tensor
 
+from segue.catalog import most_played
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Context, Loss, Rated, Scorer
 from segue.models.listener_part import ListenerPart
-from segue.models.retrieval.lists import ListSearch, lists_by
+from segue.models.retrieval.lists import ListSearch
 from segue.models.retrieval.ranks import block_size, lines_of, ranks_in
-from segue.models.retrieval.top import Order, top_k
+from segue.models.retrieval.top import top_k
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
 from segue.runs.session_vectors import SessionVectors
@@ -34,10 +35,6 @@ Scoring = Callable[[Histories], Float[Tensor, "B N"]]
 _AT_ONCE = 256  # histories whose best candidates are searched for together, at most
 
 
-def _nothing(_: int) -> None:
-    pass
-
-
 class Ranker(ABC):
     """Every trained head, every baseline and every mixture. A subclass says how it scores; callbacks use only this.
 
@@ -49,6 +46,7 @@ class Ranker(ABC):
         temperature: what divides scores in a softmax; None where they are no logarithms of probabilities.
         listener: the part of the listener's own past; None without it.
         counted: what is counted and added to the scores of a head; None where nothing is.
+        around: what is fitted around a head and decided by validation, see `after_training.py`; None for nothing.
         near_ties: whether scores are sums of many numbers: such as differ by noise alone then tie, whatever their
             order, and they are rounded in lists.
     """
@@ -59,6 +57,7 @@ class Ranker(ABC):
     order: Real[np.ndarray, "N"]
     temperature: float | None = None
     listener: ListenerPart | None = None
+    around: Any = None
     near_ties = True
 
     @abstractmethod
@@ -77,10 +76,6 @@ class Ranker(ABC):
         """Prepare the scores after one track alone, as its list has them: without the rule for tracks already heard."""
         return self.scoring()
 
-    def scores(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
-        """The score of every track after each history; see `scoring`."""
-        return self.scoring(every=every, alone=alone)(histories)
-
     @property
     def counted(self) -> CountedPart | None:
         """What is counted."""
@@ -96,7 +91,7 @@ class Ranker(ABC):
         self,
         histories: Histories,
         following: Int64[np.ndarray, "Q"],
-        on_block: OnBlock = _nothing,
+        on_block: OnBlock = lambda _: None,
         *,
         among: Among = None,
         every: bool = False,
@@ -119,7 +114,9 @@ class Ranker(ABC):
         order = None if self.near_ties else self.order
         is_shared = self.by_previous(every)
         by_line = np.argsort(histories.previous, kind="stable") if is_shared else np.arange(len(following))
-        for some in _blocks(by_line, block_size(len(self.order))):
+        at_once = block_size(len(self.order))
+        for start in range(0, len(by_line), at_once):
+            some = by_line[start : start + at_once]
             own = histories.where(some)
             line, first = lines_of(own.previous if is_shared else np.arange(len(some)))
             lines = own.where(first)
@@ -145,16 +142,7 @@ class Ranker(ABC):
         Raises:
             InputError: `k` is not in [1, N-1].
         """
-        check_k(k, len(self.order))
-        score, order = self.scoring(), Order.of(self.order)
-
-        def find(places: Int64[np.ndarray, "B"]) -> tuple[Tensor, Tensor]:
-            some = histories.where(places)
-            scores = self.among_candidates(score(some), some, among)
-            return top_k(scores, k, order.to(scores.device), decimals=self._decimals)
-
-        search = ListSearch(len(histories), k, min(_AT_ONCE, block_size(len(self.order))), find)
-        rows, values = search.collect()
+        rows, values = self._search(self.scoring(), histories, k, among).collect()
         is_there = values > -np.inf
         return np.where(is_there, rows, -1), np.where(is_there, values, np.float32(np.nan))
 
@@ -174,7 +162,7 @@ class Ranker(ABC):
         """
         if self.temperature is None:
             raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
-        scores = self.scores(histories, every=every, alone=alone).div_(self.temperature)
+        scores = self.scoring(every=every, alone=alone)(histories).div_(self.temperature)
         if len(boosts := self.context.repeats.boosts(every=every)) and not np.isfinite(boosts).all():
             line, age = ((heard := histories.newest_rows(len(boosts))) >= 0).nonzero()
             scores[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
@@ -201,11 +189,19 @@ class Ranker(ABC):
             InputError: `k` is not in [1, N-1].
         """
         own = np.arange(len(self.order)) if rows is None else rows
-        return lists_by(self.scoring_of_tracks(), own, k, order=self.order, decimals=self._decimals)
+        return self._search(self.scoring_of_tracks(), Histories.of_tracks(own), k)
 
-    @property
-    def _decimals(self) -> int | None:
-        return SCORE_DECIMALS if self.near_ties else None
+    def _search(self, score: Scoring, histories: Histories, k: int, among: Among = None) -> ListSearch:
+        """Prepare an exact search for the K best candidates of histories."""
+        check_k(k, len(self.order))
+        order = torch.from_numpy(most_played(self.order))
+
+        def find(places: Int64[np.ndarray, "B"]) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
+            some = histories.where(places)
+            scores = self.among_candidates(score(some), some, among)
+            return top_k(scores, k, order.to(scores.device), decimals=SCORE_DECIMALS if self.near_ties else None)
+
+        return ListSearch(len(histories), k, min(_AT_ONCE, block_size(len(self.order))), find)
 
     def among_candidates(
         self, scores: Float[Tensor, "B N"], histories: Histories, among: Among, every: bool = False
@@ -233,18 +229,16 @@ class Ranker(ABC):
         """
 
     def describe(self) -> list[str]:
-        """Lines about what was chosen, for people: by default about tracks already heard, where `auto` chose."""
+        """Lines about what was chosen, for people: about tracks already heard, where `auto` chose, and about parts."""
         line = self.context.repeats.describe()
-        return [] if line is None else [line]
+        return ([] if line is None else [line]) + ([] if self.around is None else self.around.describe())
 
     def decided(self) -> dict[str, Any]:
-        """What validation decided: plain values by name. By default how tracks already heard are ranked."""
-        return self.context.repeats.decided()
+        """What validation decided, plain values by name: how tracks already heard are ranked, how much parts weigh."""
+        return self.context.repeats.decided() | ({} if self.around is None else self.around.decided())
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take what validation decided for another model of the same recipe."""
         self.context.repeats.decide(decided)
-
-
-def _blocks(order: Int64[np.ndarray, "Q"], size: int) -> Iterator[Int64[np.ndarray, "B"]]:
-    return (order[start : start + size] for start in range(0, len(order), size))
+        if self.around is not None:
+            self.around.decide(decided)

@@ -4,10 +4,9 @@ N tracks of the run.
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,12 +54,9 @@ class TableOfVectors(Scorer):
 
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector."""
-        given, starts = self._vectors, [0, *self._vectors.ends.tolist()]
-        lengths, shares = (
-            [None if np.isnan(one) else float(one) for one in of] for of in (given.lengths, given.shares)
-        )
-        columns = [slice(first, end) for first, end in pairwise(starts)]
-        return dict(zip(given.parts, map(QueryPart, columns, lengths, shares), strict=True))
+        given, ends = self._vectors, self._vectors.ends.tolist()
+        numbers = ([None if np.isnan(one) else float(one) for one in of] for of in (given.lengths, given.shares))
+        return dict(zip(given.parts, map(QueryPart, map(slice, [0, *ends], ends), *numbers), strict=True))
 
 
 class RestoredHead(HeadRanker, nn.Module):
@@ -70,26 +66,16 @@ class RestoredHead(HeadRanker, nn.Module):
         scorer: the head.
         context: which query vector a history gives.
         order: popularity of every track.
-        counted: what is added to its scores.
-        temperature: what divides its scores in a softmax; None where they are no logarithms of probabilities.
-        listener: the listener's part; None without it.
+        others: attributes of `Ranker` that it has besides, such as `temperature`.
     """
 
     loss = None
     counted: CountedPart | None = None
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        context: Context,
-        order: Real[np.ndarray, "N"],
-        counted: CountedPart | None,
-        temperature: float | None,
-        listener: ListenerPart | None = None,
-    ) -> None:
+    def __init__(self, scorer: Scorer, context: Context, order: Real[np.ndarray, "N"], **others: Any) -> None:
         super().__init__()
-        self.scorer, self.context, self.order, self.counted = scorer, context, order, counted
-        self.temperature, self.listener = temperature, listener
+        for name, one in {"scorer": scorer, "context": context, "order": order, **others}.items():
+            setattr(self, name, one)
         self.eval()
 
 
@@ -111,7 +97,7 @@ def lists_of_vectors(
         recall: share of the exact lists to aim at; None for exact lists.
     """
     last = LastTrack(example_vocabulary(), list(vectors.parts), learns=False)
-    return RestoredHead(TableOfVectors(vectors), last, order, vectors.counted, None).lists(k, rows, recall=recall)
+    return RestoredHead(TableOfVectors(vectors), last, order, counted=vectors.counted).lists(k, rows, recall=recall)
 
 
 def restore(
@@ -133,17 +119,21 @@ def restore(
     state = saved["state_dict"]
     try:
         if "scorer" not in config:
-            baseline = instantiate(config, _convert_="all")(vocabulary=vocabulary)
-            baseline.load_state_dict(state)
-            return cast("Ranker", baseline.eval())
-        given = SessionVectors.read(vectors, catalog)
-        make_context = instantiate(config["context"], _convert_="all")
-        context = make_context(vocabulary, list(given.parts), width=int(given.ends[-1]), learns=True)
-        own = {key.removeprefix("context."): one for key, one in state.items() if key.startswith("context.")}
-        context.load_state_dict(own)
-        listener = None if given.listener is None else ListenerPart(vocabulary, given.listener)
-        numbers = saved["popularity"].numpy(), given.counted, config["loss"].get("temperature")
-        return cast("Ranker", RestoredHead(TableOfVectors(given), context, *numbers, listener))
+            ranker: Ranker = instantiate(config, _convert_="all")(vocabulary=vocabulary).eval()
+            ranker.load_state_dict(state)  # type: ignore[attr-defined]  # a module
+            return ranker
+        given, make_context = SessionVectors.read(vectors, catalog), instantiate(config["context"], _convert_="all")
+        context: Context = make_context(vocabulary, list(given.parts), width=int(given.ends[-1]), learns=True)
+        prefix = "context."
+        context.load_state_dict({key[len(prefix) :]: one for key, one in state.items() if key.startswith(prefix)})
+        return RestoredHead(
+            TableOfVectors(given),
+            context,
+            saved["popularity"].numpy(),
+            counted=given.counted,
+            temperature=config["loss"].get("temperature"),
+            listener=None if given.listener is None else ListenerPart(vocabulary, given.listener),
+        )
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint} does not fit the config of its run ({why}); train again") from None

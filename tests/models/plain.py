@@ -11,9 +11,8 @@ from segue.catalog import example_vocabulary
 from segue.models.contexts import LastTrack, Session
 from segue.models.heads import CosineMix, TwoTableDot
 from segue.models.ranker import Ranker, Scoring
-from segue.models.retrieval.lists import ListSearch, lists_by
+from segue.models.retrieval.lists import ListSearch
 from segue.models.retrieval.nearest import near_lists
-from segue.runs.recommendations import SCORE_DECIMALS
 
 COSINES: Callable[..., CosineMix] = partial(CosineMix, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0)
 DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, init_std=0.1)
@@ -35,15 +34,8 @@ def lists_of(
     recall: float | None = None,
 ) -> ListSearch:
     """The search for the lists of tracks by the products of vectors."""
-    own = np.arange(len(queries)) if rows is None else rows
-    exact = lists_by(
-        lambda tracks: queries[torch.from_numpy(tracks.previous)] @ items.T,
-        own,
-        k,
-        order=plays,
-        decimals=SCORE_DECIMALS,
-    )
-    return exact if recall is None else near_lists(exact, queries, items, own, plays=plays, part=None, recall=recall)
+    exact = ByTable(queries @ items.T, plays, near_ties=True).lists(k, rows)
+    return exact if recall is None else near_lists(exact, queries, items, rows, plays=plays, part=None, recall=recall)
 
 
 class ByTable(Ranker):
@@ -51,8 +43,8 @@ class ByTable(Ranker):
 
     scorer = loss = listener = temperature = None
 
-    def __init__(self, table: Tensor, order: np.ndarray | None = None) -> None:
-        self.context, self.near_ties, self._table = LAST, order is None, table
+    def __init__(self, table: Tensor, order: np.ndarray | None = None, *, near_ties: bool = False) -> None:
+        self.context, self.near_ties, self._table = LAST, near_ties or order is None, table
         self.order = np.zeros(table.shape[1], np.int64) if order is None else order
 
     def scoring(self, **_: bool) -> Scoring:

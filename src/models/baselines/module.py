@@ -121,12 +121,12 @@ class Baseline(OneStep):
         """Prepare the scores after one track alone, as they were counted."""
         return lambda tracks: dense(self._after(tracks, alone=True))
 
-    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
+    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:  # noqa: ARG002
         """The scores, divided by their sum; tracks that come after all others have none.
 
         After a history without scores, such as those of a model that only has an order, they are those of the order.
         """
-        scores = self.among_candidates(self.scores(histories, every=every, alone=alone), histories, None, every)
+        scores = self.among_candidates(self.scoring(every=every)(histories), histories, None, every)
         found, is_out = scores.clamp(min=0), scores < 0
         found[~found.any(1)] = torch.from_numpy(self.order).to(found).clamp(min=0)
         found.masked_fill_(is_out, 0)
@@ -159,9 +159,8 @@ class Baseline(OneStep):
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance."""
         parts = {"scores": self._counts.data, "columns": self._counts.indices, "starts": self._counts.indptr}
-        return {
-            name: torch.from_numpy(one) for name, one in (parts | {"order": self.order, "trend": self._trend}).items()
-        }
+        parts |= {"order": self.order, "trend": self._trend}
+        return {name: torch.from_numpy(one) for name, one in parts.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Restore what was counted from a checkpoint."""

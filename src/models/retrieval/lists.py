@@ -7,14 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float32, Int64, Real
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
-
-from segue.histories import Histories
-from segue.models.retrieval.ranks import block_size
-from segue.models.retrieval.top import Order, top_k
-from segue.runs.recommendations import check_k
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,35 +48,3 @@ class ListSearch:
             rows[some], scores[some] = places.cpu().numpy(), values.cpu().numpy()
             on_block(len(some))
         return rows, scores
-
-
-def lists_by(
-    score: Callable[[Histories], Float[Tensor, "B N"]],
-    rows: Int64[np.ndarray, "Q"],
-    k: int,
-    *,
-    order: Real[np.ndarray, "N"],
-    decimals: int | None,
-) -> ListSearch:
-    """Prepare the exact search for the K best candidates of tracks, of which none is its own candidate.
-
-    Args:
-        score: scores all tracks after histories of one track.
-        rows: of the tracks.
-        k: length of a list, 1 <= k < N.
-        order: decides between equal scores, the higher value first.
-        decimals: of scores; None for scores as they are.
-
-    Raises:
-        InputError: `k` is not in [1, N-1].
-    """
-    check_k(k, len(order))
-    own_order = Order.of(order)
-
-    def find(places: Int64[np.ndarray, "B"]) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
-        own = rows[places]
-        scores = score(Histories.of_tracks(own))
-        scores.scatter_(1, torch.from_numpy(own).to(scores.device)[:, None], -torch.inf)
-        return top_k(scores, k, own_order.to(scores.device), decimals=decimals)
-
-    return ListSearch(len(rows), k, block_size(len(order)), find)

@@ -3,42 +3,16 @@
 B lines, N candidates, K best ones, S candidates of a group.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Real
+from jaxtyping import Float, Int64
 from torch import Tensor
-
-from segue.catalog import most_played
 
 _FIRST = 16  # times K candidates, the first in the order, in which the last of equal ones are looked for
 
 
-class Order(NamedTuple):
-    """An order of candidates that decides between equal scores.
-
-    Attributes:
-        rows: the candidates, the first one first.
-        place: of each candidate among them.
-    """
-
-    rows: Int64[Tensor, "N"]
-    place: Int64[Tensor, "N"]
-
-    @classmethod
-    def of(cls, values: Real[np.ndarray, "N"]) -> "Order":
-        """The order of values, the highest first; of equal ones the lower row."""
-        rows = torch.from_numpy(most_played(values))
-        return cls(rows, rows.argsort())
-
-    def to(self, device: torch.device) -> "Order":
-        """The same on a device."""
-        return Order(self.rows.to(device), self.place.to(device))
-
-
 def top_k(
-    scores: Float[Tensor, "B N"], k: int, order: Order | None = None, *, decimals: int | None = None
+    scores: Float[Tensor, "B N"], k: int, order: Int64[Tensor, "N"] | None = None, *, decimals: int | None = None
 ) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
     """Find the K highest scores of each line, best first.
 
@@ -48,12 +22,15 @@ def top_k(
     Args:
         scores: scores of all candidates; −∞ for what is none.
         k: number of scores to find, below N.
-        order: decides between equal scores; None for the lower place.
+        order: the candidates in the order that decides between equal scores; None for the lower place.
         decimals: of scores, which are rounded before they are compared; None for scores as they are.
 
     Returns:
         Scores and their places in the line.
     """
+    if order is None:
+        order = torch.arange(scores.shape[1], device=scores.device)
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     size = max(32, 2 ** round(np.log2(max(1, scores.shape[1] / (k + 1))) / 2))
     values, places = _highest(scores, k + 1, size, decimals)
     lines = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
@@ -63,8 +40,7 @@ def top_k(
             break
         last = values[lines, -1:]
         num_above = (values[lines] > last).sum(1, keepdim=True)
-        columns = torch.arange(scores.shape[1], device=scores.device) if order is None else order.rows
-        columns = columns[:num]
+        columns = order[:num]
         is_tied = _rounded(scores[lines[:, None], columns], decimals) == last
         first = columns[is_tied.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :k]]
         slot = torch.arange(k, device=scores.device) - num_above
@@ -72,7 +48,7 @@ def top_k(
         chosen = torch.where(slot < 0, places[lines], first.gather(1, slot.clamp(min=0, max=first.shape[1] - 1)))
         places[lines[is_enough]] = chosen[is_enough]
         lines = lines[~is_enough]
-    by_order = (places if order is None else order.place[places]).argsort(dim=1)
+    by_order = place[places].argsort(dim=1)
     values, places = values.gather(1, by_order), places.gather(1, by_order)
     values, best = values.sort(dim=1, descending=True, stable=True)
     return values, places.gather(1, best)
