@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int32, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -22,7 +22,7 @@ from segue.histories import Histories
 from segue.models.baselines.counting import Counter, best_candidates
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.repeats import MOST_AGES, shares_of
-from segue.models.retrieval.ranks import add_entries, ndcg
+from segue.models.retrieval.ranks import add_entries, ndcg, ranks_in
 from segue.models.retrieval.sparse import no_scores
 from segue.picking.counted_scores import added, weights_of
 from segue.runs.counted_part import CountedPart
@@ -55,7 +55,7 @@ class Chosen(NamedTuple):
 
     Attributes:
         strength: one of STRENGTHS.
-        decay: one of DECAYS.
+        decay: one of DECAYS; 0 where a query is one previous track.
         uncounted: see `CountedPart`.
     """
 
@@ -86,7 +86,7 @@ def blocks_of(
         yield histories.part(start, start + at_once), following[start : start + at_once]
 
 
-_ALONE = Chosen(0.0, DECAYS[0])
+_ALONE, _NOT_WEIGHED = Chosen(0.0, DECAYS[0]), np.ones(1, np.float32)
 
 
 class Counted:
@@ -101,7 +101,7 @@ class Counted:
 
     Attributes:
         chosen: what validation has chosen; None for the head alone.
-        tables: what follows each track, by the first event that is left out; None for all events.
+        tables: what follows each track, by the first event that is left out; None for all events. Nothing is weighed.
 
     Raises:
         InputError: a rule does not count pairs of tracks.
@@ -133,18 +133,16 @@ class Counted:
             nth, num_tracks = np.arange(len(self._listens.track)), len(self._order)
             end = len(nth) if first_event is None else first_event
             listens = self._listens.where((nth < end) & (nth >= end - MOST_PLAYS))
-            table = no_scores(num_tracks)
-            for rule in self._rules.values():
-                table = csr_array(table + self._shares(rule, listens) / len(self._rules))
+            sums = sum((self._shares(rule, listens) for rule in self._rules.values()), no_scores(num_tracks))
+            table = csr_array(sums / len(self._rules))
             line = np.repeat(np.arange(num_tracks), np.diff(table.indptr))
             best = best_of_lines(line, NUM_KEPT, table.data, self._order[table.indices])
             line, plays = line[best], np.bincount(listens.track, minlength=num_tracks)
-            place = np.arange(len(line)) - np.searchsorted(line, line)
-            rows = np.full((num_tracks, int(place.max(initial=0)) + 1), -1, np.int32)
+            places = line, np.arange(len(line)) - np.searchsorted(line, line)
+            rows = np.full((num_tracks, int(places[1].max(initial=0)) + 1), -1, np.int32)
             shares = np.zeros(rows.shape, np.float32)
-            rows[line, place] = table.indices[best]
-            shares[line, place] = table.data[best] * (plays / (plays + FEW))[line]
-            self.tables[first_event] = table_of(rows, shares)
+            rows[places], shares[places] = table.indices[best], table.data[best] * (plays / (plays + FEW))[line]
+            self.tables[first_event] = CountedPart(rows=rows, shares=shares, age_weights=_NOT_WEIGHED, strength=1.0)
         return self.tables[first_event]
 
     def _shares(self, rule: Counter, listens: Listens) -> csr_array:
@@ -171,19 +169,17 @@ class Counted:
             queries: reads those of validation, once or twice.
             is_last: whether a query is one previous track.
         """
-        decays = DECAYS[:1] if is_last else DECAYS  # one track has one weight
+        decays = (0.0,) if is_last else DECAYS
         parts = {decay: _weighed(self.table(), Chosen(1.0, decay), 1.0) for decay in decays}
         gains = dict.fromkeys([_ALONE, *(Chosen(strength, decay) for decay in decays for strength in STRENGTHS)], 0.0)
         for own, sessions, following in _unheard(queries(), is_last):
-            target = torch.from_numpy(following)[:, None]
-            gains[_ALONE] += _gain(own, target)
+            gains[_ALONE] += _gain(own, following)
             for decay, part in parts.items():
                 scores, values = own.clone(), values_of(part, self.table().table, sessions)
                 for strength, more in zip(STRENGTHS, np.diff(STRENGTHS, prepend=0.0), strict=True):
-                    gains[Chosen(strength, decay)] += _gain(add_entries(scores, values * np.float32(more)), target)
-        best = max(gains, key=lambda option: gains[option])
-        self.chosen = None if best == _ALONE else best
-        if self.chosen is not None:
+                    gains[Chosen(strength, decay)] += _gain(add_entries(scores, values * np.float32(more)), following)
+        best, self.chosen = max(gains, key=gains.__getitem__), None
+        if best != _ALONE:
             share = _share_of_uncounted(_weighed(self.table(), best, 1.0), _unheard(queries(), is_last))
             self.chosen = best._replace(uncounted=share)
 
@@ -209,35 +205,27 @@ class Counted:
         self.chosen = None if known is None else Chosen(**known)
 
 
-def table_of(rows: Int32[np.ndarray, "N n"], shares: Float32[np.ndarray, "N n"]) -> CountedPart:
-    """What follows each track, and its shares; nothing is weighed yet."""
-    return CountedPart(rows=rows, shares=shares, age_weights=np.ones(NUM_NEWEST, np.float32), strength=1.0)
-
-
 @lru_cache(maxsize=2)  # with and without the sessions that boosts are fitted to
 def _weighed(table: CountedPart, chosen: Chosen, temperature: float) -> CountedPart:
     ages = (chosen.decay ** np.arange(NUM_NEWEST)).astype(np.float32)
-    return replace(table, age_weights=ages, strength=chosen.strength * temperature, uncounted=chosen.uncounted)
+    unit = chosen.strength * temperature
+    return replace(table, age_weights=ages[ages > 0], strength=unit, uncounted=chosen.uncounted)
 
 
 def _unheard(queries: Iterable[Query], is_last: bool) -> Iterator[Query]:
     """The queries whose track the session had not heard, among the tracks that it had not heard."""
     for logits, histories, following in queries:
         heard = np.append(histories.previous[:, None], histories.newest_rows(MOST_AGES), axis=1)
-        (line, age), own = (heard >= 0).nonzero(), logits.cpu().float()
-        own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
         [new] = (heard != following[:, None]).all(1).nonzero()
-        sessions = histories.where(new)
-        yield (
-            own[torch.from_numpy(new)],
-            Histories.of_tracks(sessions.previous) if is_last else sessions,
-            following[new],
-        )
+        own, heard, sessions = logits.cpu().float()[torch.from_numpy(new)], heard[new], histories.where(new)
+        line, age = (heard >= 0).nonzero()
+        own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
+        yield own, Histories.of_tracks(sessions.previous) if is_last else sessions, following[new]
 
 
-def _gain(scores: Float[Tensor, "B N"], target: Int64[Tensor, "B 1"]) -> float:
-    """The sum of ndcg@10 of the targets, the last of equal ones."""
-    return float(ndcg((scores >= scores.gather(1, target)).sum(1).double().numpy()).sum())
+def _gain(scores: Float[Tensor, "B N"], following: Int64[np.ndarray, "B"]) -> float:
+    """The sum of ndcg@10."""
+    return float(ndcg(ranks_in(scores, np.arange(len(scores)), following)).sum())
 
 
 def _share_of_uncounted(part: CountedPart, queries: Iterable[Query]) -> float:
@@ -324,7 +312,6 @@ def with_uncounted(
     """
     if part is None or not part.uncounted or not part.is_uncounted.any():
         return queries, items
-    of_query, of_item = added(part.shares_of_uncounted, part.strength), part.is_uncounted
-    more = (torch.from_numpy(one).to(items)[:, None] for one in (of_query, of_item))
-    found = [torch.cat([vectors, column], 1) for vectors, column in zip((queries, items), more, strict=True)]
-    return found[0], found[1]
+    columns = added(part.shares_of_uncounted, part.strength), part.is_uncounted
+    of_query, of_item = (torch.from_numpy(one).to(items)[:, None] for one in columns)
+    return torch.cat([queries, of_query], 1), torch.cat([items, of_item], 1)

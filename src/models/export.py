@@ -1,7 +1,7 @@
 """The K next tracks of every track and the vectors of a head: from the weights under test to files."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,17 +103,13 @@ class Export:
         write_top_tracks(
             catalog.track_ids[vocabulary.by_popularity[:NUM_TOP_TRACKS]], path.with_name("top_tracks.json")
         )
-        metrics = {} if search.recall is None else {f"export/recall_at_{self._k}": search.recall}
-        return Exported(path=path, rows=rows, metrics=metrics, note=self._note(search.recall))
-
-    def _note(self, recall: float | None) -> str | None:
-        if recall is None or self._recall is None:
-            return None
-        less = f", less than callbacks.export.recall={self._recall}" if recall < self._recall else ""
-        return (
-            f"recommendations are approximate: they hold {recall:.1%} of the exact lists of a sample{less}; "
-            "callbacks.export.index=exact takes longer"
-        )
+        metrics, note = dict[str, float](), None
+        if (recall := search.recall) is not None:
+            metrics[f"export/recall_at_{self._k}"] = recall
+            less = f", less than callbacks.export.recall={self._recall}" * (recall < (self._recall or 0.0))
+            says = f"recommendations are approximate: they hold {recall:.1%} of the exact lists of a sample{less}; "
+            note = says + "callbacks.export.index=exact takes longer"
+        return Exported(path=path, rows=rows, metrics=metrics, note=note)
 
 
 def session_vectors(
@@ -157,6 +153,6 @@ def session_vectors(
             artist_boosts=context.repeats.artist_boosts(),
             context="listener" if weights is not None else "last" if context.is_last else "session",
             listener=weights,
-            counted=replace(counted, age_weights=counted.age_weights[:1]) if counted and context.is_last else counted,
+            counted=counted,
             orders=context.orders(),
         )

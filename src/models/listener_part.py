@@ -146,8 +146,10 @@ class ListenerPart:
         for logits, histories, following in blocks:
             past, chances = self._past(histories), logits.softmax(1).cpu().numpy()
             own, at_first = chances[past.query, past.track].astype(np.float64), past.query[past.first]
-            of_artists = (self._tracks_of @ chances.T)[past.artist[past.first], at_first]
-            others = (of_artists - np.bincount(past.group, own, len(of_artists))).clip(0)
+            tracks = self._tracks_of[past.artist[past.first]]
+            of, num_artists = np.repeat(np.arange(len(at_first)), np.diff(tracks.indptr)), len(at_first)
+            of_artists = np.bincount(of, chances[at_first[of], tracks.indices], num_artists)
+            others = (of_artists - np.bincount(past.group, own, num_artists)).clip(0)
             of_others = past.features[past.first]
             of_others[:, _OF_TRACK] = 0
             owner = num + np.append(past.query, at_first)

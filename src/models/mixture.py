@@ -4,7 +4,7 @@ M members, Q queries, B queries of a block, N tracks, K candidates of a list, C 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from scipy.optimize import minimize
-from scipy.special import logsumexp
+from scipy.special import log_softmax
 from torch import Tensor
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
+from segue.models.after_training import Around
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Context, Rated
-from segue.models.counted import MOST_QUERIES, Counted, add_counts, blocks_of, sample_of, table_of
+from segue.models.counted import MOST_QUERIES, Counted, add_counts, blocks_of, sample_of
 from segue.models.fitted import FittedModel
 from segue.models.ranker import Ranker, Scoring
 from segue.models.restoring import CHECKPOINT, lists_of_vectors
@@ -30,7 +31,7 @@ from segue.models.retrieval.lists import ListSearch
 from segue.models.retrieval.ranks import block_size
 from segue.picking.counted_scores import UNIT
 from segue.runs.counted_part import CountedPart
-from segue.runs.session_vectors import CONTEXTS, MAX_PARTS, MAX_WIDTH, SessionVectors
+from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_PARTS, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
 _MOST_CANDIDATES = 20
@@ -65,18 +66,12 @@ class Members:
         self.folders = {str(name): Path(str(folder)).absolute() for name, folder in models.items()}
         self._vocabulary = vocabulary
 
-    def read(self, names: Iterable[str]) -> dict[str, Ranker]:
-        """Those of their models that learned the sessions of the vocabulary: all tested ones, or all refitted ones.
-
-        Args:
-            names: of the runs that are read.
+    def read(self, name: str) -> Ranker:
+        """The model of a run, which learned the sessions of the vocabulary: the tested one, or the refitted one.
 
         Raises:
-            InputError: a run cannot be read, or learned other sessions.
+            InputError: the run cannot be read, or learned other sessions.
         """
-        return {name: self._read(name) for name in names}
-
-    def _read(self, name: str) -> Ranker:
         keys, plays = self._vocabulary.catalog.keys, self._vocabulary.plays
         for evaluated in (True, False):
             found = FittedModel.read(self.folders[name], name, evaluated=evaluated)
@@ -140,7 +135,7 @@ class Mixture(OneStep):
                 "context=last, without context.*"
             )
         self.order = vocabulary.popularity
-        self._counts = None if counted is None else build("counted", counted, vocabulary)
+        self._around = Around(None if counted is None else build("counted", counted, vocabulary), None)
         self._digests: dict[str, str] = {}
         self.weights: dict[str, float] = {}
         self.gains: dict[str, float] = {}
@@ -152,14 +147,14 @@ class Mixture(OneStep):
         Raises:
             InputError: a run cannot be read, or has another model than the mixture has weighted.
         """
-        found: dict[str, Ranker] = self._members.read(self.weights or self._members.folders)
-        digests = {name: self._members.digest(name) for name in found}
-        if others := [name for name in found if self._digests.get(name, digests[name]) != digests[name]]:
-            raise InputError(
-                f"model.models.{others[0]}={self._members.folders[others[0]]} has another model than this mixture has "
-                "weighted; train the mixture again"
-            )
-        self._digests |= digests
+        found = {name: self._members.read(name) for name in self.weights or self._members.folders}
+        for name in found:
+            digest = self._members.digest(name)
+            if self._digests.setdefault(name, digest) != digest:
+                raise InputError(
+                    f"model.models.{name}={self._members.folders[name]} has another model than this mixture has "
+                    "weighted; train the mixture again"
+                )
         return found
 
     def on_fit_start(self) -> None:
@@ -170,7 +165,8 @@ class Mixture(OneStep):
     @property
     def counted(self) -> CountedPart | None:
         """What is counted and added to the sum, once it is chosen."""
-        return None if self._counts is None else self._counts.part(self.temperature)
+        counts = self._around.counts
+        return None if counts is None else counts.part(self.temperature)
 
     @property
     def _is_last(self) -> bool:
@@ -201,10 +197,7 @@ class Mixture(OneStep):
         if why_not_side_by_side(found):
             return None
         by = {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in self.weights.items()}
-        vectors, part = side_by_side({name: one for name, one in found.items() if one is not None}, by), self.counted
-        if part is not None and vectors.context == "last":
-            part = replace(part, age_weights=part.age_weights[:1])
-        return replace(vectors, counted=part)
+        return side_by_side({name: one for name, one in found.items() if one is not None}, by, self.counted)
 
     def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
         """Prepare a search for lists: of heads as of one head with longer vectors, and otherwise exact."""
@@ -212,12 +205,7 @@ class Mixture(OneStep):
             return super().lists(k, rows)
         return lists_of_vectors(vectors, self.order, k, rows, recall=recall)
 
-    def fit_to(
-        self,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        rated: Rated | None = None,  # noqa: ARG002 - no shares are predicted
-    ) -> None:
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:  # noqa: ARG002
         """Fit the weights, drop members that add nothing, and choose what is counted around them.
 
         The weights stay as they are where no next track is among the best.
@@ -225,68 +213,62 @@ class Mixture(OneStep):
         if not len(following):
             return
         queries, at_once = sample_of(histories, following, MOST_QUERIES), min(256, block_size(len(self.order)))
-        candidates = np.concatenate([self._candidates(*some) for some in blocks_of(*queries, at_once)])
+        each = list(self._scoring_of_each().values())
+        candidates = np.concatenate([self._candidates(each, *some) for some in blocks_of(*queries, at_once)])
         if len(candidates):
             self.weights, self.gains = weights_and_gains(candidates, list(self.weights))
-        if self._counts is not None:
-            score = self.scoring(alone=True)
-            self._counts.choose(
-                lambda: ((score(some), some, of) for some, of in blocks_of(*queries, at_once)), is_last=self._is_last
+        if (counts := self._around.counts) is not None:
+            score, is_last = self.scoring(alone=True), self._is_last
+            counts.choose(
+                lambda: ((score(some), some, of) for some, of in blocks_of(*queries, at_once)), is_last=is_last
             )
 
-    def _candidates(self, histories: Histories, following: Int64[np.ndarray, "B"]) -> Float64[np.ndarray, "b C M"]:
+    def _candidates(
+        self, each: Sequence[Scoring], histories: Histories, following: Int64[np.ndarray, "B"]
+    ) -> Float64[np.ndarray, "b C M"]:
         """The scores by each member of the track that followed, which is the first one, and of the best others.
 
         Queries are left out whose track is none of the best, if all members weigh alike. A fit to them would ask which
         model gives some probability to everything, and not which one knows what belongs at the top.
         """
-        scores = torch.stack([of(histories) for of in self._scoring_of_each().values()], 2)
+        scores = torch.stack([score(histories) for score in each])
         rows, num = torch.from_numpy(following)[:, None], min(_MOST_CANDIDATES, len(self.order) - 1)
-        mean = self.among_candidates(scores.mean(2), histories, None)
+        mean = self.among_candidates(scores.mean(0), histories, None)
         kept = (mean.gather(1, rows) >= mean.topk(num).values[:, -1:])[:, 0]
-        best = mean.scatter(1, rows, torch.inf).topk(num).indices[kept]
-        return np.asarray(scores[kept].gather(1, best[..., None].expand(-1, -1, scores.shape[2])).double().numpy())
+        best = mean.scatter_(1, rows, torch.inf).topk(num).indices
+        return np.asarray(scores.gather(2, best.expand(len(scores), -1, -1)).permute(1, 2, 0)[kept].double().numpy())
 
     def on_validation_epoch_end(self) -> None:
         """Log weight and gain of each member."""
         values = {f"weight_{name}": self.weights.get(name, 0.0) for name in self._members.folders}
-        values |= {f"nats_{name}": gain for name, gain in self.gains.items()}
-        values |= {} if self._counts is None else self._counts.logged()
+        values |= {f"nats_{name}": gain for name, gain in self.gains.items()} | self._around.logged()
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def describe(self) -> list[str]:
         """A line for each member, and how the mixture is served."""
-        lines = []
-        for name in self._members.folders:
-            how = f"weight {self.weights.get(name, 0.0):.3f}, {self.gains.get(name, 0.0):.1f} nats of the likelihood"
-            lines.append(
-                f"mixture      {name}: {how if name in self.weights else 'dropped, it adds less than one nat'}"
-            )
-        lines += [] if self._counts is None else [self._counts.describe()]
+        says = dict.fromkeys(self._members.folders, "dropped, it adds less than one nat")
+        for name, weight in self.weights.items():
+            says[name] = f"weight {weight:.3f}, {self.gains.get(name, 0.0):.1f} nats of the likelihood"
         why = why_not_side_by_side({name: self.rankers[name].session_vectors() for name in self.weights})
         why = why or "so are its runs" * self._is_last
-        return [
-            *lines,
-            f"served       {'by the lists of the last track: ' + why if why else 'with the session as the query'}",
-        ]
+        how = f"by the lists of the last track: {why}" if why else "with the session as the query"
+        lines = [f"mixture      {name}: {how_much}" for name, how_much in says.items()]
+        return [*lines, *self._around.describe(), f"served       {how}"]
 
     def decided(self) -> dict[str, Any]:
         """What validation decided: the weights, and how much counts."""
-        counts = {} if self._counts is None else self._counts.decided()
-        return {**super().decided(), "weights": self.weights, "gains": self.gains, **counts}
+        return super().decided() | {"weights": self.weights, "gains": self.gains} | self._around.decided()
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take it from another model."""
         super().decide(decided)
         self.weights, self.gains = dict(decided["weights"]), dict(decided["gains"])
-        if self._counts is not None:
-            self._counts.decide(decided)
+        self._around.decide(decided)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return weights and counts for a checkpoint, and where the runs are and what they had."""
-        folders = {name: str(folder) for name, folder in self._members.folders.items()}
-        part = self.counted
-        table = {} if part is None else {"rows": torch.from_numpy(part.rows), "shares": torch.from_numpy(part.shares)}
+        folders, part = {name: str(folder) for name, folder in self._members.folders.items()}, self.counted
+        table = {name: torch.from_numpy(one) for name, one in (part.arrays() if part is not None else {}).items()}
         return {**self.decided(), "folders": folders, "digests": self._digests, "table": table}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -294,8 +276,10 @@ class Mixture(OneStep):
         self.decide(state)
         self._digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
-        if self._counts is not None and (table := state["table"]):
-            self._counts.tables[None] = table_of(**{name: one.numpy(force=True) for name, one in table.items()})
+        table = {name: one.numpy(force=True) for name, one in state["table"].items()}
+        part = CountedPart.of_arrays(table, num_tracks=len(self.order), max_length=MAX_LENGTH)
+        if self._around.counts is not None and part is not None:
+            self._around.counts.tables[None] = part
 
 
 def _scoring_of(ranker: Ranker, every: bool) -> Scoring:
@@ -327,12 +311,15 @@ def why_not_side_by_side(models: Mapping[str, SessionVectors | None]) -> str:
     return f"{parts} parts and {width} columns are more than {MAX_PARTS} or {MAX_WIDTH}" * is_large
 
 
-def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, float]) -> SessionVectors:
+def side_by_side(
+    models: Mapping[str, SessionVectors], weights: Mapping[str, float], counted: CountedPart | None = None
+) -> SessionVectors:
     """The vectors of models whose score is the weighted sum of their scores.
 
     Args:
         models: by name, of the same tracks, with vectors alone.
         weights: of the score of each, by name.
+        counted: what is added to the sum.
     """
     some, by = list(models.values()), [np.float32(weights[name]) for name in models]
     ends = [int(one.ends[-1]) for one in some]
@@ -340,35 +327,35 @@ def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, flo
 
     def columns(tables: Sequence[np.ndarray]) -> np.ndarray:
         """Those of the parts, then those after them."""
-        of_parts = [table[:, :end] for table, end in zip(tables, ends, strict=True)]
-        return np.concatenate([*of_parts, *(table[:, end:] for table, end in zip(tables, ends, strict=True))], 1)
+        halves = [np.hsplit(table, [end]) for table, end in zip(tables, ends, strict=True)]
+        return np.hstack([half[nth] for nth in range(2) for half in halves])
 
     def summed(boosts: Sequence[np.ndarray]) -> np.ndarray:
-        total = np.zeros(max(map(len, boosts)), np.float32)
-        for one, weight in zip(boosts, by, strict=True):
-            total[: len(one)] += weight * one
-        return total
+        length = max(map(len, boosts))
+        of_each = [weight * np.pad(one, (0, length - len(one))) for one, weight in zip(boosts, by, strict=True)]
+        return np.asarray(np.stack(of_each).sum(0))
 
     orders = [
-        replace(order, first=start + order.first)
-        for one, start in zip(some, first, strict=True)
-        for order in one.orders
+        replace(own, first=start + own.first) for one, start in zip(some, first, strict=True) for own in one.orders
     ]
-    numbers: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in some]) for name in ("lengths", "powers", "age_weights")
-    }
+    lengths, powers, ages = (
+        np.concatenate([getattr(one, name) for one in some]) for name in ("lengths", "powers", "age_weights")
+    )
     return SessionVectors(
         queries=columns([one.queries for one in some]),
         items=columns([weight * one.items for one, weight in zip(some, by, strict=True)]),
         parts=tuple(f"{name}_{part}" for name, one in models.items() for part in one.parts),
         ends=np.concatenate([start + one.ends for one, start in zip(some, first, strict=True)]),
-        shares=np.full(len(numbers["powers"]), np.nan, np.float32),
+        lengths=lengths,
+        powers=powers,
+        shares=np.full(len(powers), np.nan, np.float32),
+        age_weights=ages,
         skipped=some[0].skipped,
         boosts=summed([one.boosts for one in some]),
         artist_boosts=summed([one.artist_boosts for one in some]),
         context=max((one.context for one in some), key=CONTEXTS.index),
+        counted=counted,
         orders=tuple(orders),
-        **numbers,
     )
 
 
@@ -409,10 +396,9 @@ def fit_weights(values: Float64[np.ndarray, "Q C M"]) -> tuple[Float64[np.ndarra
     """
 
     def loss(weights: Float64[np.ndarray, "M"]) -> tuple[float, Float64[np.ndarray, "M"]]:
-        scores = values @ weights
-        sums = logsumexp(scores, axis=1, keepdims=True)
-        expected = np.einsum("qc,qcm->m", np.exp(scores - sums), values)
-        return float((sums[:, 0] - scores[:, 0]).mean()), (expected - values[:, 0].sum(0)) / len(values)
+        logs = log_softmax(values @ weights, axis=1)
+        expected = np.einsum("qc,qcm->m", np.exp(logs), values)
+        return -float(logs[:, 0].mean()), (expected - values[:, 0].sum(0)) / len(values)
 
     first = np.full(values.shape[2], 1 / values.shape[2])
     found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(first))

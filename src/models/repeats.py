@@ -166,19 +166,14 @@ class Repeats(nn.Module):
 
     def _places(self, histories: Histories, num_heard: int = MOST_AGES, num_artists: int = MOST_OF_ARTISTS) -> _Placed:
         """The tracks that have a place: their lines, their rows and their places."""
-        rows = histories.newest_rows(MOST_AGES)
-        heard, newest = rows[:, :num_heard], rows[:, :num_artists]
-        line, age = (heard >= 0).nonzero()
-        own = heard[line, age]
-        artists = np.where(newest >= 0, self._artist_of[newest], -1)
-        for later in range(1, artists.shape[1]):
-            is_again = (artists[:, :later] == artists[:, [later]]).any(1)
-            artists[is_again, later] = -1
-        of, nth = (artists >= 0).nonzero()
-        of_artists = csr_array((OF_ARTISTS.start + nth, (of, artists[of, nth])), (len(rows), self._tracks_of.shape[0]))
-        others = csr_array(of_artists @ self._tracks_of)  # a track has one artist, and so one place
+        rows, num = histories.newest_rows(MOST_AGES), self._tracks_of.shape[0]
+        line, age = (rows[:, :num_heard] >= 0).nonzero()
+        of, nth = (rows[:, :num_artists] >= 0).nonzero()
+        keys, newest = np.unique(of * num + self._artist_of[rows[of, nth]], return_index=True)
+        artists = csr_array((OF_ARTISTS.start + nth[newest], divmod(keys, num)), shape=(len(rows), num))
+        others = csr_array(artists @ self._tracks_of)  # a track has one artist, and so one place
         of, other = np.repeat(np.arange(len(rows)), np.diff(others.indptr)), others.indices
-        is_own = np.zeros(others.shape, bool)
+        own, is_own = rows[line, age], np.zeros(others.shape, bool)
         is_own[line, own] = True
         left = ~is_own[of, other]
         places = np.append(age, others.data[left].astype(np.int64))
@@ -203,18 +198,16 @@ class Repeats(nn.Module):
         """
         assert self.asked is not None, "nothing was asked for"
         _, histories, following, weight = self.asked
-        size = len(following), OF_ARTISTS.stop
-        sums, of_next = np.zeros((3, *size)), np.zeros(size[0])
+        parts = []
         for start in range(0, len(following), at_once):
             own, targets = histories.part(start, start + at_once), following[start : start + at_once]
-            found, end = shares_of(own).cpu().numpy(), start + len(targets)
-            line, row, place = self._places(own)
-            for total, values in zip(sums, (found[line, row], None, row == targets[line]), strict=True):
-                of_places = np.bincount(line * size[1] + place, values, len(targets) * size[1])
-                total[start:end] = of_places.reshape(-1, size[1])
-            of_next[start:end] = found[np.arange(len(targets)), targets]
-        shares, num, is_next = sums[0], sums[1], sums[2] > 0
-        factor, added = fitted_boosts(shares, num=num, is_next=is_next, of_next=of_next, weight=weight, adds=adds)
+            found, (line, row, place) = shares_of(own).cpu().numpy(), self._places(own)
+            values: tuple[Any, ...] = found[line, row], np.ones(len(line)), row == targets[line]
+            at, shape = (line, place), (len(targets), OF_ARTISTS.stop)
+            of_places = [csr_array((one, at), shape=shape, dtype=np.float64).toarray() for one in values]
+            parts.append((*of_places, found[np.arange(len(targets)), targets]))
+        shares, num, is_next, of_next = (np.concatenate(column) for column in zip(*parts, strict=True))
+        factor, added = fitted_boosts(shares, num=num, is_next=is_next > 0, of_next=of_next, weight=weight, adds=adds)
         self.fitted = np.stack([unit * np.log(factor), added])
         for part in (HEARD, OF_ARTISTS):
             if weight @ is_next[:, part].any(1) < _LEAST:
@@ -324,7 +317,7 @@ def fitted_boosts(
     *,
     num: Real[np.ndarray, "Q P"],
     is_next: Bool[np.ndarray, "Q P"],
-    of_next: Float64[np.ndarray, "Q"],
+    of_next: Float[np.ndarray, "Q"],
     weight: Float64[np.ndarray, "Q"],
     adds: bool,
 ) -> tuple[Float64[np.ndarray, "P"], Float64[np.ndarray, "P"]]:

@@ -1,7 +1,7 @@
 """A mixture of finished runs: the probabilities, the weights, what is dropped, and what is refused."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from io import BytesIO
@@ -81,8 +81,8 @@ class Given(Members):
 
     rankers: dict[str, Ranker]
 
-    def read(self, names: Iterable[str]) -> dict[str, Ranker]:
-        return {name: one for name, one in self.rankers.items() if name in names}
+    def read(self, name: str) -> Ranker:
+        return self.rankers[name]
 
     def digest(self, name: str) -> str:
         return str(id(self.rankers[name]))
@@ -119,9 +119,8 @@ def test_weights_are_those_that_drew_the_targets_also_where_most_are_none_of_the
     drawn_from = (0.8 * scores[0] + 0.2 * scores[1]).softmax(1)
     drawn_from[:, 0] = 0  # the track of the query is no candidate
     targets = torch.multinomial(drawn_from, 1, generator=torch.Generator().manual_seed(0))[:, 0].numpy()
-    each = {name: (lambda _, own=own: own.log_softmax(1)) for name, own in zip(heads, scores, strict=True)}
-    monkeypatch.setattr(made, "_scoring_of_each", lambda: each)
-    seen = made._candidates(Histories.of_tracks(np.zeros(len(targets), np.int64)), targets)
+    each = [(lambda _, own=own: own.log_softmax(1)) for own in scores]
+    seen = made._candidates(each, Histories.of_tracks(np.zeros(len(targets), np.int64)), targets)
     assert len(seen) < len(targets) / 2
     (weights, nats), (_, of_twice), (_, of_one) = map(fit_weights, (seen, seen[..., [0, 0]], seen[..., :1]))
     assert weights[0] == pytest.approx(0.8, abs=0.05)
@@ -172,8 +171,8 @@ def test_what_is_counted_is_added_around_heads_and_models_that_count(
 ) -> None:
     mixture = mixture_of(ring, {"rules": members["rules"], "gru4rec": of_order}, counted_auto())
     histories = ring.histories(ring.pairs["val"]).part(0, 20)
-    assert mixture._counts is not None
-    mixture._counts.chosen = Chosen(1.5, 0.5)
+    assert mixture._around.counts is not None
+    mixture._around.counts.chosen = Chosen(1.5, 0.5)
     part = mixture.counted
     assert part is not None
     rows, played = histories.newest(10)
@@ -291,8 +290,8 @@ def test_counts_that_were_never_compared_are_described_alike_before_and_after_a_
 def test_a_mixture_is_a_run_of_another(ring: PairDataModule, heads: dict[str, Ranker]) -> None:
     """Without what is counted around it."""
     mixture, histories = mixture_of(ring, heads, counted_auto()), ring.histories(ring.pairs["val"]).part(0, 40)
-    assert mixture._counts is not None
-    mixture._counts.chosen = Chosen(1.5, 0.5)
+    assert mixture._around.counts is not None
+    mixture._around.counts.chosen = Chosen(1.5, 0.5)
     outer = mixture_of(ring, {"inner": cast("Ranker", mixture), "sum": heads["sum"]}).shares(histories)
     own = [ranker.shares(histories, alone=True).log() for ranker in (mixture, heads["sum"])]
     torch.testing.assert_close(outer, (0.5 * own[0] + 0.5 * own[1]).softmax(1))
@@ -325,8 +324,8 @@ def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
         monkeypatch.setattr(head, "session_vectors", lambda given=of_last: replace(given, context="last"))
         monkeypatch.setattr(head.context, "is_last", True)
     assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
-    assert mixture._counts is not None
-    mixture._counts.chosen = Chosen(1.0, 0.5)
+    assert mixture._around.counts is not None
+    mixture._around.counts.chosen = Chosen(1.0, 0.0)
     vectors = mixture.session_vectors()
     assert vectors is not None
     assert vectors.counted is not None
@@ -353,7 +352,7 @@ def test_a_run_that_was_trained_again_is_refused(mixture: Mixture) -> None:
 
 def test_what_a_run_cannot_say_is_said_of_it(ring: PairDataModule) -> None:
     with pytest.raises(InputError, match=r"cannot read .*nowhere/recommendations.jsonl"):
-        Members(ring.vocabulary, models={"a": "nowhere", "b": "nowhere"}).read("ab")
+        Members(ring.vocabulary, models={"a": "nowhere", "b": "nowhere"}).read("a")
 
 
 def test_a_mixture_has_no_context(ring: PairDataModule) -> None:
@@ -430,7 +429,7 @@ def test_a_run_that_has_not_learned_the_sessions_of_the_mixture_is_refused(
 ) -> None:
     others = replace(ring.vocabulary, plays=ring.vocabulary.plays + 1)
     with pytest.raises(InputError, match=r"^model.models.a=/.*/a was trained on other sessions .* are refitted if the"):
-        Members(others, models={name: str(of_folders / name) for name in "ab"}).read("ab")
+        Members(others, models={name: str(of_folders / name) for name in "ab"}).read("a")
 
 
 def test_a_mixture_needs_two_runs(ring: PairDataModule) -> None:
