@@ -6,7 +6,7 @@ N tracks of the run.
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def restore(
     try:
         if "scorer" not in config:
             ranker: Ranker = instantiate(config, _convert_="all")(vocabulary=vocabulary).eval()
-            ranker.load_state_dict(state)  # type: ignore[attr-defined]  # a module
+            cast(nn.Module, ranker).load_state_dict(state)
             return ranker
         given, make_context = SessionVectors.read(vectors, catalog), instantiate(config["context"], _convert_="all")
         context: Context = make_context(vocabulary, list(given.parts), width=int(given.ends[-1]), learns=True)

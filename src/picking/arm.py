@@ -130,8 +130,9 @@ class Arm(BaseModel):
     def describe(self) -> str:
         """How it picks, for people."""
         if not self.has_lists:
-            return f"policy={self.policy}: pick and artist_gap do not apply"
-        return ", ".join(f"{name}={value}" for name, value in self.record().items() if name != "recommender")
+            return f"policy={self.policy}" if self.is_own else "no lists: pick and artist_gap do not apply"
+        said = {name: value for name, value in self.record().items() if name != "recommender" and value != "lists"}
+        return ", ".join(f"{name}={value}" for name, value in said.items())
 
     def record(self) -> dict[str, Any]:
         """As JSON, from which the arm can be built again. What many arms do not use is there only where it is used."""

@@ -261,7 +261,7 @@ class Lists(Picks):
         """The list of each session, best first; the best tracks for it where it is searched."""
         search = self.picker.search
         if search is None:
-            last, unplayed = crowd.tracks[-1:].T.astype(np.int64), np.empty((len(crowd), 0))
+            last, unplayed = crowd.tracks[-1:].T.astype(np.int64), np.empty((len(crowd), 0), np.float32)
             return self.picker.candidates(last, unplayed, self._keys[crowd.users])
         return session_candidates(search, crowd, self.profiles, k=self.picker.num_kept)
 

@@ -60,7 +60,7 @@ def test_listeners_are_remembered_over_restarts_and_releases_and_removed_by_a_co
     tmp_path: Path, run: Path, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
     with serving(tmp_path, *WORDS, f"recommendations={run}", "workers=2", "sessions.capacity=64") as service:
-        assert "context=listener of the last 4 lists" in service.said()
+        assert "context=listener, num_lists=4" in service.said()
         assert begin(service, 7) == 120
         assert {begin(service, 8) for _ in range(2)} <= {101, 102}, "what is known of 8 is of its session"
         assert begin(service, 8, 105) == 100

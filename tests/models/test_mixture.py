@@ -137,7 +137,7 @@ def test_the_score_is_the_weighted_sum_of_what_each_adds(mixture: Mixture, membe
     histories = Histories.of_tracks(ROWS)
     of_each = {name: np.log(1 + members[name].shares(histories).numpy() / 0.01) for name in mixture.weights}
     expected = 0.25 * of_each["rules"] + 0.75 * of_each["neighbours"]
-    np.testing.assert_allclose(mixture.scores(histories), expected, atol=1e-5)
+    np.testing.assert_allclose(mixture.scoring()(histories), expected, atol=1e-5)
     np.fill_diagonal(expected, -np.inf)
     rows, scores = mixture.top(histories, 9)
     np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :9], atol=1e-5)
@@ -180,7 +180,7 @@ def test_what_is_counted_is_added_around_heads_and_models_that_count(
     expected = 0.5 * of_order.scoring(alone=True)(histories) / (of_order.temperature or 1)
     expected += 0.5 * (1 + members["rules"].shares(histories) / 0.01).log()
     expected += 1.5 * (1 + torch.from_numpy(found) / 0.01).log()
-    torch.testing.assert_close(mixture.scores(histories), expected)
+    torch.testing.assert_close(mixture.scoring()(histories), expected)
     assert "by the lists of the last track: rules without" in mixture.describe()[-1]
 
 
