@@ -131,6 +131,8 @@ class Choices:
 
 def _of_any(rows: Candidates, avoided: Heard, num_tracks: int) -> Chances:
     """Probability of given tracks where any track is drawn, up to `TRIES` times until it is none that is avoided."""
+    if not avoided.shape[1]:  # the usual case: what follows would give the same, more slowly
+        return np.full(rows.shape, 1 / num_tracks)
     num_heard = (np.diff(np.sort(avoided, axis=1), axis=1, prepend=-1) > 0).sum(1)  # each track once, and no -1
     share = num_heard / num_tracks  # of the tracks that are avoided; the last draw counts even if it is one of them
     unheard, heard = (1 - share**TRIES) / np.maximum(num_tracks - num_heard, 1), share ** (TRIES - 1) / num_tracks
