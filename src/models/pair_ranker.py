@@ -32,7 +32,10 @@ class PairRanker(HeadRanker, LightningModule):
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
-        scorer, loss, counted, listener: factories, which take the vocabulary; of the last two None for none.
+        scorer: factory; takes the vocabulary, as do those of loss, counted and listener.
+        loss: factory.
+        counted: factory, or None for none.
+        listener: factory, or None for none.
         context: factory; takes the vocabulary, and names of the parts of a query vector with their columns together.
         optimizer: factory; takes parameter groups. Weight decay applies to embeddings only.
         scheduler: factory or None; takes the optimizer. It is stepped after each epoch.
