@@ -1,4 +1,4 @@
-"""Segue: from listening logs to recommendations of the next track, and to a verdict on them.
+"""Segue: from listening logs to recommendations of the next track, and to a verdict on them. The package `segue` is the folder `src/`.
 
 Examples:
     >>> import segue

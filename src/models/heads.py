@@ -101,7 +101,7 @@ class CosineMix(Scorer):
         return dict(zip(self.parts, F.pad(self.alpha_logit, (0, 1)).softmax(0), strict=True))
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias."""
+        """Compute `[√α·t̂ ; √(1−α)·â]` of track and artist: a hat means `v/√(|v|² + h²)`; and 1 for an item bias."""
         return with_one(self._mix({name: part(rows) for name, part in self.parts.items()}), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:

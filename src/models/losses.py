@@ -1,8 +1,7 @@
 """Losses: how scores are compared with what listeners played.
 
 B pairs in a batch, P validation pairs, V width of a vector, Q distinct queries, K distinct candidates, H tracks of a
-history. The contract of a loss is in `contracts.py`. Shares played are in
-[0, 1], NaN if unknown.
+history. The contract of a loss is in `contracts.py`. Shares played are in [0, 1], NaN if unknown.
 """
 
 from typing import Annotated

@@ -1,5 +1,8 @@
 """A ranker: whatever scores the catalogue after a history. Ranks, lists and probabilities follow from its scores.
 
+`HeadRanker` is one with vectors, trained (`PairRanker`) or read from a run (`RestoredHead`); the others are `Baseline`
+and `Mixture`.
+
 Q queries, B queries of a block, N tracks in the catalogue, K candidates of a list. A row is a place 0..N-1 in the
 catalogue.
 """

@@ -2,8 +2,9 @@
 
 `q = Σ_k age_weight_k · share_weight_k · query(track_k)`, k = 0 the newest track. A part with a length is then divided
 by (its length / the length for one track)^power, and what a model of the order has read is added: its network is an
-ONNX model (`models/order.py`). The three formulas run on arrays of numpy and on tensors of torch, in training; what
-they need of a library is in both under the same name, `xp`.
+ONNX model (`models/order.py`). Columns after the last part, such as that of an item bias, are those of the newest
+track. The formulas of the weights run on arrays of numpy and, in training (`models/contexts.py`), on tensors of torch:
+what they need of a library is in both under the same name, `xp`.
 
 S sessions, h tracks of a session, N tracks in the catalogue, V width of a vector, W of all parts together, P parts, L
 ages that are boosted.

@@ -368,6 +368,7 @@ def _run(
             logger.finish()
         return float("nan")
     best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
+    # after it, callbacks export lists and vectors (`callbacks/assembly.py`, `models/export.py`)
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
     metrics, more_files = history.metrics(), []
     if choice is not None:
