@@ -1,4 +1,6 @@
-"""Segue: from listening logs to recommendations of the next track, and to a verdict on them. The package `segue` is the folder `src/`.
+"""Segue: from listening logs to recommendations of the next track, and to a verdict on them.
+
+The package `segue` is the folder `src/`.
 
 Examples:
     >>> import segue

@@ -29,7 +29,7 @@ class PairBatch(NamedTuple):
         listener: number of the listener, in 0..L-1.
         history: rows of the tracks heard before `following`, newest first; -1 where the session is shorter. It has no
             columns where the context needs none (`datamodule.history=0`).
-        history_share: played ratio of each of them, the share that was played; NaN where unknown, and where there is no track.
+        history_share: played ratio of each of them; NaN where unknown, and where there is no track.
     """
 
     previous: Int64[Tensor, "B"]
