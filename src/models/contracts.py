@@ -2,7 +2,7 @@
 
 B pairs in a batch, N tracks in the catalogue, L listeners, V width of a query or item vector, Q queries,
 H tracks of a history, P pairs. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/`
-holds one test suite for each contract. A new implementation is tested by adding its name there.
+holds one test suite for each contract, and finds an implementation by its file in `conf/`.
 """
 
 from abc import ABC, abstractmethod
@@ -242,7 +242,8 @@ class Loss(nn.Module, ABC):
     """How the scores of a head are compared with what listeners did.
 
     Attributes:
-        temperature: what divides the scores in a softmax over candidates; None where none are compared.
+        temperature: what divides the scores in a softmax over candidates; None where none are compared: scores are then
+            no logarithms of probabilities, nothing counted is added to them, and tracks heard are not boosted.
         first_scores: what an item bias begins with, as a score of each track; None for 0.
     """
 

@@ -1,4 +1,1 @@
-"""The folder of a run: its files, whole or absent, provenance, digests, and when a run is resumed.
-
-They hand a model on to picking and serving: lists, vectors, counts, profiles.
-"""
+"""The files of a run, whole or absent, by which a model gets to picking and serving; provenance, digests, resuming."""
