@@ -43,7 +43,7 @@ def encoder(kind: Any, width: int = 10, max_length: int = 5, *, dim: int = 6, **
 
 
 def context_of(kind: str, **changes: Any) -> Session:
-    given: dict[str, Any] = {"max_length": 5, "decay": 0.6, "skipped": -0.4, "normalise": 0.3} | changes
+    given: dict[str, Any] = {"max_length": 5, "decay": 0.6, "skipped": -0.4} | changes
     return SESSION(VOCABULARY, PARTS, learns=True, width=10, encoder=lambda *_: encoder(kind), **given)
 
 
@@ -102,7 +102,7 @@ def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, sco
     for line in range(len(rows)):
         alone = context.queries(scorer, rows[line : line + 1, 0], rows[line : line + 1], shares[line : line + 1])
         torch.testing.assert_close(together.vectors[line : line + 1], alone.vectors)
-    plain = SESSION(VOCABULARY, PARTS, learns=True, max_length=4, decay=0.6, skipped=-0.4, normalise=0.3)
+    plain = SESSION(VOCABULARY, PARTS, learns=True, max_length=4, decay=0.6, skipped=-0.4)
     differs = (together.vectors - plain.queries(scorer, rows[:, 0], rows, shares).vectors).abs().amax(1) > 1e-3
     assert differs.tolist() == [False, True, True, True, True, True, False, False, True], "one track has no order"
 

@@ -58,7 +58,7 @@ def test_the_best_tracks_after_one_are_the_recommendations_of_the_run(run: Expor
     assert_are_the_lists(run, queries_of(tmp_path, rows, shares) @ items_of(tmp_path).T)
 
 
-def test_a_part_is_divided_by_its_length_and_rows_and_rules_are_in_the_files(tmp_path: Path) -> None:
+def test_the_query_and_rows_and_rules_are_in_the_files(tmp_path: Path) -> None:
     from segue.picking.session_query import SessionQuery
 
     vectors, catalog = make_vectors(9), make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])

@@ -23,7 +23,6 @@ from tests.conftest import make_catalog, make_order, make_search, make_vectors, 
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
 NUM = 9
-TINY = 1e-6
 """Added to a squared length, so that the query of a session that was skipped throughout is defined."""
 CATALOG = make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 2, 3, 3, 3])
@@ -46,9 +45,7 @@ def slow_query(vectors: SessionVectors, rows: list[int], shares: list[float]) ->
                     gained = 1.0 if math.isnan(share) else vectors.skipped + (1 - vectors.skipped) * share
                     total += float(vectors.age_weights[part, age]) * gained * float(vectors.queries[row, column])
             summed.append(total)
-        length, power = float(vectors.lengths[part]), float(vectors.powers[part])
-        size = math.sqrt(sum(number**2 for number in summed) / length**2 + TINY)
-        line += summed if math.isnan(length) else [number / size**power for number in summed]
+        line += summed
         first = end
     constant: list[float] = vectors.queries[rows[0], first:].tolist()
     return line + constant
@@ -71,15 +68,6 @@ def test_a_query_is_that_of_slow_loops(sessions: list[list[tuple[int, float]]], 
     queries = SessionQuery(vectors).of(rows, shares)
     expected = [slow_query(vectors, *map(list, zip(*session, strict=True))) for session in sessions]
     np.testing.assert_allclose(queries, expected, atol=2e-5, rtol=1e-4)
-
-
-def test_a_part_without_a_length_is_not_divided() -> None:
-    rows, shares = np.array([[3, 5, 1]]), np.array([[0.2, np.nan, 1.0]], np.float32)
-    queries, undivided = (
-        SessionQuery(made(**changes)).of(rows, shares)
-        for changes in ({"lengths": np.array([0, np.nan], np.float32)}, {"powers": np.zeros(2, np.float32)})
-    )
-    assert (queries == undivided).all()
 
 
 @pytest.mark.parametrize("library", [np, torch])
@@ -117,7 +105,7 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
     decays = dict(zip(parts, (0.9, 0.4), strict=False))
     rule = "always" if repeats == "boosts" else repeats
     context = SESSION(
-        VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=rule
+        VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, repeats=rule
     )
     if repeats == "boosts":
         context.repeats.fitted, context.repeats.used = np.zeros((2, OF_ARTISTS.stop)), "boosts"
