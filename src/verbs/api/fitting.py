@@ -474,7 +474,7 @@ class Recommender:
         ids = self._model.catalog.track_ids[rows[::-1]].tolist()[: self._model.vectors.num_newest]
         lines = [(track, name, each[age]) for age, track in enumerate(ids) for name, each in added.items()]
         lines += [(None, name, float(parts[name][0]) - sum(each)) for name, each in added.items()]
-        frame = pd.DataFrame(lines, columns=["id", "part", "added"]).astype({"id": object})
+        frame = pd.DataFrame(lines, columns=["id", "part", "added"], dtype=object).astype({"added": float})
         return frame[~np.isclose(frame["added"], 0, atol=1e-6)].reset_index(drop=True)
 
     def save(self, folder: str | Path) -> Path:
