@@ -261,7 +261,7 @@ class Picker:
                 tracks = candidates if len(candidates) and candidates[-1] >= 0 else candidates[candidates >= 0]
                 place = int(rng.random() * len(tracks))
             elif source == "artist":
-                [row], [chance] = self._drawn(source, _NO_LIST, np.array([[last]]), None, rng)
+                [row], [chance] = self._drawn(source, candidates[None], np.array([[last]]), None, rng)
                 if row >= 0:
                     return int(row), float(chance), number
                 continue
@@ -377,6 +377,3 @@ class Picker:
         if not (num_popular := len(self.popular)):
             return np.full(num, -1), np.zeros(num)
         return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
-
-
-_NO_LIST = np.empty((1, 0), np.int32)

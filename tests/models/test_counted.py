@@ -217,6 +217,7 @@ def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
     lists = np.tile(ROWS.astype(np.int32), (NUM_RING_TRACKS, 1))
     if model.context.is_last:
         assert vectors.num_newest == 1
+        assert vectors.counted is not None
         counts, asked, unknown = CountedScores(vectors.counted), ROWS[None], np.full((1, 3), np.nan, np.float32)
         found = counts.of(ROWS[None, :3], unknown, asked), counts.of(ROWS[None, :1], unknown[:, :1], asked)
         np.testing.assert_array_equal(*found)
