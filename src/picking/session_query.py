@@ -11,12 +11,11 @@ ages that are boosted.
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64
 
-from segue.picking.counted_scores import CountedScores, added
 from segue.picking.places import Candidates, Heard, Scores, Shares, are_in
 from segue.runs.session_vectors import OrderPart, SessionVectors
 
@@ -79,35 +78,6 @@ def artist_boosts_of(given: SessionVectors, artist_of: Int[np.ndarray, "N"], row
     return found
 
 
-class Explained(NamedTuple):
-    """The score of a track after a session, by what adds to it.
-
-    Attributes:
-        weights: of each track of the session that counts in each part, newest first.
-        products: of the query vector of each of these tracks and the item vector, in each part.
-        rest: what the columns after the last part add: the item bias.
-        order: what the order of the session adds.
-        by_track: how much less the order would add without each track, which need not sum to `order`.
-        share: of the track among those that followed the session, in [0, 1].
-        counted: what that adds, at least 0.
-        boost: what is added because it was heard and may be proposed, or because its artist was.
-    """
-
-    weights: Float32[np.ndarray, "P m"]
-    products: Float32[np.ndarray, "P m"]
-    rest: float
-    order: float
-    by_track: Float32[np.ndarray, "m"]
-    share: float
-    counted: float
-    boost: float
-
-    @property
-    def score(self) -> float:
-        """The sum of weights · products and all that is added."""
-        return float((self.weights * self.products).sum()) + self.rest + self.order + self.counted + self.boost
-
-
 class SessionQuery:
     """The query vectors of sessions, from the vectors of a run, without torch.
 
@@ -136,38 +106,6 @@ class SessionQuery:
         for columns, of_order in self._by_order(rows, by_share):
             made[:, columns] += of_order
         return made
-
-    def explain(
-        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int, artist_of: Int[np.ndarray, "N"]
-    ) -> Explained:
-        """Explain a score; that of a search adds what the listener's own past says.
-
-        Args:
-            rows: rows of the tracks, newest first.
-            shares: share of each that was played; NaN where unknown.
-            item: row of the candidate.
-            artist_of: row of the artist of each track.
-        """
-        given, heard, asked = self._vectors, rows[None], np.array([[item]])
-        newest, by_share, [vectors], sums = self._weighted(heard, shares[None])
-        weights = given.age_weights[:, : newest.shape[1]] * by_share
-        both, width = vectors * given.items[item], sums.shape[1]
-        products = np.add.reduceat(both[:, :width], [0, *given.ends[:-1]], axis=1).T * (newest >= 0)
-        without = np.where(np.eye(1 + newest.shape[1], newest.shape[1], -1, dtype=bool), -1, newest)
-        orders = np.zeros(len(without), np.float32)
-        for columns, of_order in self._by_order(without, by_share * (without >= 0)):
-            orders += of_order @ given.items[item, columns]
-        share = counted = 0.0
-        if (part := given.counted) is not None:
-            share = float(CountedScores(part).of(heard, shares[None], asked)[0, 0])
-            counted = float(added(np.float32(share), part.strength))
-        boost = float((boosts_of(given.boosts, asked, heard) + artist_boosts_of(given, artist_of, asked, heard))[0, 0])
-        rest, boost, by_track = (
-            float(both[0, width:].sum()),
-            boost if np.isfinite(boost) else 0.0,
-            orders[0] - orders[1:],
-        )
-        return Explained(weights, products, rest, float(orders[0]), by_track, share, counted, boost)
 
     def _weighted(self, rows: Int[np.ndarray, "S h"], shares: Shares) -> tuple[np.ndarray, ...]:
         """The tracks that count, and their weights by the shares, 0 where there is no track; their vectors, and the

@@ -48,7 +48,7 @@ def scorer() -> CosineMix:
     return scorer
 
 
-def query_by_loops(scorer: CosineMix, decays: dict[str, float], earlier: float, skipped: float, power: float) -> Tensor:
+def query_by_loops(scorer: CosineMix, decays: dict[str, float], earlier: float, skipped: float) -> Tensor:
     """The formula of `Session`, pair by pair and track by track."""
     alpha, lines = scorer.logged()["alpha"], []
     for rows, shares in zip(HISTORY.tolist(), SHARE.tolist(), strict=True):

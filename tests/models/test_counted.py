@@ -19,7 +19,7 @@ from segue.models.baselines.counting import Rules
 from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, values_of
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
-from segue.picking.session_query import SessionQuery
+from segue.picking.counted_scores import CountedScores
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import NUM_RING_TRACKS, build_datamodule, make_search
 from tests.contracts.building import composed, fit
@@ -206,10 +206,9 @@ def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, mod
         assert len(order) == len(of_served)
         value = dict(zip(top[line].tolist(), scores[line].tolist(), strict=True))
         assert [value[row] for row in of_served] == pytest.approx([value[row] for row in order], abs=1e-5)
-    query, item = SessionQuery(vectors), int(top[0, 0])
-    explained = query.explain(rows[0], shares[0], item, ROWS)
-    assert explained.score == pytest.approx(float(scores[0, 0]), abs=1e-4)
-    assert explained.counted > 0
+    explained = search.scores.explain(rows[0], shares[0], int(top[0, 0]))
+    assert sum(part[0] for part in explained.values()) == pytest.approx(float(scores[0, 0]), abs=1e-4)
+    assert explained["counted"][0] > 0
 
 
 def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
@@ -218,10 +217,10 @@ def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
     lists = np.tile(ROWS.astype(np.int32), (NUM_RING_TRACKS, 1))
     if model.context.is_last:
         assert vectors.num_newest == 1
-        query, rows, unknown = SessionQuery(vectors), ROWS[:3], np.full(3, np.nan, np.float32)
-        assert [query.explain(rows, unknown, row, ROWS).counted for row in ROWS.tolist()] == [
-            query.explain(rows[:1], unknown[:1], row, ROWS).counted for row in ROWS.tolist()
-        ]
+        assert vectors.counted is not None
+        counts, asked, unknown = CountedScores(vectors.counted), ROWS[None], np.full((1, 3), np.nan, np.float32)
+        found = counts.of(ROWS[None, :3], unknown, asked), counts.of(ROWS[None, :1], unknown[:, :1], asked)
+        np.testing.assert_array_equal(*found)
         return
     vectors = replace(vectors, age_weights=vectors.age_weights[:, :2], boosts=vectors.boosts[:0])
     assert vectors.counted is not None

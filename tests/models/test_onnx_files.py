@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from segue.picking import onnx_files
-from segue.picking.onnx_files import ITEM, QUERY, TRACKS, write_onnx
+from segue.models import onnx_files
+from segue.models.onnx_files import ITEM, QUERY, TRACKS, write_onnx
 from segue.runs.catalog_files import read_catalog
 from tests.conftest import make_catalog, make_vectors
 from tests.exported import NUM, ExportedRun, assert_are_the_lists, exported_run, torch_queries

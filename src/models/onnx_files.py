@@ -1,6 +1,6 @@
 """The vectors of a run as ONNX models, for programs without Segue: C++, Java, C#, JavaScript, a phone.
 
-The formula is the one of `session_query.py`: its functions get ndonnx instead of numpy.
+The formula is the one of `picking/session_query.py`: its functions get ndonnx instead of numpy.
 
 S sessions, H tracks of a session, V width of a vector, B tracks, L ages that are boosted.
 """
