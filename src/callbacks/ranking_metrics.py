@@ -22,7 +22,6 @@ from segue.histories import Histories
 from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
 from segue.models.ranker import Ranker
-from segue.models.repeats import ARTISTS
 from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays, ranks_of_scores
 from segue.reports.progress import progress
 from segue.runs.recommendations import check_k
@@ -91,11 +90,7 @@ class RankingMetrics(Callback):
 
     def chosen_ranks(self, ranker: Ranker, queries: Pairs) -> _Ranks:
         """Rank validation queries each way that tracks already heard could be ranked; the model takes the best."""
-        repeats = ranker.context.repeats
-        ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"), lambda of: ndcg(of).mean())
-        if len(ranks) > 1:
-            repeats.choose({way: float(ndcg(of).mean()) for way, of in ranks.items()})
-        return ranks[ARTISTS if repeats.by_artist else repeats.used]
+        return ranker.context.repeats.choose(lambda: self._ranks(ranker, queries, "val"), ndcg)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""

@@ -178,10 +178,10 @@ class SoftmaxLoss(Loss):
         Each distinct query and each distinct next track is computed once. The candidates of a pair are the next tracks
         of all pairs, each as often as it is one, but its own next track once.
         """
-        never, repeats = context.repeats.rule == "never", context.repeats
+        never = context.repeats.rule == "never"
         weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
         if never:
-            weight = weight * ~(repeats.recent(batch.history) == batch.following[:, None]).any(1)
+            weight = weight * ~(batch.history == batch.following[:, None]).any(1)
         queries = context.queries(scorer, batch.previous, batch.history, batch.history_share)
         rows, place, num = batch.following.unique(return_inverse=True, return_counts=True)
         items, bias, copies = scorer.item(rows), -self.log_q[rows], num.to(weight.dtype)

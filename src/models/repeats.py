@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from segue.catalog import Listens, Vocabulary
 from segue.histories import Histories
 
-SELDOM, _FEW = 0.01, 1000
-"""A track is repeated seldom where fewer than this share of training targets do it; fewer targets cannot tell."""
 MOST_REPEATED = 0.05
-"""Largest share of repeats among the training targets for which `auto` trains with `never`."""
+"""Largest share of repeats among the training targets for which `auto` does not compare `always`."""
 MOST_AGES = 64
 """Tracks that were heard longer ago are candidates like all others."""
 MOST_OF_ARTISTS = 20
@@ -39,7 +37,7 @@ _NUM_FITTED, _LEAST, _ROUNDS = 5000, 50, 200
 """Training targets that boosts are fitted to, how many of them have to repeat a track, or an artist, and steps of the
 fit."""
 _PRIOR = 0.1  # targets that are added to each group of places: what the model expects
-_DECIDED = ("rule", "within", "used", "by_artist", "compared")
+_DECIDED = ("used", "by_artist", "compared")
 _Placed = tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"], Int64[np.ndarray, "E"]]
 SharesOf = Callable[[Histories], Float[Tensor, "B N"]]
 """From histories to the probability that a model gives each track."""
@@ -51,23 +49,21 @@ class Repeats(nn.Module):
 
     With the list of the last track, the rule of `pick` decides alone whether a track is picked again.
 
-    The rule is for tracks among the `within` newest ones: with `auto` those of `seldom_repeated` where at most
-    MOST_REPEATED of the targets are repeats, otherwise all. Tracks heard before them are candidates like all others. In
-    training it is for those of a batch's history alone.
-
     With `auto`, boosts are fitted besides (`fit`), where training has enough repeats: what a track gets for having been
     heard, by its age, and what another track gets for its artist, by the age of the artist. Validation chooses among
-    them, the rule of training and `never`, and whether artists are boosted (`choose`).
+    them, `always` where more than MOST_REPEATED of the training targets are repeats, and `never`, and whether artists
+    are boosted (`choose`).
 
     Args:
         rule: `always` (they are candidates like all others), `never` (they come after all others, and are no negatives
             in training), or `auto`: `never` in training.
         vocabulary: the training sessions.
-        length: largest number of newest tracks.
+        length: number of newest tracks that come after all others with `never`.
 
     Attributes:
+        rule: that of training: `always` or `never`.
         fitted: what is added to the score of a track by its place, in the unit of the scores, and for scores that are
-            shares a second number, see `boosted_shares`; None where nothing is fitted.
+            shares a second number, see `boosted_shares`; 0 where nothing is fitted.
         used: how tracks already heard are ranked: `boosts`, `always` or `never`.
         by_artist: whether other tracks are boosted by their artists.
         compared: ndcg@10 in validation of each that could be used; None where nothing was compared.
@@ -75,46 +71,47 @@ class Repeats(nn.Module):
 
     def __init__(self, rule: str, vocabulary: Vocabulary, *, length: int) -> None:
         super().__init__()
-        self.within = self._length = length
-        self.share: float | None = None
-        self.fitted: Float64[np.ndarray, "2 P"] | None = None
-        self.compared: Mapping[str, float] | None = None
-        self.asked: Targets | None = None
-        self.by_artist, self._artist_of = False, vocabulary.catalog.artist_of
+        self._length, self._artist_of = length, vocabulary.catalog.artist_of
         self._tracks_of = tracks_of(self._artist_of)
+        self.share: float | None = None
+        self.asked: Targets | None = None
         if rule == "auto":
             self.share, rule = share_of_repeats(vocabulary.listens), "never"
-            if self.share <= MOST_REPEATED:
-                self.within = seldom_repeated(vocabulary.listens, length)
-                rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
             self.asked = newest_targets(vocabulary.listens, self._artist_of)
         self.rule = self.used = rule
+        self.fitted: Float64[np.ndarray, "2 P"] = np.zeros((2, len(_GROUPS)))
+        self.by_artist = False
+        self.compared: Mapping[str, float] | None = None
 
-    def tried(
-        self, values: Callable[[], Float64[np.ndarray, "Q"]], ndcg: Callable[[Float64[np.ndarray, "Q"]], Any] = np.mean
-    ) -> dict[str, Float64[np.ndarray, "Q"]]:
-        """Compute values with each way that could be used; without `auto` there is one.
+    def choose(
+        self,
+        values: Callable[[], Float64[np.ndarray, "Q"]],
+        ndcg: Callable[[Float64[np.ndarray, "Q"]], Float64[np.ndarray, "Q"]] = np.asarray,
+    ) -> Float64[np.ndarray, "Q"]:
+        """Take the way that ranks validation queries best; without `auto` there is one.
 
         Args:
-            values: of validation queries.
-            ndcg: ndcg@10 of such values; by default they are its values.
+            values: computes what `ndcg` needs of validation queries, by the way that is in force.
+            ndcg: from these values to ndcg@10 of each query; by default they are it.
+
+        Returns:
+            The values by what is taken: of equally good ways `never`, or else `always`; and no boosts of artists.
         """
-        ways = [self.rule]
-        if self.share is not None:
-            is_often = self.rule == "always" or self.share > MOST_REPEATED
-            ways = ["boosts"] * self._has(HEARD) + ["always"] * is_often + ["never"]
-        found, self.by_artist = {}, False
+        ways = ["boosts"] * bool(self.fitted[:, HEARD].any())
+        ways += ["always"] * ((self.share or 0) > MOST_REPEATED) + [self.rule]
+        self.by_artist, found = False, {}
         for way in ways:
             self.used = way
             found[way] = values()
-        if self._has(OF_ARTISTS):
-            self.used, self.by_artist = max(reversed(ways), key=lambda way: ndcg(found[way])), True
+        means = {way: float(ndcg(found[way]).mean()) for way in ways}
+        self.used = max(reversed(ways), key=means.__getitem__)
+        if self.fitted[:, OF_ARTISTS].any():
+            self.by_artist = True
             found[ARTISTS] = values()
-        return found
-
-    def _has(self, part: slice) -> bool:
-        """Whether boosts of some places are fitted."""
-        return self.fitted is not None and bool(self.fitted[:, part].any())
+            means[ARTISTS] = float(ndcg(found[ARTISTS]).mean())
+            self.by_artist = means[ARTISTS] > means[self.used]
+        self.compared = means if len(means) > 1 else None
+        return found[ARTISTS if self.by_artist else self.used]
 
     def in_force(self, *, every: bool = False) -> Float64[np.ndarray, "2 P"]:
         """The fitted boosts that are the rule, and 0 for others.
@@ -123,11 +120,8 @@ class Repeats(nn.Module):
             every: whether every track is a candidate, the previous one too. Then those of tracks heard hold, in use or
                 not: they are fitted to such targets.
         """
-        found = np.zeros((2, len(_GROUPS)))
-        for part, is_used in ((HEARD, every or self.used == "boosts"), (OF_ARTISTS, self.by_artist)):
-            if self.fitted is not None and is_used:
-                found[:, part] = self.fitted[:, part]
-        return found
+        is_used = every or self.used == "boosts", self.by_artist
+        return self.fitted * np.repeat(is_used, (MOST_AGES, MOST_OF_ARTISTS))
 
     def boosts(self, *, every: bool = False) -> Float32[np.ndarray, "L"]:
         """What is added to the scores of tracks already heard, by age.
@@ -140,8 +134,7 @@ class Repeats(nn.Module):
         """
         if (fitted := self.in_force(every=every)[:, HEARD]).any():
             return np.asarray(fitted[0], np.float32)
-        num_last = self.within if self.rule == "never" else self._length
-        return np.full(num_last if self.used == "never" else 0, -np.inf, np.float32)
+        return np.full(self._length if self.used == "never" else 0, -np.inf, np.float32)
 
     def artist_boosts(self) -> Float32[np.ndarray, "a"]:
         """What is added to the scores of tracks without a boost of their own, by the age of the artist.
@@ -179,14 +172,6 @@ class Repeats(nn.Module):
         places = np.append(age, others.data[left].astype(np.int64))
         return np.append(line, of[left]), np.append(own, other[left]).astype(np.int64), places
 
-    def recent(self, history: Int64[Tensor, "B H"]) -> Int64[Tensor, "B h"]:
-        """Select the tracks of each history that the rule of training is for.
-
-        Args:
-            history: rows of the tracks, newest first.
-        """
-        return history[:, : self.within]
-
     def fit(self, shares_of: SharesOf, *, unit: float, adds: bool, at_once: int) -> None:
         """Fit the boosts to the training targets that were `asked` for.
 
@@ -213,18 +198,8 @@ class Repeats(nn.Module):
             if weight @ is_next[:, part].any(1) < _LEAST:
                 self.fitted[:, part] = 0
 
-    def choose(self, ndcg: Mapping[str, float]) -> None:
-        """Take what is best in validation.
-
-        Args:
-            ndcg: ndcg@10 of each way; of equal ones, the last is taken, and artists are not boosted.
-        """
-        self.compared = dict(ndcg)
-        self.used = max((way for way in reversed(list(ndcg)) if way != ARTISTS), key=lambda way: ndcg[way])
-        self.by_artist = ndcg.get(ARTISTS, 0.0) > ndcg[self.used]
-
     def decided(self) -> dict[str, Any]:
-        """What was decided from the training and the validation sessions: plain values by name."""
+        """What validation decided: plain values by name."""
         return {name: getattr(self, name) for name in _DECIDED}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
@@ -241,8 +216,6 @@ class Repeats(nn.Module):
         if self.share is None:
             return None
         how = self.used + " and boosts of artists" * self.by_artist
-        if how == self.rule == "never" and self.within < self._length:
-            how += f", of the newest {self.within} tracks"
         compared = ", ".join(f"{way} {ndcg:.4f}" for way, ndcg in (self.compared or {}).items())
         line = f"repeats      {self.share:.1%} of training targets were heard before in their session: {how}"
         return f"{line} (validation ndcg@10: {compared})" if compared else line
@@ -256,16 +229,16 @@ class Repeats(nn.Module):
         if self.share is None:
             return {}
         of_ways = {f"repeats_ndcg_{way}": ndcg for way, ndcg in (self.compared or {}).items()}
-        return {"repeats_share": self.share, "repeats_within": float(self.within), **of_ways}
+        return {"repeats_share": self.share, **of_ways}
 
     def get_extra_state(self) -> dict[str, Any]:
         """What was decided and fitted from the training sessions, for a checkpoint."""
-        return self.decided() | {"fitted": None if self.fitted is None else self.fitted.tolist()}
+        return self.decided() | {"fitted": self.fitted.tolist()}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore it."""
         self.decide(state)
-        self.fitted = None if state["fitted"] is None else np.array(state["fitted"])
+        self.fitted = np.array(state["fitted"])
 
 
 class Targets(NamedTuple):
@@ -392,28 +365,3 @@ def share_of_repeats(listens: Listens) -> float:
     is_target = (session[1:] == session[:-1]) & (track[1:] != track[:-1])
     is_again = pd.DataFrame({"session": session, "track": track}).duplicated().to_numpy()[1:]
     return float((is_again & is_target).sum() / max(1, is_target.sum()))
-
-
-def seldom_repeated(listens: Listens, length: int) -> int:
-    """How many of the newest tracks of a session are seldom played next: each in fewer than 1 % of the targets.
-
-    Radio plays a hit again after an hour, and not after three songs. The places are read from the second newest track
-    on, until one of them is repeated more often, or fewer than 1,000 training targets have so many tracks before them.
-
-    Args:
-        listens: the events of the training sessions.
-        length: the largest number.
-
-    Returns:
-        The number, in [1, length]; `length` if no place is repeated more often.
-    """
-    session, track = listens.session, listens.track
-    targets = 1 + np.flatnonzero((session[1:] == session[:-1]) & (track[1:] != track[:-1]))
-    for age in range(2, length + 1):
-        targets = targets[targets >= age]
-        targets = targets[session[targets - age] == session[targets]]  # those that have so many tracks before them
-        if len(targets) < _FEW:
-            break
-        if (track[targets - age] == track[targets]).mean() >= SELDOM:
-            return age - 1
-    return length

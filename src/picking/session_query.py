@@ -100,22 +100,15 @@ class SessionQuery:
             rows: rows of the tracks, newest first, of which there is at least one; -1 where there is none.
             shares: share of each that was played; NaN where unknown.
         """
-        rows, by_share, vectors, sums = self._weighted(rows, shares)
-        made = vectors[:, 0].copy()  # columns after the last part are those of the newest track
-        made[:, : sums.shape[1]] = sums
-        for columns, of_order in self._by_order(rows, by_share):
-            made[:, columns] += of_order
-        return made
-
-    def _weighted(self, rows: Int[np.ndarray, "S h"], shares: Shares) -> tuple[np.ndarray, ...]:
-        """The tracks that count, and their weights by the shares, 0 where there is no track; their vectors, and the
-        weighted sums of the parts of these."""
         rows, shares = rows[:, : self._vectors.max_length], shares[:, : self._vectors.max_length]
         by_share = np.where(rows < 0, np.float32(0), share_weight(shares, np.float32(self._vectors.skipped)))
         vectors, weights = self._vectors.queries.take(rows, axis=0, mode="clip"), self._age_weights[: rows.shape[1]]
+        made, end = vectors[:, 0].copy(), weights.shape[1]  # columns after the last part are those of the newest track
         # unlike a matrix product, the same to the last digit where tracks are missing at the end
-        sums = np.einsum("sh,shw->sw", by_share, vectors[:, :, : weights.shape[1]] * weights)
-        return rows, by_share, vectors, sums
+        made[:, :end] = np.einsum("sh,shw->sw", by_share, vectors[:, :, :end] * weights)
+        for columns, of_order in self._by_order(rows, by_share):
+            made[:, columns] += of_order
+        return made
 
     def _by_order(self, rows: Heard, weights: Shares) -> Iterator[tuple[slice, Float32[np.ndarray, "S W"]]]:
         """For each encoder, its columns and what it adds there. Tracks that are not in the catalogue are left out."""

@@ -14,7 +14,7 @@ from segue.models.contexts import LastTrack, Session
 from segue.models.contracts import PairBatch
 from segue.models.heads import CosineMix, TwoTableDot
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from segue.models.repeats import Repeats, seldom_repeated, share_of_repeats
+from segue.models.repeats import Repeats, share_of_repeats
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK, SESSION
 
@@ -174,56 +174,13 @@ def test_the_share_of_repeats_says_what_validation_compares(
     monkeypatch.setattr("segue.models.repeats.MOST_REPEATED", most)
     repeats = Repeats("auto", vocabulary_of([[1, 2, 1, 3], [1, 4]]), length=20)
     assert repeats.rule == "never"
-    assert list(repeats.tried(lambda: np.zeros(1))) == ways
     assert repeats.describe() == "repeats      25.0% of training targets were heard before in their session: never"
     assert repeats.logged()["repeats_share"] == 0.25
     assert repeats.boosts().tolist() == [-math.inf] * 20
     assert repeats.asked is None, "too few targets to fit boosts to"
-
-
-@pytest.mark.parametrize(("length", "within"), [(20, 3), (4, 3), (3, 3), (2, 2), (1, 1)])
-def test_tracks_that_come_again_after_a_while_are_candidates_again(length: int, within: int) -> None:
-    """Every fifth session plays its first track again after three others; after one, few do."""
-    again = [[5, 1, 2, 3, 5]] * 300
-    others = [[6, 1, 2, 3, 4, 7]] * 1200
-    rare = [[7, 1, 7, 2]] * 9
-    assert seldom_repeated(listens([*again, *others, *rare]), length) == within
-    known = vocabulary_of([*again, *others, *rare])
-    chosen = Repeats("auto", known, length=length)
-    assert chosen.within == within
-    says = ": always" if within == 1 else ": never, of the newest 3 tracks" if within < length else ": never"
-    assert str(chosen.describe()).endswith(says)
-    assert chosen.logged().get("repeats_within", 1.0) == within
-    named = Repeats("never", known, length=length)  # who names a rule means the whole session
-    assert (named.within, len(named.boosts())) == (length, length)
-
-
-@pytest.mark.parametrize(("num_repeated", "within"), [(9, 20), (10, 1)])
-def test_a_place_is_repeated_seldom_below_one_percent_of_the_targets(num_repeated: int, within: int) -> None:
-    sessions = [[1, 2, 1]] * num_repeated + [[1, 2, 3]] * (1000 - num_repeated)
-    assert seldom_repeated(listens(sessions), 20) == within
-
-
-def test_few_targets_do_not_tell_what_is_repeated() -> None:
-    assert seldom_repeated(listens([[1, 2, 1]] * 999), 20) == 20
-    assert seldom_repeated(listens([[1, 2, 1]] * 1000), 20) == 1
-
-
-def test_the_rule_is_about_the_newest_tracks_alone(scorer: CosineMix) -> None:
-    """With a window of one track the softmax is that of histories whose older tracks are not among the candidates."""
-    context, whole = (session(repeats="never") for _ in range(2))
-    context.repeats.within = 1
-    queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
-    assert torch.equal(queries.heard, HISTORY[:, :1])
-    assert torch.equal(queries.vectors, whole.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors)
-    last = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats="never")
-    last.repeats.within = 2
-    assert torch.equal(last.queries(scorer, BATCH.previous, HISTORY, SHARE).heard, HISTORY[:, :2])
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0)
-    batch = BATCH._replace(following=HISTORY[:, 1].clamp(min=0))
-    newest, always = (loss(scorer, batch, one) for one in (context, session(repeats="always")))
-    torch.testing.assert_close(newest, always)  # the newest track is no candidate with any rule
-    assert not torch.isclose(newest, loss(scorer, batch, whole))
+    repeats.choose(lambda: np.zeros(1))
+    assert list(repeats.compared or ["never"]) == ways
+    assert repeats.used == "never", "of equally good ways"
 
 
 def test_learned_decays_and_factors_are_logged_for_each_part() -> None:

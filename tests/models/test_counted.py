@@ -14,7 +14,6 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models import counted
-from segue.models.after_training import Around
 from segue.models.baselines.counting import Rules
 from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, values_of
 from segue.models.export import session_vectors
@@ -174,7 +173,7 @@ class RanksAlone(PairRanker):
     """The head of a model without its counted part."""
 
     def __init__(self, model: PairRanker) -> None:
-        self.__dict__ = {**model.__dict__, "around": Around(None, None)}
+        self.__dict__ = {**model.__dict__, "counts": None, "listener": None}
 
 
 def test_ranks_are_the_places_of_the_top(model: PairRanker) -> None:
@@ -235,8 +234,8 @@ def test_the_ring_is_counted_and_weighs(model: PairRanker) -> None:
     best = part.rows[ROWS, part.shares.argmax(1)]
     is_played, following = model.order > 0, (ROWS + 1) % NUM_RING_TRACKS
     assert (best == following)[is_played & is_played[following]].mean() > 0.9
-    assert model.around.counts is not None
-    assert model.around.counts.logged()["counted_strength"] in STRENGTHS
+    assert model.counts is not None
+    assert model.counts.logged()["counted_strength"] in STRENGTHS
 
 
 def test_rows_follow_the_tracks_into_another_order_and_a_larger_catalogue(model: PairRanker) -> None:
@@ -270,7 +269,7 @@ def test_what_validation_chose_is_kept_by_a_refit_and_a_checkpoint(
 
 def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
     """A best epoch that chose the head alone is not tested with the counted part of the last one."""
-    counts, alone = model.around.counts, RanksAlone(model)
+    counts, alone = model.counts, RanksAlone(model)
     assert counts is not None
     chosen, checkpoint = counts.chosen, {"state_dict": model.state_dict()}
     assert chosen is not None
@@ -313,7 +312,7 @@ def test_new_tracks_keep_the_probability_that_they_have_by_the_head(model: PairR
         return
     histories = sessions()
     alone, both = (model.shares(histories, alone=one)[:, is_new].sum(1).logit() for one in (True, False))
-    counts, chosen = model.around.counts, model.around.counts.chosen if model.around.counts else None
+    counts, chosen = model.counts, model.counts.chosen if model.counts else None
     assert counts is not None
     assert chosen is not None
     try:

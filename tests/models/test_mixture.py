@@ -236,7 +236,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
         fitted = np.stack([np.append(np.linspace(0.3, 0, 64), np.zeros(20)), np.zeros(84)])
         monkeypatch.setattr(head.context.repeats, "fitted", fitted)
         monkeypatch.setattr(head.context.repeats, "used", "boosts")
-        monkeypatch.setattr(cast("PairRanker", head).around.counts, "chosen", Chosen(1.0, 0.5))
+        monkeypatch.setattr(cast("PairRanker", head).counts, "chosen", Chosen(1.0, 0.5))
         assert head.counted is not None
     # with 16, scores are so large that single precision rounds them in the sixth digit after the point
     monkeypatch.setattr(counted, "STRENGTHS", tuple(one for one in counted.STRENGTHS if one <= 4))

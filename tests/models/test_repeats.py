@@ -118,27 +118,33 @@ def test_boosted_shares_are_those_of_a_slow_loop(used: str) -> None:
             assert found[line, row] == pytest.approx(share, abs=1e-6)
 
 
+def choose(repeats: Repeats, ndcg: dict[str, float]) -> None:
+    """Validation measures these numbers, in this order."""
+    values = iter(ndcg.values())
+    repeats.choose(lambda: np.array([next(values)]))
+    assert list(repeats.compared or ()) == list(ndcg)
+
+
 def test_validation_chooses_and_the_line_has_both_numbers() -> None:
     repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
     assert repeats.rule == "never"
     assert not repeats.in_force().any()
     assert not repeats.in_force(every=True).any()
     repeats.fitted = np.array([[0.5] * MOST_AGES + [0.0] * (PLACES - MOST_AGES), [0.0] * PLACES])
-    repeats.choose({"boosts": 0.2, "always": 0.1, "never": 0.05})
+    choose(repeats, {"boosts": 0.2, "always": 0.1, "never": 0.05})
     line = "repeats      13.6% of training targets were heard before in their session"
     assert repeats.describe() == f"{line}: boosts (validation ndcg@10: boosts 0.2000, always 0.1000, never 0.0500)"
     assert repeats.boosts().tolist() == [0.5] * MOST_AGES
     assert repeats.logged()["repeats_ndcg_boosts"] == 0.2
-    repeats.choose({"boosts": 0.1, "always": 0.1})
-    assert repeats.describe() == f"{line}: always (validation ndcg@10: boosts 0.1000, always 0.1000)"
+    choose(repeats, {"boosts": 0.1, "always": 0.1, "never": 0.05})
+    assert repeats.describe() == f"{line}: always (validation ndcg@10: boosts 0.1000, always 0.1000, never 0.0500)"
     assert not len(repeats.boosts())
     assert repeats.boosts(every=True).tolist() == [0.5] * MOST_AGES, "where every track is a candidate they hold"
 
 
 def test_where_never_is_best_tracks_heard_come_last_although_training_had_them() -> None:
     repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
-    assert list(repeats.tried(lambda: np.zeros(1))) == ["always", "never"]
-    repeats.choose({"always": 0.1, "never": 0.2})
+    choose(repeats, {"always": 0.1, "never": 0.2})
     assert repeats.boosts().tolist() == [-np.inf] * 20
     line = "repeats      13.6% of training targets were heard before in their session"
     assert repeats.describe() == f"{line}: never (validation ndcg@10: always 0.1000, never 0.2000)"
@@ -147,7 +153,8 @@ def test_where_never_is_best_tracks_heard_come_last_although_training_had_them()
 def test_a_checkpoint_has_what_was_decided() -> None:
     repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
     repeats.fitted = np.array([[0.5] * PLACES, [0.25] * PLACES])
-    repeats.choose({"boosts": 0.2, "always": 0.1, ARTISTS: 0.3})
+    choose(repeats, {"boosts": 0.2, "always": 0.1, "never": 0.05, ARTISTS: 0.3})
+    assert repeats.by_artist
     other = Repeats("never", make_vocabulary([0]), length=3)
     other.load_state_dict(repeats.state_dict())
     assert other.get_extra_state() == repeats.get_extra_state()
@@ -169,7 +176,6 @@ def test_a_model_that_counts_learns_what_is_repeated_from_sessions_that_it_has_n
     made = baseline(repeating())
     targets = made.context.repeats.asked
     assert targets is not None
-    assert made.context.repeats.fitted is not None
     chosen = targets.histories.length == 2
     histories, following = targets.histories.where(chosen), targets.following[chosen]
 
@@ -203,7 +209,6 @@ def test_a_model_that_counts_learns_after_how_many_tracks_artists_return() -> No
     made = baseline(of_artists(), np.arange(NUM) % NUM_ARTISTS)
     repeats, targets = made.context.repeats, made.context.repeats.asked
     assert targets is not None
-    assert repeats.fitted is not None
     assert not repeats.fitted[:, HEARD].any(), "no track is repeated"
     chosen = targets.histories.length == 3
     histories, following = targets.histories.where(chosen), targets.following[chosen]
@@ -211,12 +216,11 @@ def test_a_model_that_counts_learns_after_how_many_tracks_artists_return() -> No
     def ranks_of() -> np.ndarray:
         return made.ranks(histories, following, lambda _: None)
 
-    ranks = repeats.tried(ranks_of, lambda of: ndcg(of).mean())
-    assert list(ranks) == ["never", ARTISTS]
-    assert ranks[ARTISTS].mean() < 0.5 * ranks["never"].mean()
-    repeats.choose({way: float(ndcg(of).mean()) for way, of in ranks.items()})
+    without, ranks = ranks_of(), repeats.choose(ranks_of, ndcg)
+    assert list(repeats.compared or ()) == ["never", ARTISTS]
+    assert ranks.mean() < 0.5 * without.mean()
     assert repeats.by_artist
-    np.testing.assert_array_equal(ranks_of(), ranks[ARTISTS])
+    np.testing.assert_array_equal(ranks_of(), ranks)
     rows, _ = made.top(histories, 4)
     is_same = rows % NUM_ARTISTS == histories.newest_rows(2)[:, 1:] % NUM_ARTISTS
     assert is_same.mean() > 0.9, "the tracks of the artist before the last one, without the one that was heard"
@@ -286,7 +290,7 @@ def test_scores_that_are_no_probabilities_are_not_boosted() -> None:
     made = head(BCELoss)
     made.on_validation_epoch_start()
     assert made.context.repeats.asked is None
-    assert made.context.repeats.fitted is None
+    assert not made.context.repeats.fitted.any()
 
 
 def test_so_many_targets_have_their_scores_in_memory_together_as_the_catalogue_allows(

@@ -143,7 +143,7 @@ def explain(
 
 
 def test_the_parts_add_up_to_the_score_and_to_that_without_each_track() -> None:
-    vectors = made(powers=np.zeros(2, np.float32), boosts=np.empty(0, np.float32))
+    vectors = made(boosts=np.empty(0, np.float32))
     vectors.queries[:, 5] = 0.7  # the same for all tracks
     rows, shares = np.array([3, -1, 5, 6]), np.array([0.2, np.nan, 0.7, 1.0], np.float32)
     explained, scores = explain(vectors, rows, shares, 4), SessionScores(vectors, CATALOG.artist_of)

@@ -171,8 +171,7 @@ class _Checks(Callback):
         self._fit(ranker_of(module))
         module.on_validation_epoch_start()  # fits the boosts of tracks already heard
         ranker = ranker_of(module)
-        by_way = ranker.context.repeats.tried(lambda: self._gains(ranker))
-        self._values[trainer.global_step] = max(by_way.values(), key=np.mean)
+        self._values[trainer.global_step] = ranker.context.repeats.choose(lambda: self._gains(ranker))
         module.train()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
