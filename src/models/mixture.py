@@ -134,7 +134,7 @@ class Mixture(OneStep):
                 "context=last, without context.*"
             )
         self.order = vocabulary.popularity
-        self.counts = None if counted is None else build("counted", counted, vocabulary)
+        self.counts: Counted | None = None if counted is None else build("counted", counted, vocabulary)
         self._digests: dict[str, str] = {}
         self.weights: dict[str, float] = {}
         self.gains: dict[str, float] = {}

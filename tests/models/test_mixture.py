@@ -171,8 +171,8 @@ def test_what_is_counted_is_added_around_heads_and_models_that_count(
 ) -> None:
     mixture = mixture_of(ring, {"rules": members["rules"], "gru4rec": of_order}, counted_auto())
     histories = ring.histories(ring.pairs["val"]).part(0, 20)
-    assert mixture._around.counts is not None
-    mixture._around.counts.chosen = Chosen(1.5, 0.5)
+    assert mixture.counts is not None
+    mixture.counts.chosen = Chosen(1.5, 0.5)
     part = mixture.counted
     assert part is not None
     rows, played = histories.newest(10)
@@ -291,8 +291,8 @@ def test_counts_that_were_never_compared_are_described_alike_before_and_after_a_
 def test_a_mixture_is_a_run_of_another(ring: PairDataModule, heads: dict[str, Ranker]) -> None:
     """Without what is counted around it."""
     mixture, histories = mixture_of(ring, heads, counted_auto()), ring.histories(ring.pairs["val"]).part(0, 40)
-    assert mixture._around.counts is not None
-    mixture._around.counts.chosen = Chosen(1.5, 0.5)
+    assert mixture.counts is not None
+    mixture.counts.chosen = Chosen(1.5, 0.5)
     outer = mixture_of(ring, {"inner": cast("Ranker", mixture), "sum": heads["sum"]}).shares(histories)
     own = [ranker.shares(histories, alone=True).log() for ranker in (mixture, heads["sum"])]
     torch.testing.assert_close(outer, (0.5 * own[0] + 0.5 * own[1]).softmax(1))
@@ -325,8 +325,8 @@ def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
         monkeypatch.setattr(head, "session_vectors", lambda given=of_last: replace(given, context="last"))
         monkeypatch.setattr(head.context, "is_last", True)
     assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
-    assert mixture._around.counts is not None
-    mixture._around.counts.chosen = Chosen(1.0, 0.0)
+    assert mixture.counts is not None
+    mixture.counts.chosen = Chosen(1.0, 0.0)
     vectors = mixture.session_vectors()
     assert vectors is not None
     assert vectors.counted is not None
