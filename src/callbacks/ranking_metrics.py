@@ -1,7 +1,6 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 from pytorch_lightning import Callback, LightningModule, Trainer
-from scipy.sparse import csr_array
 
 from segue.atomic import write_whole
 from segue.callbacks.query_sample import places_of_queries, rated_pairs
@@ -18,11 +16,9 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.errors import InputError
-from segue.histories import Histories
 from segue.models.first_tracks import ranks_of_first_tracks
-from segue.models.listener_part import own_plays
 from segue.models.ranker import Ranker
-from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays, ranks_of_scores
+from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays
 from segue.reports.progress import progress
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
@@ -120,7 +116,7 @@ class RankingMetrics(Callback):
             sizes = {group: by_newness[f"{group}_recall_at_10"].notna().sum() for group in ranking.NEWNESS}
             means |= {f"num_{group}_queries": float(size) for group, size in sizes.items()}
             means["num_new_tracks"] = float(self._data.new_tracks.sum())
-        means |= self._floors(ranker, queries, lambda of: _means(ranking.accuracy(of)))
+        means |= self._floors(queries, lambda of: _means(ranking.accuracy(of)))
         means |= self._of_every_target(ranker, label) | self._of_first_tracks(ranker, label)
         about = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
         per_query = pd.DataFrame({**about, "position": queries.length, "rank": ranks})
@@ -132,7 +128,7 @@ class RankingMetrics(Callback):
         found = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
         means = _means(found) | ranking.half_widths(found, targets.session)
         means["num_every_target_queries"] = float(len(targets))
-        return means | self._floors(ranker, targets, lambda of: _means(ranking.every_target(of)), every=True)
+        return means | self._floors(targets, lambda of: _means(ranking.every_target(of)), every=True)
 
     def _of_first_tracks(self, ranker: Ranker, label: str) -> dict[str, float]:
         """The metrics of the first tracks of sessions, by the listener's own past; none where no past is known."""
@@ -147,35 +143,25 @@ class RankingMetrics(Callback):
 
         with torch.inference_mode():
             found = ranks_of_first_tracks(ranker.scorer, ranker.listener, plays, histories, firsts.following)
-        floors = self._floors(ranker, firsts, metrics, every=True, is_first=True)
+        popular = metrics(ranks_by_plays(plays, None, firsts.following))
+        floors = {f"{name}_popular_floor": mean for name, mean in popular.items()}
         return {"num_first_tracks": float(len(firsts)), **metrics(found), **floors}
 
-    def _floors(
-        self, ranker: Ranker, queries: Pairs, metrics: _Metrics, *, every: bool = False, is_first: bool = False
-    ) -> dict[str, float]:
-        """The metrics of simple rules: by plays, by counts of pairs, by new plays, by the listener's own plays.
+    def _floors(self, queries: Pairs, metrics: _Metrics, *, every: bool = False) -> dict[str, float]:
+        """The metrics of two simple rules: by plays, and by counts of training pairs.
 
         Args:
             metrics: from ranks to means by name.
             every: whether the previous track is a candidate too.
-            is_first: whether they are first tracks, of which neither pairs nor the newest days say anything.
 
         Returns:
             By `<name>_<rule>_floor`.
         """
-        known, train, histories = self._data.vocabulary, self._data.pairs["train"], self._data.histories(queries)
-        previous, following, num_tracks = queries.previous, queries.following, len(known.plays)
-        candidates: Any = (None if every else previous, following)
-        ranks = {"popular": ranks_by_plays(known.plays, *candidates)}
-        if len(train) and not is_first:
+        previous, following, plays = queries.previous, queries.following, self._data.vocabulary.plays
+        ranks = {"popular": ranks_by_plays(plays, None if every else previous, following)}
+        if len(train := self._data.pairs["train"]):
             pairs = ((train.previous[part], train.following[part]) for part in slices(len(train)))
-            ranks["counts"] = ranks_by_counts(pairs, num_tracks, previous, following, every=every)
-        if known.calendar is not None and known.calendar.newest_days is not None and not is_first:  # otherwise popular
-            ranks["recent"] = ranks_by_plays(known.recent, *candidates)
-        if ranker.listener is not None and histories.timeline is not None:
-            for name, half_life in (("own", False), ("own_recent", True)):
-                scores = partial(_own_plays, histories, num_tracks, half_life)
-                ranks[name] = ranks_of_scores(scores, known.plays, *candidates)
+            ranks["counts"] = ranks_by_counts(pairs, len(plays), previous, following, every=every)
         return {f"{name}_{rule}_floor": mean for rule, of in ranks.items() for name, mean in metrics(of).items()}
 
     def _sampled(self, targets: Pairs) -> Pairs:
@@ -207,10 +193,6 @@ class RankingMetrics(Callback):
         popularity = ranking.popularity_rank(lists, self._data.vocabulary.plays)[place]
         per_query = pd.DataFrame({f"same_artist_at_{num}": same, f"popularity_rank_at_{num}": popularity})
         return per_query, ranking.coverage(lists, len(catalog))
-
-
-def _own_plays(histories: Histories, num_tracks: int, half_life: bool, some: slice) -> csr_array:
-    return own_plays(histories.where(some), num_tracks, half_life=half_life)
 
 
 def _means(per_query: pd.DataFrame) -> dict[str, float]:

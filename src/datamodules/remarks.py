@@ -81,7 +81,7 @@ def remark_on_calendar(calendar: Calendar | None, asked: int | float | str | Non
         ages = "all plays count alike" if half_life is None else f"plays count half after {_days(half_life)}"
         parts.append(ages + " (chosen on validation: datamodule.half_life=auto)" * (asked == "auto"))
     if calendar.newest_days is not None:
-        parts.append(f"the floor recent has the plays of the last {_days(calendar.newest_days)} of training")
+        parts.append(f"model=recent has the plays of the last {_days(calendar.newest_days)} of training")
     return [f"calendar     {'; '.join(parts)}"] if parts else []
 
 

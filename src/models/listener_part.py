@@ -34,7 +34,7 @@ _AT_ONCE = 256
 _OF_TRACK, _OF_ARTIST = slice(len(OF_TRACK)), slice(len(OF_TRACK), len(OF_TRACK) + len(OF_ARTIST))
 
 
-def past_before(histories: Histories, *, half_life: bool = True) -> Pasts:
+def past_before(histories: Histories) -> Pasts:
     """What listeners had heard before the sessions of queries (Q × P).
 
     A profile has what its listener played in sessions that had ended when the session of the query began. The time of a
@@ -42,33 +42,15 @@ def past_before(histories: Histories, *, half_life: bool = True) -> Pasts:
 
     Args:
         histories: of the queries, with a timeline.
-        half_life: whether older plays count less.
     """
     timeline = histories.timeline
     assert timeline is not None, "no times are known"
     sessions, of_query = np.unique(timeline.session[histories.last], return_inverse=True)
     owner, event = timeline.earlier(sessions, MOST_PLAYS)
-    times = timeline.timestamp[event]
-    found = entries_of_events(
-        owner, histories.tracks[event], histories.played_ratio[event], times if half_life else 0 * times
-    )
+    found = entries_of_events(owner, histories.tracks[event], histories.played_ratio[event], timeline.timestamp[event])
     profiles = padded(*found, len(sessions))[of_query]
     heard = histories.newest(int(histories.length.max(initial=0)))[0]
     return past_of(profiles, heard, timeline.timestamp[histories.last])
-
-
-def own_plays(histories: Histories, num_tracks: int, *, half_life: bool) -> csr_array:
-    """How often listeners played each track in earlier sessions, Q × N: rules to compare with.
-
-    Args:
-        histories: of the queries, with a timeline.
-        num_tracks: number of tracks (N).
-        half_life: whether older plays count less.
-    """
-    past = past_before(histories, half_life=half_life)
-    query, place = (past.rows >= 0).nonzero()
-    entries = past.entries["plays"][query, place], (query, past.rows[query, place])
-    return csr_array(entries, shape=(len(histories), num_tracks))
 
 
 class ListenerPart:

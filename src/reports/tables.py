@@ -20,14 +20,9 @@ if TYPE_CHECKING:
 BESIDE = re.compile("_floor$|_half_width$|_position_[1-9]|^(num_)?(warm|cold|new)_")
 """Test metrics that are shown beside others, or in a table of their own."""
 
-OF_LISTENERS = ("own", "own_recent")
-"""Floors that know who is listening. They are no models, and have a table of their own: all floors are too wide."""
 _FLOORS = {
     "counts": "ranks by how often the candidate came next in training",
     "popular": "ranks by plays in training, whatever came before",
-    "recent": "ranks by plays in the last days of training; validation chose how many",
-    "own": "ranks by the listener's own plays in earlier sessions",
-    "own_recent": "the same, where a play of 30 days ago counts half",
     "mean": "predicts the mean share of training for every pair",
     "random": "predicts a random share for every pair",
 }
@@ -76,15 +71,14 @@ def tables_of_test(metrics: Mapping[str, Any], title: str) -> list[Table]:
     of_ranks = {name: metric.meaning for name, metric in {**ACCURACY, **EVERY_TARGET}.items()}
     by_floors: dict[tuple[bool, tuple[str, ...]], dict[str, str]] = {}
     for name in (key.removeprefix("test/") for key in metrics if key.startswith("test/")):
-        known = [floor for floor in _FLOORS if f"test/{name}_{floor}_floor" in metrics]
-        for group in {tuple(floor for floor in known if (floor in OF_LISTENERS) == is_own) for is_own in (False, True)}:
-            if (group or not known) and not BESIDE.search(name):
-                key, place = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]  # it matches all
-                rows = by_floors.setdefault((name in EVERY_TARGET, group), {})
-                rows[name] = of_ranks.get(name) or _MEANINGS.get(key, "").format(place)
+        if not BESIDE.search(name):
+            floors = tuple(floor for floor in _FLOORS if f"test/{name}_{floor}_floor" in metrics)
+            key, place = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]  # it matches all
+            rows = by_floors.setdefault((name in EVERY_TARGET, floors), {})
+            rows[name] = of_ranks.get(name) or _MEANINGS.get(key, "").format(place)
     found = []
     for (_, floors), rows in sorted(by_floors.items(), key=lambda item: (item[0][1] == (), item[0])):
-        columns = {"model": "test/{}", **({"±": "test/{}_half_width"} if floors != OF_LISTENERS else {})}
+        columns = {"model": "test/{}", "±": "test/{}_half_width"}
         columns |= {floor: f"test/{{}}_{floor}_floor" for floor in floors}
         notes = [_HALF_WIDTH.format("test sessions"), *(f"{floor}, a floor: {_FLOORS[floor]}" for floor in floors)]
         found.append(_values(metrics, "test", rows, columns, notes))

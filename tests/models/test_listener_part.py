@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from segue.callbacks.query_sample import rated_pairs
-from segue.callbacks.ranking_metrics import measured
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
 from segue.models.contracts import Rated
 from segue.models.export import session_vectors
-from segue.models.listener_part import ListenerPart, own_plays, past_before
+from segue.models.listener_part import ListenerPart, past_before
 from segue.models.pair_ranker import PairRanker
 from segue.picking.listener_scores import FEATURES, Pasts, features_of, past_of
 from segue.runs.folder import check_choices
@@ -164,20 +163,6 @@ def test_the_features_of_many_queries_are_computed_in_slices(monkeypatch: pytest
     np.testing.assert_array_equal(part.features(histories, following), whole)
     assert max(nums) == 4
     assert sum(nums) == len(histories)
-
-
-def test_own_plays_are_counted_with_and_without_a_half_life() -> None:
-    histories = log_of(4)
-    timeline = histories.timeline
-    assert timeline is not None
-    alike, aged = (own_plays(histories, 12, half_life=one).toarray() for one in (False, True))
-    for query in range(len(histories)):
-        slow = slow_past(histories, query)
-        assert (alike[query] > 0).nonzero()[0].tolist() == sorted(slow["track"])
-        np.testing.assert_allclose(aged[query, slow["track"]], slow["plays"], rtol=1e-4)
-        assert (aged[query] <= alike[query] + 1e-5).all()
-    assert (alike == alike.round()).all()
-    assert alike.max() > 1
 
 
 def habit_logs(folder: Path) -> Path:
@@ -409,16 +394,6 @@ def test_shares_of_artists_of_the_session_alone_weight_nothing(habits: PairDataM
     assert part.compared is None
     ranker.fit_to(rated.histories, rated.following, rated)
     assert part.compared is not None
-
-
-def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model: PairRanker, tmp_path: Path) -> None:
-    ranker: Any = model
-    given = {"max_val_queries": 10**6, "max_test_queries": None, "list_length": 5, "seed": 1}
-    means, _ = measured(ranker, habits, "test", {**given, "queries_path": str(tmp_path / "queries.parquet")})
-    popular, own = means["recall_at_10_popular_floor"], means["recall_at_10_own_floor"]
-    assert own > 1.5 * popular
-    assert means["recall_at_10_own_recent_floor"] > 1.5 * popular
-    assert means["every_target_p_at_20_own_floor"] > 0
 
 
 def test_a_baseline_has_no_part_of_a_listener() -> None:

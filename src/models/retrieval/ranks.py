@@ -3,7 +3,7 @@
 Q queries, B queries of a block, U lines of scores, N tracks in the catalogue, H tracks heard, L ages that are boosted.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -139,33 +139,6 @@ def refuse_non_finite(*tables: Tensor) -> None:
         raise InputError("training diverged: vectors are not finite and cannot be ranked; lower optimizer.lr")
 
 
-def ranks_of_scores(
-    scores: Callable[[slice], csr_array],
-    order: Real[np.ndarray, "N"],
-    previous: Int64[np.ndarray, "Q"] | None,
-    following: Int64[np.ndarray, "Q"],
-) -> Float64[np.ndarray, "Q"]:
-    """Rank each `following` by sparse scores, then by `order`, without a model.
-
-    Args:
-        scores: computes the scores of some queries, B × N.
-        order: decides between equal scores, the higher value first.
-        previous: rows of the tracks that are no candidates, one for each query; None where every track is one.
-        following: rows of the tracks that followed; each differs from `previous`.
-
-    Returns:
-        Rank of each `following`, in [1, N].
-    """
-    ranks, size = np.empty(len(following)), block_size(len(order))
-    for start in range(0, len(following), size):
-        some = slice(start, start + size)
-        own = dense(scores(some))
-        if previous is not None:
-            own.scatter_(1, torch.from_numpy(previous[some])[:, None], -torch.inf)
-        ranks[some] = ranks_in(own, np.arange(len(own)), following[some], order)
-    return ranks
-
-
 def ranks_by_plays(
     plays: Real[np.ndarray, "N"], previous: Int64[np.ndarray, "Q"] | None, following: Int64[np.ndarray, "Q"]
 ) -> Float64[np.ndarray, "Q"]:
@@ -213,5 +186,11 @@ def ranks_by_counts(
         kept = asked[before]
         places = before[kept], after[kept]
         counts = counts + csr_array((np.ones(kept.sum(), np.float32), places), shape=counts.shape)
-    nothing, own = np.zeros(num_tracks, np.int64), None if every else previous
-    return ranks_of_scores(lambda some: csr_array(counts[previous[some]]), nothing, own, following)
+    ranks, size = np.empty(len(following)), block_size(num_tracks)
+    for start in range(0, len(following), size):
+        rows = previous[start : start + size]
+        scores = dense(csr_array(counts[rows]))
+        if not every:
+            scores.scatter_(1, torch.from_numpy(rows)[:, None], -torch.inf)
+        ranks[start : start + size] = ranks_in(scores, np.arange(len(rows)), following[start : start + size])
+    return ranks
