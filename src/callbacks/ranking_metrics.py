@@ -16,7 +16,6 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.errors import InputError
-from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.ranker import Ranker
 from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays
 from segue.reports.progress import progress
@@ -117,35 +116,18 @@ class RankingMetrics(Callback):
             means |= {f"num_{group}_queries": float(size) for group, size in sizes.items()}
             means["num_new_tracks"] = float(self._data.new_tracks.sum())
         means |= self._floors(queries, lambda of: _means(ranking.accuracy(of)))
-        means |= self._of_every_target(ranker, label) | self._of_first_tracks(ranker, label)
+        means |= self._of_every_target(ranker, label)
         about = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
         per_query = pd.DataFrame({**about, "position": queries.length, "rank": ranks})
         return means, pd.concat([per_query, accuracy, by_newness, beyond], axis=1)
 
     def _of_every_target(self, ranker: Ranker, label: str) -> dict[str, float]:
         """The metrics of every event after the first, of a sample of whole sessions as large as that of the queries."""
-        targets = self._sampled(self._data.data.events_of(label, first=False))
+        targets = self._sampled(self._data.data.events_of(label))
         found = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
         means = _means(found) | ranking.half_widths(found, targets.session)
         means["num_every_target_queries"] = float(len(targets))
         return means | self._floors(targets, lambda of: _means(ranking.every_target(of)), every=True)
-
-    def _of_first_tracks(self, ranker: Ranker, label: str) -> dict[str, float]:
-        """The metrics of the first tracks of sessions, by the listener's own past; none where no past is known."""
-        firsts = self._data.data.events_of(label, first=True)
-        firsts = self._sampled(firsts.where(ranking.is_liked(firsts.played_ratio)))
-        histories, plays = self._data.histories(firsts), self._data.vocabulary.plays
-        if ranker.listener is None or ranker.scorer is None or histories.timeline is None or not len(firsts):
-            return {}
-
-        def metrics(ranks: _Ranks) -> dict[str, float]:
-            return ranking.by_position(ranking.accuracy(ranks), firsts.length)
-
-        with torch.inference_mode():
-            found = ranks_of_first_tracks(ranker.scorer, ranker.listener, plays, histories, firsts.following)
-        popular = metrics(ranks_by_plays(plays, None, firsts.following))
-        floors = {f"{name}_popular_floor": mean for name, mean in popular.items()}
-        return {"num_first_tracks": float(len(firsts)), **metrics(found), **floors}
 
     def _floors(self, queries: Pairs, metrics: _Metrics, *, every: bool = False) -> dict[str, float]:
         """The metrics of two simple rules: by plays, and by counts of training pairs.

@@ -32,7 +32,6 @@ _MEANINGS = {
     "mae": "absolute error of the share",
     "loss": "what training minimises",
     "num_queries": "pairs that are ranked",
-    "recall_at_10_position_": "first track in the top 10",
     "coverage_at_": "tracks in any top {}",
     "same_artist_at_": "same artist, in the top {}",
     "popularity_rank_at_": "place by plays, top {}",

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 
 from segue.statistics.intervals import LEVEL, MeanInterval
 
-POSITIONS = {"0": (0, 0), "1": (1, 1), "2_to_4": (2, 4), "5_or_more": (5, np.inf)}
+POSITIONS = {"1": (1, 1), "2_to_4": (2, 4), "5_or_more": (5, np.inf)}
 """Groups of queries by the number of tracks heard before the next one."""
 NEWNESS = ("warm", "cold_previous", "cold_next", "cold_among")
 """Groups of queries by whether training knows both tracks: it does; the previous one is new; the next one is new,
@@ -196,7 +196,7 @@ def by_position(metrics: pd.DataFrame, position: Int64[np.ndarray, "Q"]) -> dict
 
     Args:
         metrics: what `accuracy` returned.
-        position: number of tracks of the session before the next track; 0 for the first one.
+        position: number of tracks of the session before the next track, at least 1.
 
     Returns:
         Means by name, such as `recall_at_10_position_1`, for each group of POSITIONS that has queries.

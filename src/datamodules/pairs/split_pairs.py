@@ -104,23 +104,19 @@ class SplitPairs:
         places = {name: getattr(pairs, name) for name in ("last", "length", "previous")}
         return Histories(tracks=listens.track, played_ratio=listens.played_ratio, timeline=self.timeline, **places)
 
-    def events_of(self, split: str, *, first: bool) -> Pairs:
-        """The events of the sessions of a split as pairs, whatever their shares and whether a track follows itself.
+    def events_of(self, split: str) -> Pairs:
+        """All events of the sessions of a split but the first ones, each with the event before it.
 
-        Args:
-            first: whether it is the first event of each session, which is paired with nothing: its `length` is 0, and
-                its `last` and `previous` are its own; otherwise all others, each with the event before it.
-
-        Returns:
-            Where single pairs are split: the pairs of the split, and no first ones.
+        They count whatever their shares, and whether a track follows itself. Where single pairs are split, they are the
+        pairs of the split.
         """
         if self.part is None:
-            return self.pairs[split].where(slice(0 if first else None))
+            return self.pairs[split]
         listens, number = self.sessions.listens, np.flatnonzero(self.part == SPLITS.index(split))
         start, end = (np.searchsorted(listens.session, number, side) for side in ("left", "right"))
         nth, place, event = gather(start, end - start)
-        nth, place, event = (column[(place == 0) == first] for column in (nth, place, event))
-        before = event - (not first)
+        nth, place, event = (column[place > 0] for column in (nth, place, event))
+        before = event - 1
         return Pairs(
             session=number[nth],
             listener=self.sessions.listener[number[nth]],
