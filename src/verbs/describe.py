@@ -42,7 +42,7 @@ def describe(config: DictConfig) -> None:
     with console.status("measuring"):
         facts = measure(data.data)
         if refusal is None:
-            facts |= measure_splits(data.data, max_queries=config.max_test_queries)
+            facts |= measure_splits(data.data)
         shown = {"num_sessions": config.shown_sessions, "num_plays": config.shown_plays}
         facts["first_sessions"] = first_sessions(data.data, **shown)
         warnings = find_warnings(reading, data.dropped, data.source.read_on, facts)

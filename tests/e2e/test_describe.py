@@ -38,7 +38,3 @@ def test_the_next_command_trains_on_the_same_data(described: tuple[Path, str], t
     train(tmp_path, *words, *SMALL, "hydra.run.dir=run")
     record = json.loads((folder / "describe.json").read_text(encoding="utf-8"))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data_digest"] == record["data_digest"]
-    floors = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert record["test"]["mean_mse"] == pytest.approx(floors["test/mse_mean_floor"], rel=1e-5)
-    assert record["test"]["popular_ndcg_at_10"] == pytest.approx(floors["test/ndcg_at_10_popular_floor"], rel=1e-5)
-    assert record["test"]["popular_recall_at_10"] == pytest.approx(floors["test/recall_at_10_popular_floor"], rel=1e-5)

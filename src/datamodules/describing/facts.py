@@ -6,26 +6,21 @@ S sessions, E events, L listeners, N tracks, n values. No number is about one us
 
 import json
 from itertools import pairwise
-from math import isfinite
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from scipy.special import xlogy
 
 from segue.catalog import Catalog, changes
 from segue.datamodules.pairs.sessions import DAY_MS, Sessions
 from segue.datamodules.pairs.split_pairs import SplitPairs
-from segue.models.retrieval.ranks import ranks_by_plays
 from segue.reports.numbers import utc
-from segue.statistics import ranking
 
 Facts = dict[str, Any]
 """Numbers by name; `describe.json` has them."""
 PLAYS_OF_A_MACHINE = 1000
 """Plays of a listener on one day: a play every 86 seconds, day and night."""
 _NUM_POINTS = 60  # most points of the popularity curve
-_MAX_QUERIES = 50_000  # test queries that are ranked by plays for the profile of a run
 MAX_PLAYS = 30_000_000
 """A training does not measure data with more plays, which takes much memory."""
 
@@ -38,7 +33,7 @@ def profile_of(data: SplitPairs) -> Facts:
     """
     if len(data.sessions.listens.track) > MAX_PLAYS:
         return {}
-    return {"description": {**measure(data), **measure_splits(data, max_queries=_MAX_QUERIES)}}
+    return {"description": {**measure(data), **measure_splits(data)}}
 
 
 def measure(data: SplitPairs) -> Facts:
@@ -223,48 +218,19 @@ def _title_of(row: int, catalog: Catalog) -> str:
     return str(catalog.titles[row]) or f"track {catalog.track_ids[row]}"
 
 
-def measure_splits(data: SplitPairs, *, max_queries: int | None) -> Facts:
-    """Measure the splits, what is new in the test set, and the scores of rules without learning.
-
-    Args:
-        data: what was read.
-        max_queries: rank a sample of sessions with at most this many queries, as a run does; None for all.
+def measure_splits(data: SplitPairs) -> Facts:
+    """Measure the splits, and what is new in the test set.
 
     Returns:
         `pairs_of_track`: training pairs of a track, over tracks that have any; `splits`: the content of each; `test`:
             `cold_tracks` and `cold_pairs`, share of its tracks that no training session plays, and of its pairs with
-            such a track; `mean_mse` and `mean_bce`, squared error and cross-entropy (in nats; None where it is
-            infinite) of the mean share of training for every pair, None where no share is known;
-            `popular_recall_at_10` and `popular_ndcg_at_10` of the most played tracks, None without queries;
-            `num_queries`, number of pairs that were ranked for this.
+            such a track.
     """
     test, words = data.pairs["test"], data.vocabulary
-    is_new, mean, pairs = words.plays == 0, words.mean_played_ratio, words.previous_counts + words.next_counts
-    known = test.played_ratio[~np.isnan(test.played_ratio)]
-    queries = test.where(ranking.is_query(test.previous, test.following, test.played_ratio))
-    if max_queries is not None and len(queries):
-        queries = queries.where(ranking.sample_sessions(queries.session, max_queries))
-    metrics: dict[Any, float] = {}
-    if len(queries):
-        metrics = ranking.accuracy(ranks_by_plays(words.plays, queries.previous, queries.following)).mean().to_dict()
+    is_new, pairs = words.plays == 0, words.previous_counts + words.next_counts
     found = {
         "cold_tracks": float(is_new[np.union1d(test.previous, test.following)].mean()),
         "cold_pairs": float((is_new[test.previous] | is_new[test.following]).mean()),
-        **(constant_scores(mean, known) if mean is not None and len(known) else {"mean_mse": None, "mean_bce": None}),
-        **{f"popular_{name}": metrics.get(name) for name in ("recall_at_10", "ndcg_at_10")},
-        "num_queries": len(queries),
     }
     splits = json.loads(data.sizes.drop(index="all", columns="rejected").to_json(orient="index"))
     return {"pairs_of_track": spread(pairs[pairs > 0]), "splits": splits, "test": found}
-
-
-def constant_scores(predicted: float, shares: Float32[np.ndarray, "n"]) -> dict[str, float | None]:
-    """Squared error and cross-entropy (in nats) of one prediction for all shares; None where it is infinite.
-
-    >>> constant_scores(0.5, np.array([0.0, 1.0], np.float32))
-    {'mean_mse': 0.25, 'mean_bce': 0.6931471805599453}
-    """
-    errors = (shares.astype(np.float64) - predicted) ** 2
-    mean = float(shares.mean(dtype=np.float64))
-    bce = -float(xlogy(mean, predicted) + xlogy(1 - mean, 1 - predicted)) + 0.0
-    return {"mean_mse": float(errors.mean()), "mean_bce": bce if isfinite(bce) else None}

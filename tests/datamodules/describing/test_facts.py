@@ -1,5 +1,4 @@
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,30 +109,17 @@ def pairs_of(previous: list[int], following: list[int], shares: list[float]) -> 
     return Pairs(session=some, listener=some, played_ratio=shares_played, last=some, length=some, **pair)
 
 
-def measured(test: Pairs, plays: list[int], mean: float | None) -> dict[str, Any]:
+def measured(test: Pairs, plays: list[int]) -> dict[str, Any]:
     """What is measured of a test set."""
     vocabulary = make_vocabulary(range(len(plays)), previous_counts=plays, next_counts=[0] * len(plays))
-    vocabulary = replace(vocabulary, mean_played_ratio=mean)
     sizes = pd.DataFrame({"pairs": [len(test), 0], "rejected": [None, 0]}, index=["test", "all"]).astype("Int64")
     data = data_of(usual_plays(), pairs={"test": test})
     vars(data).update(vocabulary=vocabulary, sizes=sizes)  # instead of what the pairs would show
-    found = measure_splits(data, max_queries=None)
+    found = measure_splits(data)
     assert found["splits"] == {"test": {"pairs": len(test)}}
     return dict(found["test"])
 
 
-def test_what_a_constant_scores_is_the_mean_of_its_errors() -> None:
-    shares = [0.0, 0.5, 1.0, float("nan")]
-    held_out = measured(pairs_of([0, 1, 2, 0], [1, 2, 3, 3], shares), [5, 4, 3, 0], 0.4)
-    assert held_out["mean_mse"] == pytest.approx(np.mean([(share - 0.4) ** 2 for share in shares[:3]]))
-    terms = [-(share * np.log(0.4) + (1 - share) * np.log(0.6)) for share in shares[:3]]
-    assert held_out["mean_bce"] == pytest.approx(np.mean(terms))
+def test_new_tracks_of_the_test_are_counted() -> None:
+    held_out = measured(pairs_of([0, 1, 2, 0], [1, 2, 3, 3], [0.0, 0.5, 1.0, np.nan]), [5, 4, 3, 0])
     assert (held_out["cold_tracks"], held_out["cold_pairs"]) == (1 / 4, 2 / 4)  # track 3 has no play in training
-
-
-@pytest.mark.parametrize(("share", "bce"), [(0.0, None), (1.0, 0)])
-def test_a_constant_that_excludes_what_happened_has_no_finite_cross_entropy(share: float, bce: float | None) -> None:
-    held_out = measured(pairs_of([0], [1], [share]), [1, 1], 1.0)
-    assert held_out["mean_bce"] == bce
-    assert held_out["num_queries"] == share
-    assert (held_out["popular_recall_at_10"] is None) == (share == 0)  # without a liked pair there is no ranking
