@@ -94,7 +94,7 @@ def pick(ours: Picker, plays: Plays, rng: np.random.Generator) -> Picked:
 
 def chances(ours: Picker, plays: Plays, num: int) -> list[float]:
     found: list[float] = (
-        ours.choices(np.empty((len(plays[0]), 0), np.int32), *plays).of(np.arange(num)[None])[0].tolist()
+        ours.choices(np.arange(num)[None], np.empty((len(plays[0]), 0), np.int32), *plays).asked[0].tolist()
     )
     return found
 

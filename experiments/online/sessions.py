@@ -58,7 +58,7 @@ HEADS = {name: _HEADS[name] for name in sized(tuple(_HEADS), (DEFAULT, "artist")
 _LEARNED = tuple(f"context.{name}" for name in ("trains_on=session", "decay=learned", "skipped=learned"))
 _FIXED = ("context.trains_on=session",)
 _TRIALS: Mapping[str, tuple[str, ...]] = {
-    "learned": (*_LEARNED, "context.normalise=learned", "model.shrinkage=0"),
+    "learned": (*_LEARNED, "model.shrinkage=0"),
     "learned, shrinkage": _LEARNED,
     "fixed": (*_FIXED, "model.shrinkage=0"),
     "fixed, shrinkage": _FIXED,
@@ -152,7 +152,7 @@ def with_query(way: Way, folder: Path, world: int) -> Path:
     assert query is not None
     decays = np.array([query.decay if part == "track" else query.others for part in vectors.parts], np.float32)
     ages = decays[:, None] ** np.arange(query.max_length, dtype=np.float32)
-    numbers: dict[str, Any] = {"age_weights": ages, "skipped": query.skipped, "powers": np.zeros_like(vectors.powers)}
+    numbers: dict[str, Any] = {"age_weights": ages, "skipped": query.skipped}
     changed = replace(vectors, context="session", **numbers)
     changed.write(made / FILE, catalog)
     if not (made / "recommendations.jsonl").exists():

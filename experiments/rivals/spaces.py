@@ -68,7 +68,6 @@ _SESSION: Mapping[str, Any] = {
     "model.dropout": (0.0, 0.6),
     "model.order_std": [0.0, 0.1],
     "optimizer.lr": Log(low=0.003, high=0.03),
-    "context.normalise": ["learned", 0.0, 0.5, 1.0],
     "context.earlier": ["learned", 1.0],
 }
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}

@@ -3,8 +3,7 @@
 Q queries, B queries of a block, N tracks in the catalogue, P pairs.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,60 +12,25 @@ from torch import Tensor
 
 from segue.histories import Histories
 from segue.models.contracts import Loss, Rated
-from segue.models.counted import MOST_QUERIES, Counted, Query, blocks_of, sample_of
+from segue.models.counted import MOST_QUERIES, Query, blocks_of, sample_of
 from segue.models.head_ranker import HeadRanker, score_pairs
 from segue.models.listener_part import MOST_FITTED, ListenerPart
 from segue.models.retrieval.ranks import block_size, ndcg
 from segue.runs.counted_part import CountedPart
 
 
-class Around(NamedTuple):
-    """The parts around a head that have no gradients.
-
-    Attributes:
-        counts: what is counted; None for nothing.
-        listener: the part of the listener's own past; None without it.
-    """
-
-    counts: Counted | None
-    listener: ListenerPart | None
-
-    def decided(self) -> dict[str, Any]:
-        """How much the parts weigh, as plain values by name."""
-        return {name: value for part in self if part is not None for name, value in part.decided().items()}
-
-    def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take how much the parts weigh; nothing where validation was not better with them."""
-        for part in self:
-            if part is not None:
-                part.decide(decided)
-
-    def logged(self) -> dict[str, float]:
-        """Report how much the parts weigh."""
-        return {name: value for part in self if part is not None for name, value in part.logged().items()}
-
-    def describe(self) -> list[str]:
-        """A line about each part."""
-        return [part.describe() for part in self if part is not None]
-
-
 def fit_around(
-    ranker: HeadRanker,
-    around: Around,
-    histories: Histories,
-    following: Int64[np.ndarray, "Q"],
-    rated: Rated | None,
+    ranker: HeadRanker, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None
 ) -> None:
     """Fit how much the parts weigh to validation queries; each is left out where validation is not better with it.
 
     Args:
-        ranker: the head.
-        around: its parts.
+        ranker: the head with its parts.
         histories: what was heard before.
         following: rows of the tracks that followed.
         rated: validation pairs whose shares are known; None for none.
     """
-    counts, listener = around
+    counts, listener = ranker.counts, ranker.listener
     if listener is not None:
         listener.decide({})
     if ranker.temperature is None:
@@ -80,12 +44,12 @@ def fit_around(
             _fit_listener_to_ranks(ranker, listener, *sample_of(histories, following, MOST_FITTED))
 
 
-def fit_boosts(ranker: HeadRanker, around: Around) -> None:
+def fit_boosts(ranker: HeadRanker) -> None:
     """Fit the boosts of tracks already heard to training targets, by the weights of the epoch."""
     repeats, unit = ranker.context.repeats, ranker.temperature
     if repeats.asked is None or unit is None:
         return
-    counted = None if around.counts is None else around.counts.part(unit, repeats.asked.first_event)
+    counted = None if ranker.counts is None else ranker.counts.part(unit, repeats.asked.first_event)
     score = ranker.products(counted)
 
     def shares_of(histories: Histories) -> Float[Tensor, "B N"]:
@@ -113,7 +77,7 @@ def _fit_listener_to_ranks(
     weights, without = listener.fit_ranks(_scored(ranker, ranker.counted, histories, following)), gain()
     listener.weights = np.float32(ranker.temperature) * weights
     value = gain()
-    listener.keep(listener.weights, "ndcg@10", without, value, is_better=value > without)
+    listener.keep(listener.weights, "ndcg@10", without, value)
 
 
 def _fit_listener_to_shares(ranker: HeadRanker, listener: ListenerPart, rated: Rated) -> None:

@@ -17,14 +17,14 @@ from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.kernels import Heard, weighted_sums
 from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats
-from segue.picking.session_query import age_weight, length_factor, share_weight
+from segue.picking.session_query import age_weight, share_weight
 from segue.runs.session_vectors import MAX_LENGTH, OrderPart
 from segue.settings import Setting, settings
 
 OTHERS, _USUAL, _ALL = "others", ("track", "artist"), "all"
 """Name of a value for all parts that have none of their own. A recipe names a part that some heads lack."""
-_DECAY, _EARLIER, _SKIPPED, _POWER = math.log(0.8 / 0.2), 0.0, math.atanh(0.9), math.log(0.1 / 0.9)
-"""Learned parameters before training: a decay of 0.8, factors of 1 and 0.9, and nearly the plain sum."""
+_DECAY, _EARLIER, _SKIPPED = math.log(0.8 / 0.2), 0.0, math.atanh(0.9)
+"""Learned parameters before training: a decay of 0.8, and factors of 1 and 0.9."""
 _Number = float | Literal["learned"]
 _Rule = Annotated[Literal["never", "always", "auto"], Setting("how tracks already heard are ranked; see `Repeats`")]
 
@@ -92,9 +92,8 @@ class Session(Context):
 
     `picking/session_query.py` has the formula. What is learned is one number for each part of the query vector, such as
     tracks and artists, and decay may be given for each: the artist of the newest track may say more than all artists
-    before it. The weight of a track that was skipped may be negative. A part of unit length is divided by its length to
-    the power of `normalise`: 0 is the plain sum, whose scores grow with the session, 1 the direction alone. Numbers
-    outside the parts, such as the constant of an item bias, are those of the newest track.
+    before it. The weight of a track that was skipped may be negative. Numbers outside the parts, such as the constant
+    of an item bias, are those of the newest track.
 
     An `encoder` makes it a model of the order (`context=gru4rec`, `context=sasrec`): it reads the tracks, each
     multiplied by its weight by the share played, and what it has read is added to the sum.
@@ -129,7 +128,6 @@ class Session(Context):
         ],
         earlier: Annotated[_Number, Setting("factor for all tracks but the newest", least=0)] = 1.0,
         skipped: Annotated[_Number, Setting("weight of a track of which nothing was played", least=-1, most=1)],
-        normalise: Annotated[_Number, Setting("power of the length that the sum is divided by", least=0, most=1)],
         trains_on: Annotated[
             Literal["session", "last"], Setting("the query that the loss sees; with last nothing may be learned")
         ] = "session",
@@ -143,7 +141,6 @@ class Session(Context):
         self.decay = _Numbers(_decays(decay, parts), torch.sigmoid, _DECAY)
         self.earlier = _Numbers(dict.fromkeys(parts, earlier), torch.exp, _EARLIER)
         self.skipped = _Numbers({_ALL: skipped}, torch.tanh, _SKIPPED)
-        self.normalise = _Numbers(dict.fromkeys(parts, normalise), torch.sigmoid, _POWER)
         learned = [f"{name}=learned" for name, numbers in self.named_children() if list(numbers.parameters())]
         learned += ["encoder"] * (encoder is not None)
         if learned and not (learns and trains_on == "session"):
@@ -161,11 +158,6 @@ class Session(Context):
     def of_loss(self) -> "Session | LastTrack":
         """The context that the loss sees: itself, or one previous track."""
         return self if self._last is None else self._last
-
-    def power(self, part: str) -> Float[Tensor, ""] | float:
-        """Return the power of the length that a part is divided by, in [0, 1]; a tensor where it is learned."""
-        power: Tensor | float = self.normalise(part)
-        return power
 
     def weights(self, part: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         """Compute the weight of tracks in the sum."""
@@ -202,24 +194,13 @@ class Session(Context):
         widths = [part.columns.stop - part.columns.start for part in parts.values()]
         end = sum(widths)  # columns after the last part are those of the newest track
         sums = weighted_sums(vectors[:, :end], weights, heard, widths)
-        pieces = [
-            summed if part.length is None else self._normalised(name, summed, part.length)
-            for (name, part), summed in zip(parts.items(), sums.split(widths, dim=1), strict=True)
-        ]
         if self.encoder is not None:
             of_event = torch.zeros_like(history).masked_scatter_(is_there, place)
             added = self.encoder.added(vectors[:, :end], of_event, self._of_share(share), prefixes_of(history, share))
-            pieces = [torch.cat(pieces, dim=1) + added]
+            sums = sums + added
         newest = vectors[:, end:].index_select(0, place[heard.start])
         of_pair = torch.arange(len(previous), device=previous.device)
-        return Queries(torch.cat([*pieces, newest], dim=1), of_pair, previous, history)
-
-    def _normalised(self, part: str, summed: Float[Tensor, "B W"], length: Tensor | float) -> Float[Tensor, "B W"]:
-        if isinstance(power := self.power(part), float) and power == 0:
-            return summed
-        # the square of the length, relative to that of one track; a sum of unknown tracks stays 0
-        squared = (summed * summed).sum(1, keepdim=True) / length**2
-        return torch.as_tensor(summed * length_factor(squared, power))
+        return Queries(torch.cat([sums, newest], dim=1), of_pair, previous, history)
 
     def orders(self) -> tuple[OrderPart, ...]:
         """Return the numbers of the encoder, if there is one."""
@@ -232,13 +213,10 @@ class Session(Context):
 
     @torch.no_grad()
     def logged(self) -> Mapping[str, float]:
-        """Report the decays and what else is learned, and the numbers of `repeats`."""
+        """Report the decays and what else is learned."""
         found = {f"decay_{part}": float(self.decay(part)) for part in self.decay.given}
         found |= {f"earlier_{part}": float(self.earlier(part)) for part in self.earlier.raw}
-        found |= {f"normalise_{part}": float(self.normalise(part)) for part in self.normalise.raw}
-        if self.skipped.raw:
-            found["skipped"] = float(self.skipped(_ALL))
-        return {**found, **self.repeats.logged()}
+        return found | ({"skipped": float(self.skipped(_ALL))} if self.skipped.raw else {})
 
 
 class _Numbers(nn.Module):

@@ -50,12 +50,10 @@ class QueryPart(NamedTuple):
 
     Attributes:
         columns: which columns. The parts of a vector begin at its first column and follow one another.
-        length: length of this part for a track that is known; None where tracks have different lengths.
         share: the query and the item vectors are multiplied by its square root in this part; None where they are not.
     """
 
     columns: slice
-    length: Float[Tensor, ""] | float | None
     share: Float[Tensor, ""] | float | None
 
 
@@ -142,7 +140,7 @@ class Scorer(nn.Module, ABC):
             The parts in the order of their columns; by default the whole vector as one part, `track`. Columns after
             the last part are constant.
         """
-        return {"track": QueryPart(slice(0, self.query(self._rows()[:1]).shape[1]), None, None)}
+        return {"track": QueryPart(slice(0, self.query(self._rows()[:1]).shape[1]), None)}
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the query vector of every track."""
@@ -209,14 +207,6 @@ class Context(nn.Module, ABC):
             share: share of each that was played; NaN where unknown.
         """
 
-    def power(self, part: str) -> Float[Tensor, ""] | float:  # noqa: ARG002 - no part is divided
-        """Return the power of the length that a part of a query vector is divided by.
-
-        Returns:
-            The power, in [0, 1]; by default 0: it is not divided.
-        """
-        return 0.0
-
     def orders(self) -> tuple[OrderPart, ...]:
         """Return what reads the tracks of a session in their order.
 
@@ -233,9 +223,9 @@ class Context(nn.Module, ABC):
         """Report numbers that are logged after each epoch, such as the decay.
 
         Returns:
-            Values by name; by default those of `repeats`.
+            Values by name; none by default.
         """
-        return self.repeats.logged()
+        return {}
 
 
 class Loss(nn.Module, ABC):

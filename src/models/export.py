@@ -1,9 +1,8 @@
 """The K next tracks of every track and the vectors of a head: from the weights under test to files."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -126,11 +125,6 @@ def session_vectors(
     Raises:
         InputError: a vector is not finite.
     """
-
-    def numbers(values: Iterable[Any]) -> np.ndarray:
-        """NaN where there is none."""
-        return np.array([np.nan if value is None else float(value) for value in values], np.float32)
-
     with torch.inference_mode():
         tables, parts = (scorer.query_vectors(), scorer.item_vectors()), scorer.query_parts()
         queries, items = (table.float().cpu().numpy() for table in tables)
@@ -144,9 +138,7 @@ def session_vectors(
             items=items,
             parts=tuple(parts),
             ends=np.array([part.columns.stop for part in parts.values()], np.int64),
-            lengths=numbers(part.length for part in parts.values()),
-            shares=numbers(part.share for part in parts.values()),
-            powers=numbers(context.power(part) for part in parts),
+            shares=np.array([np.nan if one.share is None else float(one.share) for one in parts.values()], np.float32),
             age_weights=np.stack([context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]),
             skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
             boosts=context.repeats.boosts(),

@@ -17,10 +17,10 @@ from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.export import OF_EVALUATED
 from segue.models.head_ranker import mean_of_tracks
+from segue.models.onnx_files import write_onnx
 from segue.models.ranker import Ranker
 from segue.models.restoring import CHECKPOINT, REFITTED, restore
-from segue.picking.onnx_files import write_onnx
-from segue.picking.session_query import Explained, SessionQuery
+from segue.picking.session_scores import SessionScores
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.folder import REFIT
 from segue.runs.recommendations import Recommendations
@@ -132,8 +132,8 @@ class FittedModel:
             raise self._has_no_vectors
         return SessionVectors.read(path, self.catalog)
 
-    def explain(self, rows: Int64[np.ndarray, "n"], item: int) -> Explained:
-        """Explain the score of a track after a session; see `SessionQuery.explain`.
+    def explain(self, rows: Int64[np.ndarray, "n"], item: int) -> dict[str, Float32[np.ndarray, "E"]]:
+        """Explain the score of a track after a session; see `SessionScores.explain`.
 
         Args:
             rows: rows of the tracks of the session, oldest first.
@@ -143,7 +143,7 @@ class FittedModel:
             InputError: the model has no vectors.
         """
         unknown = np.full(len(rows), np.nan, np.float32)
-        return SessionQuery(self.vectors).explain(rows[::-1], unknown, item, self.catalog.artist_of)
+        return SessionScores(self.vectors, self.catalog.artist_of).explain(rows[::-1], unknown, item)
 
     def export(self, folder: Path, format: str) -> None:
         """Write the vectors for programs without Segue.

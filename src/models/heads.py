@@ -140,10 +140,10 @@ class CosineMix(Scorer):
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the parts of a query vector: without shrinkage `track` of length √α and `artist` of length √(1−α)."""
+        """Name the parts of a query vector, such as `track` and `artist`."""
         return {
-            name: QueryPart(slice(nth * self._dim, (nth + 1) * self._dim), None if self._squared else share**0.5, share)
-            for nth, (name, share) in enumerate(self.shares().items())  # shrunk lengths differ
+            name: QueryPart(slice(nth * self._dim, (nth + 1) * self._dim), share)
+            for nth, (name, share) in enumerate(self.shares().items())
         }
 
     def logged(self) -> Mapping[str, float]:
@@ -202,5 +202,5 @@ class TwoTableDot(Scorer):
         return with_bias(self.dropout(self.track(rows)), None if self.item_bias is None else self.item_bias(rows))
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the one part of a query vector, whose length differs from track to track."""
-        return {"track": QueryPart(slice(0, self.context.embedding_dim), None, None)}
+        """Name the one part of a query vector."""
+        return {"track": QueryPart(slice(0, self.context.embedding_dim), None)}

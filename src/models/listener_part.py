@@ -25,7 +25,7 @@ MOST_PLAYS = 4000
 """Earlier plays of a listener that are looked at, the newest: a profile of a service forgets few of them."""
 MOST_FITTED = 2500
 """Validation queries that the weights are fitted to, at most."""
-_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE, _STEP = 1e-3, 30.0, 10.0, np.float32(0.1), 1e-4
+_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE = 1e-3, 30.0, 10.0, np.float32(0.1)
 _NONE = np.zeros(len(FEATURES), np.float32)
 _NEWEST = 100
 """Tracks of a session whose artists it has heard."""
@@ -149,7 +149,7 @@ class ListenerPart:
             slope = (raised / total[owner]) @ features / num - mean_of_targets + 2 * _RIDGE * weights
             return float(value), slope
 
-        return _minimum(loss, len(FEATURES))
+        return _minimum(loss, len(FEATURES), has_slope=True)
 
     def fit_shares(
         self,
@@ -159,7 +159,7 @@ class ListenerPart:
         played_ratio: Float32[np.ndarray, "Q"],
         is_first: Bool[np.ndarray, "Q"],
     ) -> None:
-        """Fit the weights by the squared error of predicted shares, and judge them on other listeners.
+        """Fit the weights by the squared error of predicted shares; half of the listeners judge those of the others.
 
         A slope and an offset of the scores are fitted with them, and the weights are divided by the slope: high scores
         of a head promise more than is played, and the past is weighed against what they are worth.
@@ -173,39 +173,30 @@ class ListenerPart:
         """
         num, whole = len(FEATURES), np.column_stack([features, scores, np.ones(len(scores))])
 
+        def error(some: np.ndarray, columns: np.ndarray, numbers: Float64[np.ndarray, "_"]) -> float:
+            predicted = predict(some, scores[some] + columns[some] @ numbers)
+            return float(((predicted - played_ratio[some]) ** 2).mean())
+
         def fitted(some: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "_"]:
-            def loss(numbers: Float64[np.ndarray, "_"]) -> tuple[float, Float64[np.ndarray, "_"]]:
-                at = scores[some] + columns[some] @ numbers
-                wrong = predict(some, at) - played_ratio[some]
-                rise = (predict(some, at + _STEP) - predict(some, at - _STEP)) / (2 * _STEP)
-                value = (wrong**2).mean() + 0.1 * _RIDGE * (numbers**2).sum()
-                return float(value), 2 * ((wrong * rise) @ columns[some] / len(wrong) + 0.1 * _RIDGE * numbers)
+            def loss(numbers: Float64[np.ndarray, "_"]) -> float:
+                return error(some, columns, numbers) + 0.1 * _RIDGE * float((numbers**2).sum())
 
-            return _minimum(loss, columns.shape[1])
-
-        def error_of_others(columns: np.ndarray) -> float:
-            """Each half by the numbers that were fitted to the other."""
-            predicted = np.empty(len(scores))
-            for some in (is_first, ~is_first):
-                predicted[some] = predict(some, scores[some] + columns[some] @ fitted(~some, columns))
-            return float(((predicted - played_ratio) ** 2).mean())
+            return _minimum(loss, columns.shape[1], has_slope=False)
 
         numbers = fitted(np.ones(len(scores), bool), whole)
-        without, error = error_of_others(whole[:, num:]), error_of_others(whole)
-        self.keep(numbers[:num] / max(1 + numbers[num], _LEAST_SLOPE), "mse", without, error, is_better=error < without)
+        without, with_past = (error(~is_first, some, fitted(is_first, some)) for some in (whole[:, num:], whole))
+        self.keep(numbers[:num] / max(1 + numbers[num], _LEAST_SLOPE), "mse", without, with_past)
 
-    def keep(
-        self, weights: Float32[np.ndarray, "F"], name: str, without: float, value: float, *, is_better: bool
-    ) -> None:
+    def keep(self, weights: Float32[np.ndarray, "F"], name: str, without: float, value: float) -> None:
         """Take weights if validation is better with them, and otherwise 0.
 
         Args:
             weights: those that were fitted.
-            name: of what was measured.
+            name: of what was measured: `mse`, or a metric of which more is better.
             without: its value without the weights.
             value: its value with them.
-            is_better: whether the second is better.
         """
+        is_better = value < without if name == "mse" else value > without
         self.weights, self.compared = weights if is_better else _NONE, (name, without, value)
 
     def decided(self) -> dict[str, Any]:
@@ -269,6 +260,7 @@ class _Past(NamedTuple):
     group: Int64[np.ndarray, "E"]
 
 
-def _minimum(loss: Any, num: int) -> Float32[np.ndarray, "_"]:
+def _minimum(loss: Any, num: int, *, has_slope: bool) -> Float32[np.ndarray, "_"]:
     limits = [(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)] * num
-    return np.asarray(minimize(loss, np.zeros(num), jac=True, method="L-BFGS-B", bounds=limits).x, np.float32)
+    found = minimize(loss, np.zeros(num), jac=has_slope or None, method="L-BFGS-B", bounds=limits)
+    return np.asarray(found.x, np.float32)

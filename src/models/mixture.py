@@ -20,7 +20,6 @@ from torch import Tensor
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.after_training import Around
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Context, Rated
 from segue.models.counted import MOST_QUERIES, Counted, add_counts, blocks_of, sample_of
@@ -135,7 +134,7 @@ class Mixture(OneStep):
                 "context=last, without context.*"
             )
         self.order = vocabulary.popularity
-        self._around = Around(None if counted is None else build("counted", counted, vocabulary), None)
+        self.counts: Counted | None = None if counted is None else build("counted", counted, vocabulary)
         self._digests: dict[str, str] = {}
         self.weights: dict[str, float] = {}
         self.gains: dict[str, float] = {}
@@ -165,8 +164,12 @@ class Mixture(OneStep):
     @property
     def counted(self) -> CountedPart | None:
         """What is counted and added to the sum, once it is chosen."""
-        counts = self._around.counts
-        return None if counts is None else counts.part(self.temperature)
+        return None if self.counts is None else self.counts.part(self.temperature)
+
+    @property
+    def parts(self) -> list[Any]:
+        """What is counted around the sum, and the rule of its context, which has nothing to decide."""
+        return super().parts + ([] if self.counts is None else [self.counts])
 
     @property
     def _is_last(self) -> bool:
@@ -217,7 +220,7 @@ class Mixture(OneStep):
         candidates = np.concatenate([self._candidates(each, *some) for some in blocks_of(*queries, at_once)])
         if len(candidates):
             self.weights, self.gains = weights_and_gains(candidates, list(self.weights))
-        if (counts := self._around.counts) is not None:
+        if (counts := self.counts) is not None:
             score, is_last = self.scoring(alone=True), self._is_last
             counts.choose(
                 lambda: ((score(some), some, of) for some, of in blocks_of(*queries, at_once)), is_last=is_last
@@ -241,7 +244,8 @@ class Mixture(OneStep):
     def on_validation_epoch_end(self) -> None:
         """Log weight and gain of each member."""
         values = {f"weight_{name}": self.weights.get(name, 0.0) for name in self._members.folders}
-        values |= {f"nats_{name}": gain for name, gain in self.gains.items()} | self._around.logged()
+        values |= {f"nats_{name}": gain for name, gain in self.gains.items()}
+        values |= {} if self.counts is None else self.counts.logged()
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def describe(self) -> list[str]:
@@ -253,17 +257,16 @@ class Mixture(OneStep):
         why = why or "so are its runs" * self._is_last
         how = f"by the lists of the last track: {why}" if why else "with the session as the query"
         lines = [f"mixture      {name}: {how_much}" for name, how_much in says.items()]
-        return [*lines, *self._around.describe(), f"served       {how}"]
+        return [*lines, *super().describe(), f"served       {how}"]
 
     def decided(self) -> dict[str, Any]:
         """What validation decided: the weights, and how much counts."""
-        return super().decided() | {"weights": self.weights, "gains": self.gains} | self._around.decided()
+        return super().decided() | {"weights": self.weights, "gains": self.gains}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take it from another model."""
         super().decide(decided)
         self.weights, self.gains = dict(decided["weights"]), dict(decided["gains"])
-        self._around.decide(decided)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return weights and counts for a checkpoint, and where the runs are and what they had."""
@@ -278,8 +281,8 @@ class Mixture(OneStep):
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
         table = {name: one.numpy(force=True) for name, one in state["table"].items()}
         part = CountedPart.of_arrays(table, num_tracks=len(self.order), max_length=MAX_LENGTH)
-        if self._around.counts is not None and part is not None:
-            self._around.counts.tables[None] = part
+        if self.counts is not None and part is not None:
+            self.counts.tables[None] = part
 
 
 def _scoring_of(ranker: Ranker, every: bool) -> Scoring:
@@ -338,17 +341,13 @@ def side_by_side(
     orders = [
         replace(own, first=start + own.first) for one, start in zip(some, first, strict=True) for own in one.orders
     ]
-    lengths, powers, ages = (
-        np.concatenate([getattr(one, name) for one in some]) for name in ("lengths", "powers", "age_weights")
-    )
+    ages = np.concatenate([one.age_weights for one in some])
     return SessionVectors(
         queries=columns([one.queries for one in some]),
         items=columns([weight * one.items for one, weight in zip(some, by, strict=True)]),
         parts=tuple(f"{name}_{part}" for name, one in models.items() for part in one.parts),
         ends=np.concatenate([start + one.ends for one, start in zip(some, first, strict=True)]),
-        lengths=lengths,
-        powers=powers,
-        shares=np.full(len(powers), np.nan, np.float32),
+        shares=np.full(len(ages), np.nan, np.float32),
         age_weights=ages,
         skipped=some[0].skipped,
         boosts=summed([one.boosts for one in some]),

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.after_training import Around, fit_around, fit_boosts
+from segue.models.after_training import fit_around, fit_boosts
 from segue.models.contracts import Context, Loss, PairBatch, Rated, Scorer
 from segue.models.counted import Counted
 from segue.models.head_ranker import HeadRanker
@@ -71,14 +71,12 @@ class PairRanker(HeadRanker, LightningModule):
         self.temperature, parts = self.loss.temperature, self.scorer.query_parts()
         given = list(parts), max(part.columns.stop for part in parts.values())
         self.context = build("context", lambda words: context(words, *given, learns=True), vocabulary)
-        if any(part.length is None and self.context.power(name) != 0 for name, part in parts.items()):
-            raise InputError("context.normalise above 0 needs tracks of equal length; use context.normalise=0")
         if self.temperature is None:
             self.context.repeats.asked = None  # scores are no logarithms of probabilities
             if counted is not None:
                 raise InputError("counted= adds to logarithms of probabilities; use loss=softmax, or counted=none")
+        self.counts = None if counted is None else build("counted", counted, vocabulary)
         self.listener = None if listener is None else build("listener", listener, vocabulary)
-        self.around = Around(None if counted is None else build("counted", counted, vocabulary), self.listener)
         self._factories, self._monitor = (optimizer, scheduler), monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -112,7 +110,7 @@ class PairRanker(HeadRanker, LightningModule):
     @torch.inference_mode()
     def on_validation_epoch_start(self) -> None:
         """Fit the boosts of tracks already heard to the weights of the epoch."""
-        fit_boosts(self, self.around)
+        fit_boosts(self)
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
         """Calibrate the loss, then log regression metrics and the numbers of the parts.
@@ -132,7 +130,7 @@ class PairRanker(HeadRanker, LightningModule):
             predicted = self.loss.predict(score, listener)
             errors = share_errors(predicted, share, self._mean_played_ratio, with_floors=stage == "test")
             self.log_dict({f"{stage}/{name}": values.double().mean() for name, values in errors.items()})
-        values = {**self.scorer.logged(), **self.context.logged(), **self.around.logged()}
+        values = {name: one for of in (self.scorer, self.context, *self.parts) for name, one in of.logged().items()}
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def on_test_epoch_end(self) -> None:
@@ -159,20 +157,20 @@ class PairRanker(HeadRanker, LightningModule):
             raise InputError("trainer.gradient_clip_val needs dense gradients; use optimizer=adam with it")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what decides between equal scores, and how much the parts around the head weigh."""
-        checkpoint |= {"popularity": torch.from_numpy(np.asarray(self.order)), **self.around.decided()}
+        """Add what decides between equal scores, and what validation decided."""
+        checkpoint |= {"popularity": torch.from_numpy(np.asarray(self.order)), **self.decided()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore how much the parts weigh."""
-        self.around.decide(checkpoint)
+        """Restore what validation decided."""
+        self.decide(checkpoint)
 
     @property
     def counted(self) -> CountedPart | None:
         """What is counted and added to the scores of the head, once it is chosen."""
-        counts, unit = self.around.counts, self.temperature
-        return None if counts is None or unit is None else counts.part(unit)
+        unit = self.temperature
+        return None if self.counts is None or unit is None else self.counts.part(unit)
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
         """Fit how much the parts around the head weigh."""
-        fit_around(self, self.around, histories, following, rated)
+        fit_around(self, histories, following, rated)

@@ -49,7 +49,6 @@ class Ranker(ABC):
         temperature: what divides scores in a softmax; None where they are no logarithms of probabilities.
         listener: the part of the listener's own past; None without it.
         counted: what is counted and added to the scores of a head; None where nothing is.
-        around: what is fitted around a head and decided by validation, see `after_training.py`; None for nothing.
         near_ties: whether scores are sums of many numbers: such as differ by noise alone then tie, whatever their
             order, and they are rounded in lists.
     """
@@ -60,7 +59,6 @@ class Ranker(ABC):
     order: Real[np.ndarray, "N"]
     temperature: float | None = None
     listener: ListenerPart | None = None
-    around: Any = None
     near_ties = True
 
     @abstractmethod
@@ -231,17 +229,20 @@ class Ranker(ABC):
             rated: validation pairs whose shares are known, for a loss of shares; None for none.
         """
 
+    @property
+    def parts(self) -> list[Any]:
+        """What validation decides, each with `describe`, `decided`, `decide` and `logged` as `Repeats` has them."""
+        return [self.context.repeats]
+
     def describe(self) -> list[str]:
-        """Lines about what was chosen, for people: about tracks already heard, where `auto` chose, and about parts."""
-        line = self.context.repeats.describe()
-        return ([] if line is None else [line]) + ([] if self.around is None else self.around.describe())
+        """Lines about what was chosen, for people."""
+        return [line for part in self.parts if (line := part.describe()) is not None]
 
     def decided(self) -> dict[str, Any]:
         """What validation decided, plain values by name: how tracks already heard are ranked, how much parts weigh."""
-        return self.context.repeats.decided() | ({} if self.around is None else self.around.decided())
+        return {name: value for part in self.parts for name, value in part.decided().items()}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take what validation decided for another model of the same recipe."""
-        self.context.repeats.decide(decided)
-        if self.around is not None:
-            self.around.decide(decided)
+        for part in self.parts:
+            part.decide(decided)

@@ -121,7 +121,7 @@ class Repeats(nn.Module):
                 not: they are fitted to such targets.
         """
         is_used = every or self.used == "boosts", self.by_artist
-        return self.fitted * np.repeat(is_used, (MOST_AGES, MOST_OF_ARTISTS))
+        return np.asarray(self.fitted * np.repeat(is_used, (MOST_AGES, MOST_OF_ARTISTS)))
 
     def boosts(self, *, every: bool = False) -> Float32[np.ndarray, "L"]:
         """What is added to the scores of tracks already heard, by age.

@@ -55,8 +55,8 @@ class TableOfVectors(Scorer):
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector."""
         given, ends = self._vectors, self._vectors.ends.tolist()
-        numbers = ([None if np.isnan(one) else float(one) for one in of] for of in (given.lengths, given.shares))
-        return dict(zip(given.parts, map(QueryPart, map(slice, [0, *ends], ends), *numbers), strict=True))
+        shares = [None if np.isnan(one) else float(one) for one in given.shares]
+        return dict(zip(given.parts, map(QueryPart, map(slice, [0, *ends], ends), shares), strict=True))
 
 
 class RestoredHead(HeadRanker, nn.Module):

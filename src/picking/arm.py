@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from segue.errors import InputError
 from segue.picking.places import PICKS
@@ -35,12 +35,6 @@ Locate = Callable[[str], Path]
 """Finds the `recommendations.jsonl` of the name of a run or a registered model."""
 
 
-def _known_pick(name: str) -> str:
-    if name not in PICKS:
-        raise ValueError(f"must be one of {', '.join(PICKS)}")
-    return name
-
-
 class Arm(BaseModel):
     """How an arm of an experiment recommends. `conf/arm` and `conf/serve.yaml` have the defaults of the commands.
 
@@ -54,7 +48,7 @@ class Arm(BaseModel):
     """Its name on the command line."""
     policy: str = Field("lists", pattern=rf"^({'|'.join((*LISTS, *WORDS))}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
     """`lists`, `user_lists`, one of `WORDS`, or `package.module:Class`: an `OwnRule`, which has no other setting."""
-    pick: Annotated[str, AfterValidator(_known_pick)] = "uniform"
+    pick: str = Field("uniform", pattern=rf"^({'|'.join(PICKS)})$")
     """One of `PICKS`; it applies to lists only, as do all that follow. All but `uniform` pick no track that the
     session has heard."""
     artist_gap: int = Field(0, ge=0, le=1000)
@@ -250,12 +244,11 @@ def check_probabilities(
     Raises:
         InputError: they are not as `OwnRule` says.
     """
-    is_right = rows.shape == chances.shape == (num_listeners, *rows.shape[1:2])
-    if is_right:
-        sums, is_row = chances.sum(1), (rows >= 0) & (rows < num_tracks)
-        are_right = (np.abs(sums - 1) < 1e-6) | (sums == 0), chances >= 0, is_row | ((rows == -1) & (chances == 0))
-        is_right = all(one.all() for one in are_right)
-    if not is_right:
+    if not (
+        rows.shape == chances.shape == (num_listeners, *rows.shape[1:2])
+        and ((rows >= np.where(chances == 0, -1, 0)) & (rows < num_tracks) & (chances >= 0)).all()
+        and ((np.abs(chances.sum(1) - 1) < 1e-6) | ~chances.any(1)).all()
+    ):
         raise InputError(
             f"policy={policy}: probabilities must return {num_listeners} lines of rows from -1 to {num_tracks - 1}, "
             "and as many numbers of at least 0 that add up to 1 for each line, or are all 0, and 0 for row -1; got "

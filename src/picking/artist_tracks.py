@@ -24,8 +24,8 @@ class ArtistTracks:
         self.artist_of, self.by_artist, self.ends = artist_of, by_artist, ends
         self._nums, self._is_open = np.diff(ends, prepend=0), np.zeros(len(artist_of), bool)
         self._is_open[by_artist] = True
-        self.open_rows = np.arange(len(artist_of)) if self._is_open.all() else by_artist
-        """Rows of the tracks that may be picked, in the order in which random numbers name them."""
+        self.open_rows = np.flatnonzero(self._is_open)
+        """Rows of the tracks that may be picked, ascending."""
         # of each track in `by_artist`; of a kept one that before the first one of its artist
         self._place = (ends - self._nums)[artist_of] - 1
         self._place[by_artist] = np.arange(len(by_artist))

@@ -81,12 +81,15 @@ class CountedScores:
             found += of_uncounted * part.is_uncounted.take(candidates, mode="clip")
         return found
 
-    def add(self, scores: Scores, counted: Scores) -> None:
+    def add(self, scores: Scores, rows: Int64[np.ndarray, "S h"], shares: Shares, candidates: Candidates) -> None:
         """Add the counted part to scores of the head, in place.
 
         Args:
             scores: of the candidates of each session.
-            counted: what `of` returned.
+            rows: as for `of`.
+            shares: as for `of`.
+            candidates: as for `of`.
         """
-        flat = counted.ravel().nonzero()[0]
-        scores.ravel()[flat] += added(counted.ravel()[flat], self._part.strength)
+        counted = self.of(rows, shares, candidates).ravel()
+        flat = counted.nonzero()[0]
+        scores.ravel()[flat] += added(counted[flat], self._part.strength)

@@ -133,11 +133,8 @@ class ListenerScores:
     """
 
     def __init__(self, weights: Float32[np.ndarray, "F"], artist_of: Int[np.ndarray, "N"]) -> None:
-        self._weights, self._artist_of, self._width = (
-            weights,
-            artist_of,
-            1 + max(len(artist_of), int(artist_of.max()) + 1),
-        )
+        self._weights, self._artist_of = weights, artist_of
+        self._width = 1 + max(len(artist_of), int(artist_of.max()) + 1)
         # what is added for each track or artist of some sessions, after a place for -1; they are 0 between sessions
         self._added = np.zeros(self._width * max(1, _CELLS // self._width), np.float32)
 
@@ -151,18 +148,15 @@ class ListenerScores:
         """
         num_own, block = len(OF_TRACK), len(self._added) // self._width
         for first in range(0, len(scores), block):
-            of_some, rows = past.part(slice(first, first + block)), candidates[first : first + block]
+            some = slice(first, first + block)
+            of_some, rows = past.part(some), candidates[some]
             features, artists = features_of(of_some, self._artist_of)
             starts = 1 + self._width * np.arange(len(rows))[:, None]
-            by_artist = (
-                artists,
-                self._artist_of.take(rows, mode="clip"),
-                features[..., num_own:] @ self._weights[num_own:],
-            )
-            by_track = of_some.rows, rows, features[..., :num_own] @ self._weights[:num_own]
-            for own, asked, values in (by_artist, by_track):
-                self._added[own + starts] = values
-                scores[first : first + block] += self._added.take(asked + starts)
+            by_artist = artists, self._artist_of.take(rows, mode="clip"), slice(num_own, None)
+            by_track = of_some.rows, rows, slice(num_own)
+            for own, asked, columns in (by_artist, by_track):
+                self._added[own + starts] = features[..., columns] @ self._weights[columns]
+                scores[some] += self._added.take(asked + starts)
                 self._added[own + starts] = 0
 
 

@@ -1,7 +1,8 @@
 """How the next track of a session is picked, and with which probability.
 
 The service, the simulator, the listening test and the estimates from logs all call this. S sessions, K candidates of a
-list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, P popular tracks, Q lists.
+list, T tracks that a session has heard, A tracks that are asked for, M new tracks, N tracks of the catalogue, P popular
+tracks, Q lists.
 """
 
 from dataclasses import dataclass, field, replace
@@ -27,8 +28,6 @@ Played = Float[np.ndarray, "S T"] | None
 """The share that was played of each track that a listener has heard, for an arm of one's own."""
 NUM_POPULAR = 100
 """Most played tracks among which `popular` picks, as in the service of 2023."""
-TRIES = 20
-"""How often any track is drawn at most, until it is one that the session has not heard."""
 
 
 def draw(chances: Chances, tracks: Candidates, u: Float64[np.ndarray, "S"]) -> tuple[Each, Float64[np.ndarray, "S"]]:
@@ -96,47 +95,20 @@ class Picked(NamedTuple):
     sources: Int64[np.ndarray, "S"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Choices:
-    """The probabilities of the tracks, for S sessions.
+class Choices(NamedTuple):
+    """The probabilities of the next track of each session.
 
-    Args:
+    Attributes:
+        asked: of the tracks that were asked for, in [0, 1]; 0 for none.
         tracks: rows that may be picked; -1 fills up.
         probabilities: of each of them.
         rest: probability that any track of the catalogue is drawn instead.
-        avoided: rows after which such a draw is repeated, -1 fills up; none has no columns.
-        artists: the tracks that may be drawn.
     """
 
+    asked: Float64[np.ndarray, "S A"]
     tracks: Int64[np.ndarray, "S C"]
     probabilities: Float64[np.ndarray, "S C"]
     rest: Float64[np.ndarray, "S"]
-    avoided: Int[np.ndarray, "S T"]
-    artists: ArtistTracks
-
-    def of(self, asked: Int64[np.ndarray, "S Q"]) -> Float64[np.ndarray, "S Q"]:
-        """Compute the probability of given tracks.
-
-        Args:
-            asked: rows of tracks for each session; -1 for none.
-
-        Returns:
-            In [0, 1]; 0 for none.
-        """
-        asked = self.artists.without_kept(asked)
-        found = ((asked[:, :, None] == self.tracks[:, None]) * self.probabilities[:, None]).sum(2)
-        found += self.rest[:, None] * _of_any(asked, self.avoided, len(self.artists.open_rows))
-        return np.where(asked >= 0, found, 0.0)
-
-
-def _of_any(rows: Candidates, avoided: Heard, num_tracks: int) -> Chances:
-    """Probability of given tracks where any track is drawn, up to `TRIES` times until it is none that is avoided."""
-    if not avoided.shape[1]:  # the usual case: what follows would give the same, more slowly
-        return np.full(rows.shape, 1 / num_tracks)
-    num_heard = (np.diff(np.sort(avoided, axis=1), axis=1, prepend=-1) > 0).sum(1)  # each track once, and no -1
-    share = num_heard / num_tracks  # of the tracks that are avoided; the last draw counts even if it is one of them
-    unheard, heard = (1 - share**TRIES) / np.maximum(num_tracks - num_heard, 1), share ** (TRIES - 1) / num_tracks
-    return np.asarray(np.where(are_in(rows, avoided), heard[:, None], unheard[:, None]))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -289,7 +261,7 @@ class Picker:
                 tracks = candidates if len(candidates) and candidates[-1] >= 0 else candidates[candidates >= 0]
                 place = int(rng.random() * len(tracks))
             elif source == "artist":
-                [row], [chance] = self._drawn(source, _NO_LIST, np.array([[last]]), None, rng)
+                [row], [chance] = self._drawn(source, candidates[None], np.array([[last]]), None, rng)
                 if row >= 0:
                     return int(row), float(chance), number
                 continue
@@ -328,10 +300,13 @@ class Picker:
             rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         return rows, shares_of(((rows >= 0) & ~are_in(rows, self._avoided(heard))).astype(np.float64))
 
-    def choices(self, candidates: Candidates, heard: Heard, shares: Played = None) -> Choices:
+    def choices(
+        self, asked: Int[np.ndarray, "S A"], candidates: Candidates, heard: Heard, shares: Played = None
+    ) -> Choices:
         """Compute the probability with which `pick_next` picks each track.
 
         Args:
+            asked: rows of tracks for each session; -1 for none.
             candidates: as for `pick_next`.
             heard: as for `pick_next`.
             shares: as for `pick_next`.
@@ -339,15 +314,28 @@ class Picker:
         rest, found = np.ones(len(heard)), [(np.empty((len(heard), 0), np.int64), np.empty((len(heard), 0)))]
         for source in self.arm.sources[:-1]:
             if rest.any():
-                tracks, chances = self.row_of(source, candidates, heard, shares)
-                found.append((tracks, chances * rest[:, None]))
-                rest *= ~chances.any(1)
+                rows, of_source = self.row_of(source, candidates, heard, shares)
+                found.append((rows, of_source * rest[:, None]))
+                rest *= ~of_source.any(1)
         tracks, chances = (np.concatenate(both, 1) for both in zip(*found, strict=True))
-        avoided = self._avoided(heard)
-        return Choices(tracks=tracks, probabilities=chances, rest=rest, avoided=avoided, artists=self.artists)
+        left_out, num_left = self._left_out(heard)
+        is_left = (self.artists.without_kept(asked) >= 0) & ~are_in(asked, left_out)
+        of_asked = ((asked[:, :, None] == tracks[:, None]) * chances[:, None]).sum(2)
+        return Choices(of_asked + is_left * (rest / num_left)[:, None], tracks, chances, rest)
 
     def _avoided(self, heard: Heard) -> Int[np.ndarray, "S t"]:
         return self.artists.without_kept(heard) if self.arm.avoids_heard else heard[:, :0]
+
+    def _left_out(self, heard: Heard) -> tuple[Int[np.ndarray, "S t"], Each]:
+        """Where any track is drawn: the tracks that are left out, ascending, with -1 for none, and how many are left.
+        A session that has heard all of them may hear any again."""
+        num = len(self.artists.open_rows)
+        if not self.arm.avoids_heard:  # the usual case: what follows would give the same, more slowly
+            return heard[:, :0], np.full(len(heard), num)
+        rows = np.sort(self._avoided(heard), axis=1)
+        is_first = np.diff(rows, axis=1, prepend=-1) > 0  # each track once, and no -1
+        is_first &= is_first.sum(1, keepdims=True) < num
+        return np.where(is_first, rows, -1), num - is_first.sum(1)
 
     def _of_list(self, tracks: Candidates, heard: Heard) -> Chances:
         arm, artist_of, is_open = self.arm, self.artists.artist_of, tracks >= 0
@@ -369,15 +357,12 @@ class Picker:
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
         num = len(heard)
-        if source == "random":  # any track, as far as some draws find one that is not avoided
-            avoided, tracks = self._avoided(heard), self.artists.open_rows
-            rows, again = tracks[rng.integers(len(tracks), size=num)], np.arange(num)
-            for _ in range(TRIES - 1):
-                again = again[are_in(rows[again, None], avoided[again])[:, 0]]
-                if not len(again):
-                    break
-                rows[again] = tracks[rng.integers(len(tracks), size=len(again))]
-            return rows, _of_any(rows[:, None], avoided, len(tracks))[:, 0]
+        if source == "random":
+            left_out, num_left = self._left_out(heard)
+            place, is_out = rng.integers(num_left), left_out >= 0
+            num_before = self.artists.open_rows.searchsorted(left_out) - is_out.cumsum(1) + 1  # those that are left
+            place += (is_out & (num_before <= place[:, None])).sum(1)
+            return self.artists.open_rows[place], 1 / num_left
         if source == "list" or self.arm.avoids_heard:
             tracks, chances = self.row_of(source, candidates, heard, shares)
             rows, found = draw(chances, tracks, rng.random(num))
@@ -392,6 +377,3 @@ class Picker:
         if not (num_popular := len(self.popular)):
             return np.full(num, -1), np.zeros(num)
         return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
-
-
-_NO_LIST = np.empty((1, 0), np.int32)

@@ -1,10 +1,9 @@
 """The query vector of a session: a weighted sum of the query vectors of its tracks, each part with weights of its own.
 
-`q = Σ_k age_weight_k · share_weight_k · query(track_k)`, k = 0 the newest track. A part with a length is then divided
-by (its length / the length for one track)^power, and what a model of the order has read is added: its network is an
-ONNX model (`models/order.py`). Columns after the last part, such as that of an item bias, are those of the newest
-track. The formulas of the weights run on arrays of numpy and, in training (`models/contexts.py`), on tensors of torch:
-what they need of a library is in both under the same name, `xp`.
+`q = Σ_k age_weight_k · share_weight_k · query(track_k)`, k = 0 the newest track. What a model of the order has read is
+added: its network is an ONNX model (`models/order.py`). Columns after the last part, such as that of an item bias, are
+those of the newest track. The formulas of the weights run on arrays of numpy and, in training (`models/contexts.py`),
+on tensors of torch: what they need of a library is in both under the same name, `xp`.
 
 S sessions, h tracks of a session, N tracks in the catalogue, V width of a vector, W of all parts together, P parts, L
 ages that are boosted.
@@ -12,18 +11,16 @@ ages that are boosted.
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64
 
-from segue.picking.counted_scores import CountedScores, added
 from segue.picking.places import Candidates, Heard, Scores, Shares, are_in
 from segue.runs.session_vectors import OrderPart, SessionVectors
 
 SHORTEST = 2
 """Number of tracks that have an order."""
-_TINY = 1e-6
 
 
 def age_weight(age: Any, decay: Any, earlier: Any, xp: Any = np) -> Any:
@@ -48,16 +45,6 @@ def share_weight(share: Any, skipped: Any, xp: Any = np) -> Any:
     """
     unknown = xp.isnan(share)  # a gradient of 0 · NaN would be NaN
     return xp.where(unknown, 1.0, skipped + (1 - skipped) * xp.where(unknown, 1.0, share))
-
-
-def length_factor(squared: Any, power: Any) -> Any:
-    """What a part of the sum is multiplied by, (length + a little)^−power. Tracks that cancel do not divide by 0.
-
-    Args:
-        squared: square of the length of each sum, relative to that of one track.
-        power: power of the length, in [0, 1].
-    """
-    return (squared + _TINY) ** (-power / 2)
 
 
 def boosts_of(boosts: Float32[np.ndarray, "L"], rows: Candidates, heard: Heard) -> Scores:
@@ -91,35 +78,6 @@ def artist_boosts_of(given: SessionVectors, artist_of: Int[np.ndarray, "N"], row
     return found
 
 
-class Explained(NamedTuple):
-    """The score of a track after a session, by what adds to it.
-
-    Attributes:
-        weights: of each track of the session that counts in each part, after the division by the length, newest first.
-        products: of the query vector of each of these tracks and the item vector, in each part.
-        rest: what the columns after the last part add: the item bias.
-        order: what the order of the session adds.
-        by_track: how much less the order would add without each track, which need not sum to `order`.
-        share: of the track among those that followed the session, in [0, 1].
-        counted: what that adds, at least 0.
-        boost: what is added because it was heard and may be proposed, or because its artist was.
-    """
-
-    weights: Float32[np.ndarray, "P m"]
-    products: Float32[np.ndarray, "P m"]
-    rest: float
-    order: float
-    by_track: Float32[np.ndarray, "m"]
-    share: float
-    counted: float
-    boost: float
-
-    @property
-    def score(self) -> float:
-        """The sum of weights · products and all that is added."""
-        return float((self.weights * self.products).sum()) + self.rest + self.order + self.counted + self.boost
-
-
 class SessionQuery:
     """The query vectors of sessions, from the vectors of a run, without torch.
 
@@ -128,11 +86,8 @@ class SessionQuery:
     """
 
     def __init__(self, vectors: SessionVectors) -> None:
-        self._vectors, is_divided = vectors, vectors.is_divided
-        self._part_of = np.repeat(np.arange(len(vectors.ends)), np.diff(vectors.ends, prepend=0))
-        self._starts, self._age_weights = np.append(0, vectors.ends[:-1]), vectors.age_weights[self._part_of].T.copy()
-        self._by_square = (1 / np.where(is_divided, vectors.lengths, 1) ** 2).astype(np.float32)
-        self._powers = np.where(is_divided, vectors.powers, 0).astype(np.float32)
+        self._vectors, widths = vectors, np.diff(vectors.ends, prepend=0)
+        self._age_weights = np.repeat(vectors.age_weights, widths, axis=0).T.copy()
         self._orders = [(one.columns, _network(one)) for one in vectors.orders]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -145,55 +100,15 @@ class SessionQuery:
             rows: rows of the tracks, newest first, of which there is at least one; -1 where there is none.
             shares: share of each that was played; NaN where unknown.
         """
-        rows, by_share, vectors, sums, factors = self._weighted(rows, shares)
-        made = vectors[:, 0].copy()  # columns after the last part are those of the newest track
-        made[:, : sums.shape[1]] = sums * factors.take(self._part_of, axis=1)
-        for columns, of_order in self._by_order(rows, by_share):
-            made[:, columns] += of_order
-        return made
-
-    def explain(
-        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int, artist_of: Int[np.ndarray, "N"]
-    ) -> Explained:
-        """Explain a score; that of a search adds what the listener's own past says.
-
-        Args:
-            rows: rows of the tracks, newest first.
-            shares: share of each that was played; NaN where unknown.
-            item: row of the candidate.
-            artist_of: row of the artist of each track.
-        """
-        given, heard, asked = self._vectors, rows[None], np.array([[item]])
-        newest, by_share, [vectors], sums, factors = self._weighted(heard, shares[None])
-        weights = given.age_weights[:, : newest.shape[1]] * by_share * factors.T
-        both, width = vectors * given.items[item], sums.shape[1]
-        products = np.add.reduceat(both[:, :width], self._starts, axis=1).T * (newest >= 0)
-        without = np.where(np.eye(1 + newest.shape[1], newest.shape[1], -1, dtype=bool), -1, newest)
-        orders = np.zeros(len(without), np.float32)
-        for columns, of_order in self._by_order(without, by_share * (without >= 0)):
-            orders += of_order @ given.items[item, columns]
-        share = counted = 0.0
-        if (part := given.counted) is not None:
-            share = float(CountedScores(part).of(heard, shares[None], asked)[0, 0])
-            counted = float(added(np.float32(share), part.strength))
-        boost = float((boosts_of(given.boosts, asked, heard) + artist_boosts_of(given, artist_of, asked, heard))[0, 0])
-        rest, boost, by_track = (
-            float(both[0, width:].sum()),
-            boost if np.isfinite(boost) else 0.0,
-            orders[0] - orders[1:],
-        )
-        return Explained(weights, products, rest, float(orders[0]), by_track, share, counted, boost)
-
-    def _weighted(self, rows: Int[np.ndarray, "S h"], shares: Shares) -> tuple[np.ndarray, ...]:
-        """The tracks that count, and their weights by the shares, 0 where there is no track; their vectors, the
-        weighted sums of the parts of these, and what each part is multiplied by."""
         rows, shares = rows[:, : self._vectors.max_length], shares[:, : self._vectors.max_length]
         by_share = np.where(rows < 0, np.float32(0), share_weight(shares, np.float32(self._vectors.skipped)))
         vectors, weights = self._vectors.queries.take(rows, axis=0, mode="clip"), self._age_weights[: rows.shape[1]]
+        made, end = vectors[:, 0].copy(), weights.shape[1]  # columns after the last part are those of the newest track
         # unlike a matrix product, the same to the last digit where tracks are missing at the end
-        sums = np.einsum("sh,shw->sw", by_share, vectors[:, :, : weights.shape[1]] * weights)
-        squares = np.add.reduceat(sums * sums, self._starts, axis=1)
-        return rows, by_share, vectors, sums, length_factor(squares * self._by_square, self._powers)
+        made[:, :end] = np.einsum("sh,shw->sw", by_share, vectors[:, :, :end] * weights)
+        for columns, of_order in self._by_order(rows, by_share):
+            made[:, columns] += of_order
+        return made
 
     def _by_order(self, rows: Heard, weights: Shares) -> Iterator[tuple[slice, Float32[np.ndarray, "S W"]]]:
         """For each encoder, its columns and what it adds there. Tracks that are not in the catalogue are left out."""

@@ -1,27 +1,18 @@
 """The best tracks for a session, among the lists of its last tracks.
 
-faiss scores the candidates: it reads the vectors of scattered rows where they are. numpy copies them first, which makes
-a step of the simulator 1.4 to 1.6 times as long (docs/dependencies.md); it is the plain form, on systems without faiss,
-and its test.
-
-S sessions, H tracks of a session, C candidates, N tracks in the catalogue, L tracks of a list, V width of a vector, K
-tracks that are kept.
+S sessions, H tracks of a session, C candidates, N tracks in the catalogue, L tracks of a list, K tracks that are kept.
 """
 
-import sys
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from segue.picking.arm import Arm
-from segue.picking.counted_scores import CountedScores
-from segue.picking.listener_scores import ListenerScores, Pasts, favourites, is_known, past_of
-from segue.picking.places import Candidates, Heard, Scores, Shares, are_in, smallest
-from segue.picking.session_query import SessionQuery, artist_boosts_of, boosts_of
+from segue.picking.listener_scores import Pasts, favourites, is_known, past_of
+from segue.picking.places import Heard, Scores, Shares, are_in, smallest
+from segue.picking.session_query import boosts_of
+from segue.picking.session_scores import SessionScores
 from segue.runs.profiles import DAY_MS, Profiles
 from segue.runs.session_vectors import SessionVectors
 
@@ -52,11 +43,9 @@ class SessionSearch:
     artist_of: Int[np.ndarray, "N"]
 
     def __post_init__(self) -> None:
-        counted, weights = self.vectors.counted, self.vectors.listener if self.arm.context == "listener" else None
-        self._query = SessionQuery(self.vectors)
-        self._counted = None if counted is None else CountedScores(counted)
-        self._of_listener = None if weights is None else ListenerScores(weights, self.artist_of)
-        self.knows_listeners = weights is not None
+        self.scores = SessionScores(self.vectors, self.artist_of)
+        """The scores of any candidates."""
+        self.knows_listeners = self.arm.context == "listener" and self.vectors.listener is not None
         """Whether `best` needs the profiles of listeners."""
         self.length = max(self.vectors.num_newest, self.arm.num_lists)
         """Number of last tracks that are looked at."""
@@ -88,7 +77,7 @@ class SessionSearch:
         if k > 1:  # in the order of rows, in which those that occur again follow one another
             ordered, places = smallest(candidates, candidates.shape[1])
             np.putmask(ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], -1)
-        scores = self._scores(rows, shares, ordered, past)
+        scores = self.scores.of(rows, shares, ordered, past)
         if familiar < 1 and past is not None:
             scores -= self._penalty(familiar, np.where(ordered >= 0, scores, 0)) * is_known(past, ordered)
         if may_repeat and len(self.vectors.boosts):
@@ -133,7 +122,7 @@ class SessionSearch:
         means = np.where(is_there, own["shares"] / np.maximum(own["plays"], 1e-9), np.nan).astype(np.float32)
         past = past_of(profiles, rows, last_ms.max(1) + DAY_MS)
         candidates = self._candidates(rows, past)
-        scores = self._scores(rows, means, candidates, past)
+        scores = self.scores.of(rows, means, candidates, past)
         artists = np.where(rows >= 0, self.artist_of[rows], -1)[:, : self.arm.artist_gap]
         is_open = (candidates >= 0) & ~are_in(candidates, rows) & ~are_in(self.artist_of[candidates], artists)
         is_loved = is_known(past, candidates)
@@ -151,18 +140,6 @@ class SessionSearch:
         own = favourites(past)
         others = union(self.lists, own[:, :NUM_FAVOURITES], OF_FAVOURITES // NUM_FAVOURITES)
         return np.concatenate([found, own, others], 1)
-
-    def _scores(self, rows: Heard, shares: Shares, candidates: Candidates, past: Pasts | None) -> Scores:
-        """The scores of candidates, without what depends on whether they were heard. Negative ones get any number."""
-        newest = rows[:, : shares.shape[1]].astype(np.int64)
-        scores = inner_products(self.vectors.items, self._query.of(newest, shares), candidates)
-        if self._counted is not None:
-            self._counted.add(scores, self._counted.of(newest, shares, candidates))
-        if self._of_listener is not None and past is not None:
-            self._of_listener.add(scores, candidates, past)
-        if len(self.vectors.artist_boosts):
-            scores += artist_boosts_of(self.vectors, self.artist_of, candidates, rows)
-        return scores
 
 
 def gap_hint(vectors: SessionVectors, arm: Arm) -> str | None:
@@ -193,38 +170,3 @@ def union(lists: Int32[np.ndarray, "N L"], recent: Heard, most: int | None = Non
     found = lists.take(recent, axis=0, mode="clip")[:, :, :most]
     found[recent < 0] = -1
     return found.reshape(len(recent), found.shape[1] * found.shape[2])
-
-
-@cache
-def import_faiss() -> Any | None:
-    """faiss; None on other systems than Linux.
-
-    On macOS a process that has the OpenMP of faiss and that of torch is known to crash.
-    """
-    return import_module("faiss") if sys.platform == "linux" else None
-
-
-def inner_products(
-    items: Float32[np.ndarray, "N V"], queries: Float32[np.ndarray, "S V"], candidates: Candidates
-) -> Scores:
-    """Compute the scores of given candidates. A score depends on its query and its item alone, to the last digit.
-
-    Args:
-        items: item vector of each track, in C order.
-        queries: the query of each session.
-        candidates: rows; negative ones get any number.
-
-    Returns:
-        The inner products.
-    """
-    if (faiss := import_faiss()) is None:
-        return np.asarray(np.vecdot(items.take(candidates, axis=0, mode="clip"), queries[:, None]))
-    rows = np.minimum(candidates, len(items) - 1, dtype=np.int64, order="C")  # faiss does not check them
-    found, num_threads = np.empty(candidates.shape, np.float32), faiss.omp_get_max_threads()
-    pointers = [faiss.swig_ptr(array) for array in (found, np.ascontiguousarray(queries), items, rows)]
-    faiss.omp_set_num_threads(1)  # too few candidates for several; torch may have the same setting
-    try:
-        faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *candidates.shape)
-    finally:
-        faiss.omp_set_num_threads(num_threads)
-    return found

@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int64
+from jaxtyping import Float32, Int, Int64
 
 from segue.atomic import write_whole
 from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
@@ -45,9 +45,7 @@ _ARRAYS: dict[str, tuple[str, str, int]] = {
     "items": ("items", "float32", 2),
     "parts": ("part_names", "str", 1),
     "ends": ("part_ends", "int64", 1),
-    "lengths": ("part_lengths", "float32", 1),
     "shares": ("part_shares", "float32", 1),
-    "powers": ("part_powers", "float32", 1),
     "age_weights": ("age_weights", "float32", 2),
     "skipped": ("skipped", "float32", 0),
     "boosts": ("heard_boosts", "float32", 1),
@@ -85,10 +83,8 @@ class SessionVectors:
         items: item vector of each track, in C order. Scores are inner products.
         parts: name of each part, such as `track` and `artist`.
         ends: column after the last one of each part.
-        lengths: length of each part for one track; NaN where it differs from track to track.
         shares: share of each part in the score, such as α and 1 − α; queries and items have its square root in them.
             NaN where the head has no such shares.
-        powers: power of the length that each part is divided by, in [0, 1].
         age_weights: weight of each age, the newest track first (H of them).
         skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
         boosts: added to the scores of tracks already heard, by age, the newest track first (L of them); −∞ means that
@@ -106,9 +102,7 @@ class SessionVectors:
     items: Float32[np.ndarray, "N V"]
     parts: tuple[str, ...]
     ends: Int64[np.ndarray, "P"]
-    lengths: Float32[np.ndarray, "P"]
     shares: Float32[np.ndarray, "P"]
-    powers: Float32[np.ndarray, "P"]
     age_weights: Float32[np.ndarray, "P H"]
     skipped: float
     boosts: Float32[np.ndarray, "L"]
@@ -128,11 +122,6 @@ class SessionVectors:
     def num_newest(self) -> int:
         """Number of newest tracks that are looked at: by the query, or by the counted part."""
         return max(self.max_length, 0 if self.counted is None else len(self.counted.age_weights))
-
-    @property
-    def is_divided(self) -> Bool[np.ndarray, "P"]:
-        """Which parts of a sum are divided by their length; not those whose length differs from track to track."""
-        return (self.powers > 0) & (self.lengths > 0)
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "SessionVectors":
         """The same vectors in another order of the tracks.
@@ -192,7 +181,7 @@ class SessionVectors:
             values[field] = array if dimensions else array.item()
         num_parts, width = len(values["ends"]), values["queries"].shape[1]
         shapes = {"items": values["queries"].shape, "age_weights": (num_parts, values["age_weights"].shape[1])}
-        shapes |= dict.fromkeys(("part_names", "part_lengths", "part_shares", "part_powers"), (num_parts,))
+        shapes |= dict.fromkeys(("part_names", "part_shares"), (num_parts,))
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 raise _damaged(where, f"{name} must have the shape {shape}, and has {arrays[name].shape}")
@@ -211,7 +200,6 @@ class SessionVectors:
             f"vectors must be at most {MAX_WIDTH} wide": 1 <= width <= MAX_WIDTH,
             f"age_weights must be finite and of 1 to {MAX_LENGTH} ages": 1 <= made.max_length <= MAX_LENGTH
             and np.isfinite(ages).all(),
-            "part_powers must be in [0, 1]": ((made.powers >= 0) & (made.powers <= 1)).all(),
             "part_shares must be in [0, 1], or NaN": not ((made.shares < 0) | (made.shares > 1 + 1e-6)).any(),
             "skipped must be in [-1, 1]": -1 <= made.skipped <= 1,
             f"heard_boosts must be at most {MAX_LENGTH} numbers or -inf": len(made.boosts) <= MAX_LENGTH

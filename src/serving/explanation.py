@@ -1,21 +1,18 @@
-"""Why the last answer: the weights of the tracks of the session, and the parts of the score of what was recommended.
+"""Why the last answer: the score of what was recommended by its parts, and what each track of the session adds.
 
-n tracks of a session, P parts of a vector, V its width, C candidates, F features.
+F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float32
 
 from segue.catalog import Id
-from segue.picking.counted_scores import CountedScores
 from segue.picking.listener_scores import FEATURES, OF_TRACK, Pasts, features_of
-from segue.picking.session_query import Explained, SessionQuery
 from segue.runs.counted_part import CountedPart
 from segue.runs.profiles import DAY_MS, LOVED
-from segue.runs.session_vectors import SessionVectors
 from segue.serving.recommender import Past, Recommender
 from segue.serving.release import Release
 from segue.serving.session_memory import Noted, Played
@@ -37,23 +34,29 @@ def explain(
         past: what the listener had heard when it was answered; None if that was no part of the query.
 
     Returns:
-        As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, what the
-        track has by itself (`rest`), with a counted part the share of the track among those that followed, or that of
-        new tracks, and what it adds, where it or its artist was heard what that adds (`boost`), with a past what that
-        adds (`listener`), and the tracks of the session, newest first, with their weights and products. A model of the
-        order has `order` too: what the order adds to the score, and how much less it would add without each track. If
-        the arm explores, also whether the track is new.
+        As JSON: arm and settings, the recommended track, its rank among the candidates, and its score by `parts`, whose
+        sum it is: those of `SessionScores.explain`, and the features of the listener's past. With a counted part the
+        share of the track among those that followed, or that of new tracks, with a past whether and when the track was
+        heard, and the tracks of the session, newest first, with what each adds to the parts. If the arm explores, also
+        whether the track is new.
     """
     release = recommender.release
     given, vectors, row = release.arms[arm], release.vectors[arm], release.row_of(answer.track)
     sessions = recommender.newest_first([played])
     rows, shares = sessions[0][0], sessions[1][0]
     search = recommender.searches[arm]
-    known, most = recommender.past_of(search, sessions[0], [past]), vectors.max_length
+    known = recommender.past_of(search, sessions[0], [past])
     best = search.best(*sessions, len(release), known, familiar=1.0)[0].tolist()
-    one, listener = SessionQuery(vectors).explain(rows, shares, row, release.artist_of), None
-    if known is not None and vectors.listener is not None:
-        listener = _of_listener(release, vectors.listener, row, known)
+    by_track = search.scores.explain(rows, shares, row)
+    parts, more = {name: float(part[0]) for name, part in by_track.items()}, dict[str, Any]()
+    if search.scores.counted is not None and vectors.counted is not None:
+        share = float(search.scores.counted.of(*sessions, np.array([[row]]))[0, 0])
+        more["counted"] = _of_counts(share, parts.get("counted", 0.0), vectors.counted, row)
+    if given.context == "listener":
+        more["listener"] = None
+        if known is not None and vectors.listener is not None:
+            of_listener, more["listener"] = _of_listener(release, vectors.listener, row, known)
+            parts |= of_listener
     return {
         "user": user,
         "arm": arm,
@@ -66,25 +69,20 @@ def explain(
         **({"is_new": bool((release.new[arm] == row).any())} if given.exploration else {}),
         "candidates": sum(one >= 0 for one in best),
         "rank": best.index(row) + 1 if row in best else None,
-        "score": round(one.score + (0.0 if listener is None else listener["added"]), 6),
-        "parts": parts_of(vectors.parts, (one.weights * one.products).sum(1).tolist()),
-        "rest": round(one.rest, 6),
-        **({"boost": round(one.boost, 6)} if one.boost else {}),
-        **({} if not vectors.orders else {"order": round(one.order, 6)}),
-        **({} if vectors.counted is None else {"counted": _of_counts(one, vectors.counted, row)}),
-        **({"listener": listener} if given.context == "listener" else {}),
+        "score": round(sum(parts.values()), 6),
+        "parts": rounded(parts),
+        **more,
         "is_heard": bool((rows == row).any()),
         "session": [
             {
                 "track": release.id_of(heard) if heard >= 0 else key if key >= 0 else None,
                 "time": None if np.isnan(share) else round(float(share), 6),
-                "weights": parts_of(vectors.parts, one.weights[:, age].tolist()),
-                "products": parts_of(vectors.parts, one.products[:, age].tolist()),
-                **({} if not vectors.orders else {"order": round(float(one.by_track[age]), 6)}),
+                "parts": rounded({name: float(part[0] - part[age]) for name, part in by_track.items()}),
             }
             for age, (key, heard, share) in enumerate(
-                zip(played.tracks[::-1][:most], rows[:most].tolist(), shares[:most].tolist(), strict=True)
+                zip(played.tracks[::-1], rows.tolist(), shares.tolist(), strict=True), start=1
             )
+            if age <= vectors.num_newest
         ],
     }
 
@@ -116,8 +114,10 @@ def _named(release: Release, key: int) -> dict[str, Any]:
     return {"artist": None, "title": "", "track": key if key >= 0 else None}
 
 
-def _of_listener(release: Release, weights: Float32[np.ndarray, "F"], row: int, past: Pasts) -> dict[str, Any]:
-    """What the listener's own past adds to the score of a track, as JSON.
+def _of_listener(
+    release: Release, weights: Float32[np.ndarray, "F"], row: int, past: Pasts
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """What the features of the listener's own past add to the score of a track, the largest first; and that as JSON.
 
     `plays`, as of the last one, and `last_days` are of the track, or of its artist where `is_heard` is false.
     """
@@ -135,12 +135,11 @@ def _of_listener(release: Release, weights: Float32[np.ndarray, "F"], row: int, 
     added = sum(parts.values())
     what = "" if is_heard else "its artist was "
     since = "never heard" if last_days is None else f"{what}heard {_times(plays)}, last {_ago(last_days)}"
-    return {
+    return dict(sorted(parts.items(), key=lambda part: -abs(part[1]))), {
         "is_heard": is_heard,
         "plays": round(plays, 2),
         "last_days": None if last_days is None else round(last_days, 3),
         "added": round(added, 6),
-        "parts": {name: round(parts[name], 6) for name in sorted(parts, key=lambda name: -abs(parts[name]))},
         "sentence": f"{since}, {added:+.2f}",
     }
 
@@ -154,42 +153,19 @@ def _ago(days: float) -> str:
     return f"less than an {unit} ago" if num < 1 else f"{num:.0f} {unit}{'s' * (round(num) != 1)} ago"
 
 
-def _of_counts(one: Explained, part: CountedPart, row: int) -> dict[str, Any]:
+def _of_counts(share: float, added: float, part: CountedPart, row: int) -> dict[str, Any]:
     """What was counted, as JSON. The counts are weighted and of two rules: a share says what they are worth."""
-    what = f"{one.share:.2%} of what followed" if one.share else "not among what most often followed"
-    sentence = f"{what} the tracks of the session in training, {one.counted:+.2f}"
+    what = f"{share:.2%} of what followed" if share else "not among what most often followed"
+    sentence = f"{what} the tracks of the session in training, {added:+.2f}"
     if part.uncounted and part.is_uncounted[row]:
-        sentence = f"nothing was counted of this track; it gets what others get in the mean, {one.counted:+.2f}"
-    return {"share": round(one.share, 6), "added": round(one.counted, 6), "sentence": sentence}
+        sentence = f"nothing was counted of this track; it gets what others get in the mean, {added:+.2f}"
+    return {"share": round(share, 6), "added": round(added, 6), "sentence": sentence}
 
 
-def with_counts(
-    vectors: SessionVectors,
-    row: int,
-    scores: Float[np.ndarray, "C"],
-    candidates: Int64[np.ndarray, "C"],
-) -> Float[np.ndarray, "C"]:
-    """Add the counted part to scores after one track.
+def rounded(parts: Mapping[str, float]) -> dict[str, float]:
+    """Parts of a score, rounded for people.
 
     Args:
-        vectors: of all tracks.
-        row: row of the track.
-        scores: of the head.
-        candidates: rows of the candidates.
+        parts: what each adds, by its name.
     """
-    if vectors.counted is None:
-        return scores
-    counts, after = CountedScores(vectors.counted), scores[None].copy()
-    found = counts.of(np.array([[row]]), np.array([[np.nan]], np.float32), candidates[None])
-    counts.add(after, found)
-    return np.asarray(after[0])
-
-
-def parts_of(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """Numbers of each part by its name, rounded for people.
-
-    Args:
-        names: of the parts.
-        values: one for each.
-    """
-    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
+    return {name: round(value, 6) for name, value in parts.items()}

@@ -191,7 +191,7 @@ def make_pages(state: State) -> FastAPI:
 
     @app.get("/explain/{user}")
     async def explain_last_answer(user: User) -> dict[str, Any]:
-        """Why the last answer to a user: the session and its weights, and the score by parts.
+        """Why the last answer to a user: the score by parts, and what each track of the session adds.
 
         For arms with `context=session` or `context=listener`.
         """

@@ -21,7 +21,8 @@ from segue.errors import InputError
 from segue.picking.arm import Arm
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.picker import distinct, new_rows
-from segue.picking.session_search import gap_hint, import_faiss
+from segue.picking.session_scores import import_faiss
+from segue.picking.session_search import gap_hint
 from segue.runs.catalog_files import packed, text_at, texts_at
 from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations

@@ -22,7 +22,7 @@ from tests.contracts.test_heads import OF_ORDER
 CONTEXTS = names("context")
 RECIPES = {"shares": "bce", "shares, learned": "bce", "radio": "softmax", "counting": None}
 """With the loss of each; baselines have none."""
-LEARNED = [f"context.{name}=learned" for name in ("decay", "earlier", "skipped", "normalise")]
+LEARNED = [f"context.{name}=learned" for name in ("decay", "earlier", "skipped")]
 LEARNED += ["context.trains_on=session"]
 """Settings of a session of which nothing is fixed."""
 ARTISTS = [0, 0, 1, 1, 2, 3, 4]
@@ -149,10 +149,6 @@ def test_a_query_is_a_weighted_sum(made: tuple[Context, Scorer], histories: list
             for age, (row, share) in enumerate(history):
                 weight = context.weights(name, torch.tensor([age]), torch.tensor([share])).detach()
                 total += weight * of_track[row, part.columns]
-            power = torch.as_tensor(context.power(name)).item()
-            if power and part.length is not None:
-                length = torch.as_tensor(part.length).item()
-                total *= (total.norm().item() ** 2 / length**2 + 1e-6) ** (-power / 2)
             torch.testing.assert_close(vectors[pair, part.columns], total, atol=1e-4, rtol=1e-4)
     end = part.columns.stop
     assert torch.equal(vectors[:, end:], of_track[batch.previous, end:])

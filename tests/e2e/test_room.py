@@ -70,9 +70,7 @@ def write_run(folder: Path) -> tuple[Any, Any, Any]:
         queries=queries,
         items=items,
         ends=np.array([8, 16]),
-        lengths=np.full(2, np.nan, np.float32),
         shares=np.array([ALPHA, 1 - ALPHA], np.float32),
-        powers=np.zeros(2, np.float32),
         age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
         skipped=-0.5,
     ).write(folder / "vectors.npz", catalog)

@@ -19,9 +19,7 @@ DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, init_std=0.1)
 
 LAST_TRACK: Callable[..., LastTrack] = LastTrack
 """Factory of `context=last`."""
-SESSION: Callable[..., Session] = partial(
-    Session, max_length=4, decay=0.5, skipped=1.0, normalise=0.0, repeats="always"
-)
+SESSION: Callable[..., Session] = partial(Session, max_length=4, decay=0.5, skipped=1.0, repeats="always")
 LAST = LAST_TRACK(example_vocabulary(), ["track"], learns=True)
 
 

@@ -48,7 +48,7 @@ def scorer() -> CosineMix:
     return scorer
 
 
-def query_by_loops(scorer: CosineMix, decays: dict[str, float], earlier: float, skipped: float, power: float) -> Tensor:
+def query_by_loops(scorer: CosineMix, decays: dict[str, float], earlier: float, skipped: float) -> Tensor:
     """The formula of `Session`, pair by pair and track by track."""
     alpha, lines = scorer.logged()["alpha"], []
     for rows, shares in zip(HISTORY.tolist(), SHARE.tolist(), strict=True):
@@ -63,18 +63,17 @@ def query_by_loops(scorer: CosineMix, decays: dict[str, float], earlier: float, 
                 played = 1.0 if math.isnan(share) else skipped + (1 - skipped) * share
                 of_age = earlier * decays[part] ** age if age else 1.0
                 total = total + of_age * played * length * unit
-            size = float(total.norm()) / length
-            line.append(total / (size**power if size else 1))
+            line.append(total)
         lines.append(torch.cat([*line, torch.ones(1)]))
     return torch.stack(lines)
 
 
-@pytest.mark.parametrize(("skipped", "power"), [(1.0, 0.0), (-0.5, 0.0), (0.25, 1.0), (1.0, 0.4)])
-def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped: float, power: float) -> None:
+@pytest.mark.parametrize("skipped", [1.0, -0.5, 0.25])
+def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped: float) -> None:
     decays, earlier = {"track": 0.7, "artist": 0.25}, 0.4
-    context = session(decay=decays, earlier=earlier, skipped=skipped, normalise=power)
+    context = session(decay=decays, earlier=earlier, skipped=skipped)
     queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
-    expected = query_by_loops(scorer, decays, earlier, skipped, power)
+    expected = query_by_loops(scorer, decays, earlier, skipped)
     torch.testing.assert_close(queries.vectors, expected, atol=2e-5, rtol=1e-4)
     assert queries.of_pair.tolist() == [0, 1, 2, 3]
     score = torch.linalg.vecdot(expected, scorer.item(BATCH.following))
@@ -82,8 +81,8 @@ def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped
 
 
 def test_a_number_for_others_is_that_of_the_parts_without_one_of_their_own(scorer: CosineMix) -> None:
-    context = session(decay={"track": 0.7, "others": 0.25}, earlier=0.8, skipped=1.0, normalise=0.0)
-    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, 0.8, 1.0, 0.0)
+    context = session(decay={"track": 0.7, "others": 0.25}, earlier=0.8, skipped=1.0)
+    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, 0.8, 1.0)
     torch.testing.assert_close(
         context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors, expected, atol=2e-5, rtol=1e-4
     )
@@ -104,17 +103,17 @@ def test_without_weight_for_earlier_tracks_it_is_the_last_track_to_the_digit(hea
 def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeats: str) -> None:
     torch.manual_seed(3)
     scorer = COSINES(VOCABULARY, alpha="learned", dim=3).double()
-    learned = dict.fromkeys(("decay", "earlier", "skipped", "normalise"), "learned") | {"repeats": repeats}
+    learned = dict.fromkeys(("decay", "earlier", "skipped"), "learned") | {"repeats": repeats}
     context = session(**learned).double()
     loss = SoftmaxLoss(VOCABULARY, temperature=0.7, logq=0.5).double()
     batch = BATCH._replace(played_ratio=BATCH.played_ratio.double(), history_share=SHARE.double())
     parameters = [p for module in (scorer, context) for p in module.parameters()]
-    assert len(parameters) == 3 + 2 + 2 + 1 + 2
+    assert len(parameters) == 3 + 2 + 2 + 1
     assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch, context), parameters, eps=1e-5, atol=1e-4)
 
 
 def test_the_shares_of_bce_are_learned_from_the_session(scorer: CosineMix) -> None:
-    context = session(decay="learned", earlier="learned", skipped="learned", normalise="learned")
+    context = session(decay="learned", earlier="learned", skipped="learned")
     BCELoss(VOCABULARY)(scorer, BATCH, context).backward()
     for name, parameter in context.named_parameters():
         assert parameter.grad is not None, name
@@ -246,12 +245,9 @@ def test_leaving_out_heard_tracks_without_looking_at_the_session_is_refused() ->
         LAST_TRACK(VOCABULARY, PARTS, learns=True, repeats="never")
 
 
-def test_a_head_of_one_table_is_one_part_and_has_no_length_to_divide_by() -> None:
+def test_a_head_of_one_table_is_one_part() -> None:
     scorer = DOT(VOCABULARY, dim=5, item_bias=True)
     assert isinstance(scorer, TwoTableDot)
-    whole = SESSION(VOCABULARY, ["track"], learns=True, normalise=1.0)
-    plain = SESSION(VOCABULARY, ["track"], learns=True, normalise=0.0)
-    ours, theirs = (c.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors for c in (whole, plain))
-    assert torch.equal(ours, theirs)
-    assert (ours[:, -1] == 1).all()
+    queries = SESSION(VOCABULARY, ["track"], learns=True).queries(scorer, BATCH.previous, HISTORY, SHARE)
+    assert (queries.vectors[:, -1] == 1).all()
     assert isinstance(LAST, LastTrack)

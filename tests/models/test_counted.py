@@ -14,12 +14,11 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models import counted
-from segue.models.after_training import Around
 from segue.models.baselines.counting import Rules
 from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, values_of
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
-from segue.picking.session_query import SessionQuery
+from segue.picking.counted_scores import CountedScores
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import NUM_RING_TRACKS, build_datamodule, make_search
 from tests.contracts.building import composed, fit
@@ -174,7 +173,7 @@ class RanksAlone(PairRanker):
     """The head of a model without its counted part."""
 
     def __init__(self, model: PairRanker) -> None:
-        self.__dict__ = {**model.__dict__, "around": Around(None, None)}
+        self.__dict__ = {**model.__dict__, "counts": None, "listener": None}
 
 
 def test_ranks_are_the_places_of_the_top(model: PairRanker) -> None:
@@ -206,10 +205,9 @@ def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, mod
         assert len(order) == len(of_served)
         value = dict(zip(top[line].tolist(), scores[line].tolist(), strict=True))
         assert [value[row] for row in of_served] == pytest.approx([value[row] for row in order], abs=1e-5)
-    query, item = SessionQuery(vectors), int(top[0, 0])
-    explained = query.explain(rows[0], shares[0], item, ROWS)
-    assert explained.score == pytest.approx(float(scores[0, 0]), abs=1e-4)
-    assert explained.counted > 0
+    explained = search.scores.explain(rows[0], shares[0], int(top[0, 0]))
+    assert sum(part[0] for part in explained.values()) == pytest.approx(float(scores[0, 0]), abs=1e-4)
+    assert explained["counted"][0] > 0
 
 
 def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
@@ -218,10 +216,10 @@ def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
     lists = np.tile(ROWS.astype(np.int32), (NUM_RING_TRACKS, 1))
     if model.context.is_last:
         assert vectors.num_newest == 1
-        query, rows, unknown = SessionQuery(vectors), ROWS[:3], np.full(3, np.nan, np.float32)
-        assert [query.explain(rows, unknown, row, ROWS).counted for row in ROWS.tolist()] == [
-            query.explain(rows[:1], unknown[:1], row, ROWS).counted for row in ROWS.tolist()
-        ]
+        assert vectors.counted is not None
+        counts, asked, unknown = CountedScores(vectors.counted), ROWS[None], np.full((1, 3), np.nan, np.float32)
+        found = counts.of(ROWS[None, :3], unknown, asked), counts.of(ROWS[None, :1], unknown[:, :1], asked)
+        np.testing.assert_array_equal(*found)
         return
     vectors = replace(vectors, age_weights=vectors.age_weights[:, :2], boosts=vectors.boosts[:0])
     assert vectors.counted is not None
@@ -236,8 +234,8 @@ def test_the_ring_is_counted_and_weighs(model: PairRanker) -> None:
     best = part.rows[ROWS, part.shares.argmax(1)]
     is_played, following = model.order > 0, (ROWS + 1) % NUM_RING_TRACKS
     assert (best == following)[is_played & is_played[following]].mean() > 0.9
-    assert model.around.counts is not None
-    assert model.around.counts.logged()["counted_strength"] in STRENGTHS
+    assert model.counts is not None
+    assert model.counts.logged()["counted_strength"] in STRENGTHS
 
 
 def test_rows_follow_the_tracks_into_another_order_and_a_larger_catalogue(model: PairRanker) -> None:
@@ -271,7 +269,7 @@ def test_what_validation_chose_is_kept_by_a_refit_and_a_checkpoint(
 
 def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
     """A best epoch that chose the head alone is not tested with the counted part of the last one."""
-    counts, alone = model.around.counts, RanksAlone(model)
+    counts, alone = model.counts, RanksAlone(model)
     assert counts is not None
     chosen, checkpoint = counts.chosen, {"state_dict": model.state_dict()}
     assert chosen is not None
@@ -314,7 +312,7 @@ def test_new_tracks_keep_the_probability_that_they_have_by_the_head(model: PairR
         return
     histories = sessions()
     alone, both = (model.shares(histories, alone=one)[:, is_new].sum(1).logit() for one in (True, False))
-    counts, chosen = model.around.counts, model.around.counts.chosen if model.around.counts else None
+    counts, chosen = model.counts, model.counts.chosen if model.counts else None
     assert counts is not None
     assert chosen is not None
     try:

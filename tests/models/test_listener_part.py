@@ -340,11 +340,11 @@ def test_other_artists_are_those_that_the_session_has_not_heard() -> None:
 
 def test_weights_that_do_not_help_are_zero_and_one_line_says_so() -> None:
     part = ListenerPart(make_vocabulary([0, 1]))
-    part.keep(WEIGHTS, "ndcg@10", 0.5, 0.5, is_better=False)
+    part.keep(WEIGHTS, "ndcg@10", 0.5, 0.5)
     assert not part.weights.any()
     assert part.values(log_of(1)) is None
     assert "nothing, it is not better with what they heard before (validation ndcg@10 0.5000; " in part.describe()
-    part.keep(WEIGHTS, "mse", 0.5, 0.4, is_better=True)
+    part.keep(WEIGHTS, "mse", 0.5, 0.4)
     np.testing.assert_array_equal(part.weights, WEIGHTS)
 
 

@@ -171,8 +171,8 @@ def test_what_is_counted_is_added_around_heads_and_models_that_count(
 ) -> None:
     mixture = mixture_of(ring, {"rules": members["rules"], "gru4rec": of_order}, counted_auto())
     histories = ring.histories(ring.pairs["val"]).part(0, 20)
-    assert mixture._around.counts is not None
-    mixture._around.counts.chosen = Chosen(1.5, 0.5)
+    assert mixture.counts is not None
+    mixture.counts.chosen = Chosen(1.5, 0.5)
     part = mixture.counted
     assert part is not None
     rows, played = histories.newest(10)
@@ -236,7 +236,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
         fitted = np.stack([np.append(np.linspace(0.3, 0, 64), np.zeros(20)), np.zeros(84)])
         monkeypatch.setattr(head.context.repeats, "fitted", fitted)
         monkeypatch.setattr(head.context.repeats, "used", "boosts")
-        monkeypatch.setattr(cast("PairRanker", head).around.counts, "chosen", Chosen(1.0, 0.5))
+        monkeypatch.setattr(cast("PairRanker", head).counts, "chosen", Chosen(1.0, 0.5))
         assert head.counted is not None
     # with 16, scores are so large that single precision rounds them in the sixth digit after the point
     monkeypatch.setattr(counted, "STRENGTHS", tuple(one for one in counted.STRENGTHS if one <= 4))
@@ -256,7 +256,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     candidates = np.tile(ROWS, (len(rows), 1))
     of_session = query.of(rows, played)
     scores = of_session @ served.items.T
-    counts.add(scores, counts.of(rows, played, candidates))
+    counts.add(scores, rows, played, candidates)
     scores += boosts_of(served.boosts, candidates, histories.newest(64)[0])
     scores[np.arange(len(rows)), histories.previous] = -np.inf
     shares = mixture.shares(histories)
@@ -268,8 +268,9 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     np.testing.assert_array_equal(first, mixture.top(histories, 1)[0][:, 0])
     lists, of_lists = mixture.lists(5).collect()
     asked = ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0])
-    explained = query.explain(*asked, ROWS)
-    assert explained.score - explained.boost == pytest.approx(of_lists[0, 0], abs=1e-4)
+    explained = search.scores.explain(*asked)
+    whole = sum(part[0] for name, part in explained.items() if name != "repeats")
+    assert whole == pytest.approx(of_lists[0, 0], abs=1e-4)
     again, state = mixture_of(ring, heads, counted_auto()), BytesIO()
     torch.save(mixture.get_extra_state(), state)
     state.seek(0)
@@ -290,8 +291,8 @@ def test_counts_that_were_never_compared_are_described_alike_before_and_after_a_
 def test_a_mixture_is_a_run_of_another(ring: PairDataModule, heads: dict[str, Ranker]) -> None:
     """Without what is counted around it."""
     mixture, histories = mixture_of(ring, heads, counted_auto()), ring.histories(ring.pairs["val"]).part(0, 40)
-    assert mixture._around.counts is not None
-    mixture._around.counts.chosen = Chosen(1.5, 0.5)
+    assert mixture.counts is not None
+    mixture.counts.chosen = Chosen(1.5, 0.5)
     outer = mixture_of(ring, {"inner": cast("Ranker", mixture), "sum": heads["sum"]}).shares(histories)
     own = [ranker.shares(histories, alone=True).log() for ranker in (mixture, heads["sum"])]
     torch.testing.assert_close(outer, (0.5 * own[0] + 0.5 * own[1]).softmax(1))
@@ -324,8 +325,8 @@ def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
         monkeypatch.setattr(head, "session_vectors", lambda given=of_last: replace(given, context="last"))
         monkeypatch.setattr(head.context, "is_last", True)
     assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
-    assert mixture._around.counts is not None
-    mixture._around.counts.chosen = Chosen(1.0, 0.0)
+    assert mixture.counts is not None
+    mixture.counts.chosen = Chosen(1.0, 0.0)
     vectors = mixture.session_vectors()
     assert vectors is not None
     assert vectors.counted is not None

@@ -18,6 +18,7 @@ from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
 from segue.models.order import Encoder, attention, prefixes_of
 from segue.picking.session_query import SessionQuery
+from segue.picking.session_scores import SessionScores
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import make_catalog, make_vocabulary
 from tests.contracts.building import composed
@@ -43,7 +44,7 @@ def encoder(kind: Any, width: int = 10, max_length: int = 5, *, dim: int = 6, **
 
 
 def context_of(kind: str, **changes: Any) -> Session:
-    given: dict[str, Any] = {"max_length": 5, "decay": 0.6, "skipped": -0.4, "normalise": 0.3} | changes
+    given: dict[str, Any] = {"max_length": 5, "decay": 0.6, "skipped": -0.4} | changes
     return SESSION(VOCABULARY, PARTS, learns=True, width=10, encoder=lambda *_: encoder(kind), **given)
 
 
@@ -102,7 +103,7 @@ def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, sco
     for line in range(len(rows)):
         alone = context.queries(scorer, rows[line : line + 1, 0], rows[line : line + 1], shares[line : line + 1])
         torch.testing.assert_close(together.vectors[line : line + 1], alone.vectors)
-    plain = SESSION(VOCABULARY, PARTS, learns=True, max_length=4, decay=0.6, skipped=-0.4, normalise=0.3)
+    plain = SESSION(VOCABULARY, PARTS, learns=True, max_length=4, decay=0.6, skipped=-0.4)
     differs = (together.vectors - plain.queries(scorer, rows[:, 0], rows, shares).vectors).abs().amax(1) > 1e-3
     assert differs.tolist() == [False, True, True, True, True, True, False, False, True], "one track has no order"
 
@@ -159,10 +160,11 @@ def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
     kind: str, scorer: CosineMix, tmp_path: Path
 ) -> None:
     _, vectors = exported(kind, scorer, tmp_path)
-    query = SessionQuery(vectors)
+    scores = SessionScores(vectors, np.arange(8))
 
     def added(rows: list[int]) -> float:
-        return query.explain(np.array(rows), np.ones(len(rows), np.float32), 4, np.arange(8)).order
+        parts = scores.explain(np.array(rows), np.ones(len(rows), np.float32), 4)
+        return float(parts["order"][0]) if "order" in parts else 0.0
 
     assert added([3, 5]) != pytest.approx(0, abs=1e-4)
     assert added([3, -1, 5]) == pytest.approx(added([3, 5]), abs=1e-6)
@@ -175,16 +177,16 @@ def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
 def test_the_explanation_adds_up_and_says_what_the_order_adds(kind: str, scorer: CosineMix, tmp_path: Path) -> None:
     _, vectors = exported(kind, scorer, tmp_path)
     rows, shares = np.array([3, 6, -1, 2]), np.array([0.2, NAN, NAN, 1.0], np.float32)
-    query = SessionQuery(vectors)
-    score = float(query.of(rows[None], shares[None])[0] @ vectors.items[4])
-    explained = query.explain(rows, shares, 4, np.arange(8))
-    added, by_track = explained.order, explained.by_track
-    assert explained.score - explained.boost == pytest.approx(score, abs=1e-5)
-    assert by_track.shape == (4,)
-    assert by_track[2] == pytest.approx(0, abs=1e-6), "a track that is not in the catalogue adds nothing"
-    without = query.explain(np.array([3, 2]), np.array([0.2, 1.0], np.float32), 4, np.arange(8)).order
-    assert by_track[1] == pytest.approx(added - without, abs=1e-6)
-    assert abs(float(added)) > 1e-4
+    score = float(SessionQuery(vectors).of(rows[None], shares[None])[0] @ vectors.items[4])
+    scores = SessionScores(vectors, np.arange(8))
+    explained = scores.explain(rows, shares, 4)
+    whole, *without = explained["order"].tolist()
+    assert sum(part[0] for name, part in explained.items() if name != "repeats") == pytest.approx(score, abs=1e-5)
+    assert len(without) == 4
+    assert without[2] == pytest.approx(whole, abs=1e-6), "a track that is not in the catalogue adds nothing"
+    shorter = scores.explain(np.array([3, 2]), np.array([0.2, 1.0], np.float32), 4)["order"]
+    assert without[1] == pytest.approx(float(shorter[0]), abs=1e-6)
+    assert abs(whole) > 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)

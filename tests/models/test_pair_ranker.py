@@ -111,10 +111,6 @@ def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
         ({"loss": partial(SOFTMAX, scale=1)}, "loss refuses its settings: .*'scale'"),
         ({"optimizer": partial(torch.optim.Adam, lr=-1)}, "optimizer refuses its settings: Invalid learning rate: -1"),
         ({"scorer": partial(CONVEX, alpha=2.0)}, r"^model.alpha must be a number of at least 0 and at most 1"),
-        (
-            {"scorer": partial(CONVEX, shrinkage=0.5), "context": partial(SESSION, normalise=0.4)},
-            r"^context.normalise above 0 needs tracks of equal length; use context.normalise=0$",
-        ),
     ],
 )
 def test_unknown_settings_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:

@@ -17,13 +17,12 @@ from segue.models.export import session_vectors
 from segue.models.repeats import OF_ARTISTS
 from segue.models.retrieval.ranks import boost_heard
 from segue.picking.session_query import SessionQuery, age_weight, share_weight
-from segue.picking.session_search import inner_products
+from segue.picking.session_scores import SessionScores
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from tests.conftest import make_catalog, make_order, make_search, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
 NUM = 9
-TINY = 1e-6
 """Added to a squared length, so that the query of a session that was skipped throughout is defined."""
 CATALOG = make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 2, 3, 3, 3])
@@ -46,9 +45,7 @@ def slow_query(vectors: SessionVectors, rows: list[int], shares: list[float]) ->
                     gained = 1.0 if math.isnan(share) else vectors.skipped + (1 - vectors.skipped) * share
                     total += float(vectors.age_weights[part, age]) * gained * float(vectors.queries[row, column])
             summed.append(total)
-        length, power = float(vectors.lengths[part]), float(vectors.powers[part])
-        size = math.sqrt(sum(number**2 for number in summed) / length**2 + TINY)
-        line += summed if math.isnan(length) else [number / size**power for number in summed]
+        line += summed
         first = end
     constant: list[float] = vectors.queries[rows[0], first:].tolist()
     return line + constant
@@ -71,15 +68,6 @@ def test_a_query_is_that_of_slow_loops(sessions: list[list[tuple[int, float]]], 
     queries = SessionQuery(vectors).of(rows, shares)
     expected = [slow_query(vectors, *map(list, zip(*session, strict=True))) for session in sessions]
     np.testing.assert_allclose(queries, expected, atol=2e-5, rtol=1e-4)
-
-
-def test_a_part_without_a_length_is_not_divided() -> None:
-    rows, shares = np.array([[3, 5, 1]]), np.array([[0.2, np.nan, 1.0]], np.float32)
-    queries, undivided = (
-        SessionQuery(made(**changes)).of(rows, shares)
-        for changes in ({"lengths": np.array([0, np.nan], np.float32)}, {"powers": np.zeros(2, np.float32)})
-    )
-    assert (queries == undivided).all()
 
 
 @pytest.mark.parametrize("library", [np, torch])
@@ -116,9 +104,7 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
     parts = list(scorer.query_parts())
     decays = dict(zip(parts, (0.9, 0.4), strict=False))
     rule = "always" if repeats == "boosts" else repeats
-    context = SESSION(
-        VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=rule
-    )
+    context = SESSION(VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, repeats=rule)
     if repeats == "boosts":
         context.repeats.fitted, context.repeats.used = np.zeros((2, OF_ARTISTS.stop)), "boosts"
         context.repeats.fitted[0, :3] = 0.7, -0.4, 0.9
@@ -150,23 +136,29 @@ def test_tracks_that_are_missing_at_the_end_do_not_change_a_query() -> None:
     assert (SessionQuery(vectors).of(rows, shares) == SessionQuery(vectors).of(rows[:, :2], shares[:, :2])).all()
 
 
-def test_the_products_of_each_track_and_part_add_up_to_the_score() -> None:
-    vectors = made()
+def explain(
+    vectors: SessionVectors, rows: np.ndarray, shares: np.ndarray, item: int, artist_of: np.ndarray = CATALOG.artist_of
+) -> dict[str, list[float]]:
+    return {name: part.tolist() for name, part in SessionScores(vectors, artist_of).explain(rows, shares, item).items()}
+
+
+def test_the_parts_add_up_to_the_score_and_to_that_without_each_track() -> None:
+    vectors = made(boosts=np.empty(0, np.float32))
+    vectors.queries[:, 5] = 0.7  # the same for all tracks
     rows, shares = np.array([3, -1, 5, 6]), np.array([0.2, np.nan, 0.7, 1.0], np.float32)
-    score = inner_products(
-        vectors.items, SessionQuery(vectors).of(rows[None], shares[None]), np.array([[4]], np.int32)
-    )[0, 0]
-    explained = SessionQuery(vectors).explain(rows, shares, 4, CATALOG.artist_of)
-    weights, products, rest = explained[:3]
-    assert explained.score == pytest.approx(float(score), abs=1e-5)
-    assert weights.shape == products.shape == (2, 3), "the oldest track does not count"
-    for part, (first, end) in enumerate([(0, 3), (3, 5)]):
-        expected = [
-            vectors.queries[row, first:end] @ vectors.items[4, first:end] if row >= 0 else 0 for row in rows[:3]
-        ]
-        assert products[part].tolist() == pytest.approx(expected)
-    assert weights[1].tolist() == pytest.approx([-0.3 + 1.3 * 0.2, 0, 0.8 * (-0.3 + 1.3 * 0.7)])
-    assert rest == pytest.approx(vectors.queries[3, 5] * vectors.items[4, 5])
+    explained, scores = explain(vectors, rows, shares, 4), SessionScores(vectors, CATALOG.artist_of)
+    assert list(explained) == ["track", "artist", "bias"]
+    without = [rows, *([-1 if age == one else row for age, row in enumerate(rows)] for one in range(3))]
+    for place, session in enumerate(without):
+        score = float(scores.of(np.array([session]), shares[None], np.array([[4]]))[0, 0])
+        assert sum(part[place] for part in explained.values()) == pytest.approx(score, abs=1e-5)
+    for name, (first, end), later in (("track", (0, 3), 0.25), ("artist", (3, 5), 0.8)):
+        products = [vectors.queries[row, first:end] @ vectors.items[4, first:end] for row in rows]
+        added = [explained[name][0] - other for other in explained[name][1:]]
+        weights = [-0.3 + 1.3 * 0.2, 0, later * (-0.3 + 1.3 * 0.7)]
+        expected = [weight * product for weight, product in zip(weights, products, strict=False)]
+        assert added == pytest.approx(expected, abs=1e-5), "the oldest track does not count"
+    assert explained["bias"] == pytest.approx([0.7 * vectors.items[4, 5]] * 4)
 
 
 def test_what_the_order_adds_is_explained_by_what_it_would_add_without_each_track() -> None:
@@ -175,34 +167,29 @@ def test_what_the_order_adds_is_explained_by_what_it_would_add_without_each_trac
 
     def added(kept: list[int]) -> float:
         """Of the session without the other tracks, by the queries with the order and without it."""
-        of = rows[kept][None], shares[kept][None]
+        of = np.array([[row if age in kept else -1 for age, row in enumerate(rows)]]), shares[None]
         return float((SessionQuery(ordered).of(*of) - SessionQuery(made()).of(*of))[0] @ ordered.items[4])
 
-    explained = SessionQuery(ordered).explain(rows, shares, 4, CATALOG.artist_of)
-    whole, each = explained.order, explained.by_track
-    assert whole == pytest.approx(added([0, 1, 2]), abs=1e-5)
-    assert each.tolist() == pytest.approx([whole - added([*{0, 1, 2} - {one}]) for one in range(3)], abs=1e-5)
-    assert len(set(each.tolist())) == 3
+    expected = [added([0, 1, 2]), *(added([*{0, 1, 2} - {one}]) for one in range(3))]
+    found = explain(ordered, rows, shares, 4)["order"]
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert len(set(found)) == 4
 
 
 @pytest.mark.parametrize(("boosts", "added"), [([0.5, 0.25, 2.0, 7.0], 2.0), ([0.5, 0.25], 0.0), ([-np.inf] * 3, 0.0)])
 def test_the_boost_of_a_track_is_explained(boosts: list[float], added: float) -> None:
-    rows = np.array([3, 1, 5, 5])
-    plain, boosted = made(boosts=np.empty(0, np.float32)), made(boosts=np.array(boosts, np.float32))
-    unknown = np.full(4, np.nan, np.float32)
-    before, after = (
-        SessionQuery(vectors).explain(rows, unknown, 5, CATALOG.artist_of).boost for vectors in (plain, boosted)
-    )
-    assert before == 0
-    assert after == pytest.approx(added)
+    rows, unknown = np.array([3, 1, 5, 5]), np.full(4, np.nan, np.float32)
+    found = explain(made(boosts=np.array(boosts, np.float32)), rows, unknown, 5)
+    assert found.get("repeats", [0.0])[0] == pytest.approx(added)
 
 
 def test_the_boost_of_an_artist_is_explained_where_a_track_has_none_of_its_own() -> None:
     rows, own = np.array([3, -1, 5, 4]), np.empty(0, np.float32)
     artist_of = np.array([0, 1, 0, 2, 1, 1, 2, 3, 1])
-    query = SessionQuery(made(boosts=own, artist_boosts=np.array([0.5, 7.0, 0.25, 2.0], np.float32)))
-    unknown = np.full(4, np.nan, np.float32)
-    assert [query.explain(rows, unknown, item, artist_of).boost for item in (6, 1, 0)] == [0.5, 0.25, 0]
+    vectors, unknown = made(boosts=own, artist_boosts=np.array([0.5, 7.0, 0.25, 2.0], np.float32)), np.full(4, np.nan)
+    found = [explain(vectors, rows, unknown.astype(np.float32), item, artist_of) for item in (6, 1, 0)]
+    assert [parts.get("repeats", [0.0])[0] for parts in found] == [0.5, 0.25, 0]
+    assert found[1]["repeats"] == [0.25, 0.25, 0.25, 2.0], "without the third track the fourth one counts"
 
 
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:

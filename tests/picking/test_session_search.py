@@ -16,13 +16,8 @@ from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.listener_scores import past_of
 from segue.picking.picker import Picker
 from segue.picking.session_query import SessionQuery, artist_boosts_of
-from segue.picking.session_search import (
-    SessionSearch,
-    gap_hint,
-    import_faiss,
-    inner_products,
-    union,
-)
+from segue.picking.session_scores import import_faiss, inner_products
+from segue.picking.session_search import SessionSearch, gap_hint, union
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles
 from segue.runs.session_vectors import OF_LISTENER, SessionVectors
 from tests.conftest import make_catalog, make_search, make_vectors, make_vocabulary
@@ -90,7 +85,7 @@ def test_a_score_is_an_inner_product_whatever_is_scored_beside_it(
     monkeypatch: pytest.MonkeyPatch, with_faiss: bool
 ) -> None:
     if not with_faiss:
-        monkeypatch.setattr("segue.picking.session_search.import_faiss", lambda: None)
+        monkeypatch.setattr("segue.picking.session_scores.import_faiss", lambda: None)
     vectors, candidates = made(), np.array([[8, -1, 0, 5], [3, 3, NUM + 7, -1]], np.int32)
     queries = np.asfortranarray(vectors.queries[[5, 2]])
     found, is_row = inner_products(vectors.items, queries, candidates), (candidates >= 0) & (candidates < NUM)

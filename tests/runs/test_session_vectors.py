@@ -54,7 +54,6 @@ def test_a_file_has_the_gap_of_known_tracks_where_there_is_one(tmp_path: Path, g
         ({"queries": None}, "queries must be float32 with 2 dimensions, and is missing"),
         ({"items": np.zeros((NUM, 5), np.float32)}, r"items must have the shape \(9, 6\), and has \(9, 5\)"),
         ({"part_ends": np.array([5, 5])}, "part_ends must increase up to at most 6"),
-        ({"part_powers": np.array([0.5, 2], np.float32)}, r"part_powers must be in \[0, 1\]"),
         ({"part_shares": np.array([0.5, 2], np.float32)}, r"part_shares must be in \[0, 1\], or NaN"),
         ({"heard_boosts": np.array([np.nan], np.float32)}, "heard_boosts must be at most 1000 numbers or -inf"),
         ({"artist_boosts": np.array([np.inf], np.float32)}, "artist_boosts must be at most 1000 finite"),

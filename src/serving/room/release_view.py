@@ -1,6 +1,6 @@
 """What the room shows of one release: its recommenders, their lists and vectors, and the plays of each track.
 
-N tracks of the catalogue in the order of the release, K candidates of a list, W width of a vector.
+N tracks of the catalogue in the order of the release, K tracks of a list, C candidates.
 """
 
 import contextlib
@@ -11,17 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from jaxtyping import Int32, Int64
+from jaxtyping import Float, Int32, Int64
 
 from segue.catalog import Catalog, id_problem, ids_of, key_of, most_played
 from segue.errors import InputError
 from segue.picking.arm import Arm
-from segue.picking.session_query import Explained, SessionQuery
+from segue.picking.counted_scores import CountedScores
+from segue.picking.session_query import SessionQuery
+from segue.picking.session_scores import SessionScores
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.serving.explanation import parts_of, with_counts
+from segue.serving.explanation import rounded
 from segue.serving.release import Release
 from segue.serving.room.previews import Previews
 
@@ -29,6 +31,7 @@ MAX_SHOWN = 50
 """Largest number of next tracks that are shown of a recommender."""
 
 _SPARE = 200  # candidates beyond those shown that are scored in double precision
+_UNKNOWN = np.full((1, 1), np.nan, np.float32)  # the share that was played of the one track of a session
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -170,33 +173,29 @@ class ReleaseView:
         """
         if (vectors := self.players[key].vectors) is None:
             return None
-        one = self._explained(vectors, row, candidate)
-        has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
-        names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
-        found = parts_of(names, (one.products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
-        others = {"bias": round(one.rest + one.order, SCORE_DECIMALS), "counted": round(one.counted, SCORE_DECIMALS)}
-        return found | {name: value for name, value in others.items() if value}
-
-    def _explained(self, vectors: SessionVectors, row: int, candidate: int) -> Explained:
-        """The score of a candidate after one track, whose share is unknown."""
-        unknown = np.full(1, np.nan, np.float32)
-        return SessionQuery(vectors).explain(np.array([row]), unknown, candidate, self.release.artist_of)
+        scores = SessionScores(vectors, self.release.artist_of)
+        parts = {name: float(part[0]) for name, part in scores.explain(np.array([row]), _UNKNOWN[0], candidate).items()}
+        parts.pop("repeats", None)
+        shares = dict(zip(vectors.parts, vectors.shares.tolist(), strict=True))
+        if all(share > 0 for share in shares.values()):  # not where they are NaN
+            parts = {name: value / shares.get(name, 1.0) for name, value in parts.items()}
+        elif len(vectors.parts) == 1:
+            parts = {"product": parts.pop(vectors.parts[0])} | parts
+        return rounded(parts)
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> Shown:
         vectors, trained = player.vectors, player.alpha
         assert vectors is not None
         assert trained is not None
-        weights = self._explained(vectors, row, row).weights
         shares = np.array([alpha / trained, (1 - alpha) / (1 - trained)])  # of what they were in training
-        factors = np.ones(vectors.queries.shape[1])
-        factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * shares, np.diff(vectors.ends, prepend=0))
-        query = vectors.queries[row] * factors
-        rough = with_counts(vectors, row, vectors.items @ query.astype(np.float32), np.arange(len(self)))
+        query = SessionQuery(vectors).of(np.array([[row]]), _UNKNOWN)[0].astype(np.float64)
+        query[: vectors.ends[-1]] *= np.repeat(shares, np.diff(vectors.ends, prepend=0))
+        rough = _with_counts(vectors, row, vectors.items @ query.astype(np.float32), np.arange(len(self)))
         rough[row] = rough[self.release.kept] = -np.inf
         kept = min(num + _SPARE, int(np.count_nonzero(rough > -np.inf)))
         best = np.argpartition(-rough, kept)[:kept]
         exact = vectors.items[best].astype(np.float64) @ query
-        scores = with_counts(vectors, row, exact, best).round(SCORE_DECIMALS)
+        scores = _with_counts(vectors, row, exact, best).round(SCORE_DECIMALS)
         plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
         order = best_of_lines(np.zeros(len(best), np.int64), num, scores, plays, -best)
         return Shown(best[order].tolist(), scores[order].tolist(), is_reranked=True)
@@ -250,6 +249,15 @@ def _catalog_of(release: Release) -> Catalog:
         titles[row], artists[artist] = record["title"], record["artist"] or ""
         ids.append(record["track"])
     return Catalog(track_ids=ids_of(ids), titles=titles, artist_of=artist_of, artists=artists)
+
+
+def _with_counts(
+    vectors: SessionVectors, row: int, scores: Float[np.ndarray, "C"], candidates: Int64[np.ndarray, "C"]
+) -> Float[np.ndarray, "C"]:
+    """Scores of candidates after one track, with the counted part."""
+    if vectors.counted is not None:
+        CountedScores(vectors.counted).add(scores[None], np.array([[row]]), _UNKNOWN, candidates[None])
+    return scores
 
 
 def label_of(name: str, file: Path | None) -> str:

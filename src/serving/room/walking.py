@@ -127,13 +127,8 @@ def why(
         whole = explain(recommender, arm, 0, played, noted, past)
         heaviest = sorted(whole["session"], key=_pull, reverse=True)[:3]
         found |= {name: whole[name] for name in ("rank", "candidates", "score", "parts")} | {"parts_are": "sums"}
-        found["parts"] |= {"order": whole["order"]} if "order" in whole else {}
-        if counted := whole.get("counted"):
-            found |= {"counted": counted["sentence"], "parts": found["parts"] | {"counted": counted["added"]}}
-        found["parts"] |= {"heard before": whole["boost"]} if "boost" in whole else {}
-        found["parts"] |= {"bias": whole["rest"]} if whole["rest"] else {}
-        if listener := whole.get("listener"):
-            found |= {"own_past": listener["sentence"], "parts": found["parts"] | listener["parts"]}
+        for name, key in (("counted", "counted"), ("listener", "own_past")):
+            found[key] = whole[name]["sentence"] if whole.get(name) else None
         found["session"] = [
             {**view.record(heard), "pull": round(_pull(one), 4)}
             for one in heaviest
@@ -149,7 +144,7 @@ def why(
 
 def _pull(one: dict[str, Any]) -> float:
     """What a track of the session adds to the score."""
-    return float(sum(one["weights"][part] * one["products"][part] for part in one["weights"]) + one.get("order", 0.0))
+    return float(sum(one["parts"].values()))
 
 
 def _sentence(view: ReleaseView, given: Arm, played: Played, found: dict[str, Any]) -> str:

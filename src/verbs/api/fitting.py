@@ -460,32 +460,22 @@ class Recommender:
             track: id of the track that may follow.
 
         Returns:
-            A line for each track of the session that counts and each part, such as `track` and `artist`: `id`, `part`,
-            the `weight`, the `product` of the vectors and what is `added`, their product. After them a line of what the
-            candidate has by itself, with a counted part one of what that adds, and one of what the order adds where the
-            model reads it. The score is the sum of `added`.
+            `id`, `part` and `added`: a line for each track of the session and each part of the score, such as `track`,
+            `artist`, `order` and `counted`, with how much less the part would be without the track. In the lines
+            without an `id` is what no single track adds: the `bias` of the candidate, and what several tracks add
+            together. The score is the sum of `added`.
 
         Raises:
             InputError: the model has no vectors, or a track is not in the catalogue.
         """
         rows, [item] = self._rows_of(session), self._rows_of([track])
-        one = self._model.explain(rows, int(item))
-        parts = self._model.vectors.parts
-        ids = self._model.catalog.track_ids[rows[::-1][: one.weights.shape[1]]]
-        lines = [
-            (track, part, float(one.weights[of, age]), float(one.products[of, age]))
-            for age, track in enumerate(ids.tolist())
-            for of, part in enumerate(parts)
-        ]
-        frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
-        frame["added"] = frame["weight"] * frame["product"]
-        frame = frame[frame["weight"] != 0].astype({"id": object})
-        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, one.rest + one.boost]
-        if self._model.vectors.counted is not None:
-            frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, one.counted]
-        if self._model.vectors.orders:
-            frame.loc[len(lines) + 2] = [None, "order", np.nan, np.nan, one.order]
-        return frame.reset_index(drop=True)
+        parts = self._model.explain(rows, int(item))
+        added = {name: (part[0] - part[1:]).tolist() for name, part in parts.items()}
+        ids = self._model.catalog.track_ids[rows[::-1]].tolist()[: self._model.vectors.num_newest]
+        lines = [(track, name, each[age]) for age, track in enumerate(ids) for name, each in added.items()]
+        lines += [(None, name, float(parts[name][0]) - sum(each)) for name, each in added.items()]
+        frame = pd.DataFrame(lines, columns=["id", "part", "added"], dtype=object).astype({"added": float})
+        return frame[~np.isclose(frame["added"], 0, atol=1e-6)].reset_index(drop=True)
 
     def save(self, folder: str | Path) -> Path:
         """Copy the run folder; `segue.load` and `serve.py` take it.

@@ -36,15 +36,15 @@ class Candidate:
         return self.picker.arm.recommender
 
     def choices(self, some: Decisions) -> Choices:
-        """Compute the probabilities of the first recommended track of each session."""
-        picker, heard = self.picker, some.of("track")[:, None]
+        """Compute the probabilities of the first recommended track of each session: asked is that of the log."""
+        picker, heard, asked = self.picker, some.of("track")[:, None], some.of("track", 1)[:, None]
         if picker.own is not None:
             rows, shares = some.last_plays(picker.own.num_plays)
-            return picker.choices(np.empty((len(rows), 0), np.int32), rows, shares)
+            return picker.choices(asked, np.empty((len(rows), 0), np.int32), rows, shares)
         knows = picker.search is not None and picker.search.knows_listeners
         past = past_of(some.profiles(self.before), heard, some.of("timestamp")) if knows else None
         shares, users = some.of("time").astype(np.float32)[:, None], some.of("user_id")
-        return picker.choices(picker.candidates(heard, shares, users, past), heard)
+        return picker.choices(asked, picker.candidates(heard, shares, users, past), heard)
 
 
 def candidate_of(

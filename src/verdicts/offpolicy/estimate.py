@@ -141,7 +141,7 @@ def _of_candidate(
         for part in np.split(own, range(_CHUNK, len(own), _CHUNK)):
             some = log.where(part)
             choices, tracks = candidate.choices(some), some.of("track", 1)[:, None]
-            weights[part] = choices.of(tracks)[:, 0] / some.of("propensity")
+            weights[part] = choices.asked[:, 0] / some.of("propensity")
             predicted[part] = model.predict(tracks, is_same(some, tracks))[:, 0]
             shares = model.predict(choices.tracks, is_same(some, choices.tracks))
             expected[part] = (choices.probabilities * shares).sum(1) + choices.rest * of_any

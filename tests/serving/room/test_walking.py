@@ -57,8 +57,8 @@ def test_what_a_track_gets_for_its_artist_and_by_itself_are_parts_of_the_score(v
     found = walking.step(
         view, Recommender(release, np.random.default_rng(0)), "T1", 1, walking.checked_session(view, [100, 103], [1, 1])
     )
-    assert list(found["parts"]) == ["track", "artist", "heard before", "bias"]
-    assert found["parts"]["heard before"] == 5
+    assert list(found["parts"]) == ["track", "artist", "bias", "repeats"]
+    assert found["parts"]["repeats"] == 5
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
 
 

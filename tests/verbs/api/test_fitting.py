@@ -105,7 +105,8 @@ def test_an_explanation_adds_up_to_the_score(session: segue.Recommender) -> None
     for track, score in zip(found["id"], found["score"], strict=True):
         explained = session.explain(heard, track)
         assert explained["added"].sum() == pytest.approx(score, abs=1e-5)
-        assert set(explained["part"]) == {"track", "artist", "candidate"}
+        assert set(explained["part"]) == {"track", "artist", "bias"}
+        assert set(explained["part"][explained["id"].isna()]) == {"bias"}
 
 
 def test_artists_have_neighbours(session: segue.Recommender) -> None:

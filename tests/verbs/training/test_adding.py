@@ -142,7 +142,7 @@ def test_lists_of_a_run_with_counts_have_the_new_tracks_where_a_service_ranks_th
     one, every = np.arange(NUM + 4)[:, None], np.tile(np.arange(NUM + 4), (NUM + 4, 1))
     scores, counts = vectors.queries @ vectors.items.T, CountedScores(vectors.counted)
     head = scores.copy()
-    counts.add(scores, counts.of(one, np.full(one.shape, np.nan, np.float32), every))
+    counts.add(scores, one, np.full(one.shape, np.nan, np.float32), every)
     assert (scores[: NUM - 2, NUM:] > head[: NUM - 2, NUM:] + 0.05).all()
     assert (scores[NUM - 2 :] == head[NUM - 2 :]).all(), "nothing followed them"
     lists = Recommendations.read(tmp_path / "added" / "recommendations.jsonl", catalog)

@@ -34,7 +34,7 @@ export function Listener({ given }) {
     ${last && html`<section><h2>The last answer</h2>
       <p><b>${nameOf(last.recommended)} <${Listen} track=${last.recommended} /></b> · ${artistOf(last.recommended)}</p>
       <p class="why">${last.listener ? `Own past: ${last.listener.sentence}` : "It was chosen from the session alone."}</p>
-      ${last.listener && html`<${Bars} parts=${shown({ ...last.parts, order: last.order ?? 0, counted: last.counted?.added ?? 0, "heard before": last.boost ?? 0, bias: last.rest, ...last.listener.parts })} />`}</section>`}
+      ${last.listener && html`<${Bars} parts=${shown(last.parts)} />`}</section>`}
     ${profile && html`<section><h2>${profile.tracks.length === 1 ? "One track" : `${profile.tracks.length} tracks`}</h2>
       <${Table} label="Tracks of the profile, those played last first" columns=${[
         { name: "track" }, { name: "artist" },

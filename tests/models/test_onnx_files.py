@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from segue.picking import onnx_files
-from segue.picking.onnx_files import ITEM, QUERY, TRACKS, write_onnx
+from segue.models import onnx_files
+from segue.models.onnx_files import ITEM, QUERY, TRACKS, write_onnx
 from segue.runs.catalog_files import read_catalog
 from tests.conftest import make_catalog, make_vectors
 from tests.exported import NUM, ExportedRun, assert_are_the_lists, exported_run, torch_queries
@@ -58,7 +58,7 @@ def test_the_best_tracks_after_one_are_the_recommendations_of_the_run(run: Expor
     assert_are_the_lists(run, queries_of(tmp_path, rows, shares) @ items_of(tmp_path).T)
 
 
-def test_a_part_is_divided_by_its_length_and_rows_and_rules_are_in_the_files(tmp_path: Path) -> None:
+def test_the_query_and_rows_and_rules_are_in_the_files(tmp_path: Path) -> None:
     from segue.picking.session_query import SessionQuery
 
     vectors, catalog = make_vectors(9), make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])

@@ -1,6 +1,6 @@
 """The vectors of a run as ONNX models, for programs without Segue: C++, Java, C#, JavaScript, a phone.
 
-The formula is the one of `session_query.py`: its functions get ndonnx instead of numpy.
+The formula is the one of `picking/session_query.py`: its functions get ndonnx instead of numpy.
 
 S sessions, H tracks of a session, V width of a vector, B tracks, L ages that are boosted.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from segue.atomic import write_whole
 from segue.catalog import Catalog
-from segue.picking.session_query import length_factor, share_weight
+from segue.picking.session_query import share_weight
 from segue.runs.catalog_files import write_catalog
 from segue.runs.session_vectors import SessionVectors
 
@@ -66,11 +66,7 @@ def _query_model(vectors: SessionVectors, ndx: Any) -> Any:
     heard = ndx.take(ndx.asarray(vectors.queries), ndx.reshape(ndx.where(is_there, rows, 0), (-1,)), axis=0)
     heard = ndx.reshape(heard, (-1, length, vectors.queries.shape[1]))
     by_share = ndx.where(is_there, share_weight(shares, np.float32(vectors.skipped), ndx), np.float32(0))
-    is_of_part = np.repeat(np.eye(len(vectors.ends), dtype=np.float32), np.diff(vectors.ends, prepend=0), axis=1)
-    weights = ndx.asarray(vectors.age_weights.T @ is_of_part)
+    weights = ndx.asarray(np.repeat(vectors.age_weights, np.diff(vectors.ends, prepend=0), axis=0).T)
     sums = ndx.sum(by_share[:, :, None] * heard[:, :, :width] * weights, axis=1)
-    squares = ndx.matmul(sums * sums, ndx.asarray(is_of_part.T / np.where(vectors.is_divided, vectors.lengths, 1) ** 2))
-    factors = length_factor(squares, ndx.asarray(np.where(vectors.is_divided, vectors.powers, 0).astype(np.float32)))
-    # columns after the last part are those of the newest track
-    made = ndx.concat([sums * ndx.matmul(factors, ndx.asarray(is_of_part)), heard[:, 0, width:]], axis=1)
+    made = ndx.concat([sums, heard[:, 0, width:]], axis=1)  # columns after the last part are those of the newest track
     return ndx.build({"rows": rows, "shares": shares}, {"vectors": made})
