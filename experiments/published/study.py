@@ -182,7 +182,7 @@ def test_file() -> Any:
 def the_test(catalog: Catalog, plays: np.ndarray) -> tuple[Pairs, Histories]:
     """The targets of the test, and what was heard before each, for a model of these tracks."""
     test = as_test_of(test_file(), catalog, plays)
-    targets = test.data.events_of("test", first=False)
+    targets = test.data.events_of("test")
     targets = targets if MOST is None else targets.where(ranking.sample_sessions(targets.session, MOST))
     return targets, test.histories(targets)
 

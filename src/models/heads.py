@@ -29,9 +29,8 @@ from torch import Tensor, nn
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import QueryPart, Scorer
-from segue.models.kernels import Dropout, cosine, unit
+from segue.models.kernels import Dropout, unit
 from segue.models.parts import (
-    BIAS_UNIT,
     Biases,
     Dropped,
     HasBias,
@@ -106,19 +105,16 @@ class CosineMix(Scorer):
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended."""
-        found = {name: self._in_second_place(name, part(rows), rows) for name, part in self.parts.items()}
+        found = {name: part(rows) for name, part in self.parts.items()}
+        if self.offsets is not None:
+            found = {name: vectors + self.offsets[name](rows) for name, vectors in found.items()}
         return self._mix(found, None if self.item_bias is None else self.item_bias(rows))
-
-    def _in_second_place(self, name: str, vectors: Float[Tensor, "B D"], rows: Int[Tensor, "B"]) -> Any:
-        return vectors if self.offsets is None else vectors + self.offsets[name](rows)
-
-    def _kept(self, name: str, vectors: Float[Tensor, "B D"]) -> Any:
-        return self.track_dropout(vectors) if name == "track" else vectors
 
     def _mix(self, found: Mapping[str, Tensor], bias: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B V"]:
         """The vectors of the parts, each divided by its length and times `√α_e`, and the bias, with a prior its own."""
         if self.prior is None:
-            units = {name: unit(self._kept(name, vectors), self._squared) for name, vectors in found.items()}
+            kept = {**found, "track": self.track_dropout(found["track"])} if "track" in found else found
+            units = {name: unit(vectors, self._squared) for name, vectors in kept.items()}
         else:
             units = {name: unit(vectors, self._squared) for name, vectors in found.items() if name != "track"}
             of_track, of_bias = self.prior(torch.cat([vectors.detach() for vectors in units.values()], dim=-1))
@@ -127,17 +123,6 @@ class CosineMix(Scorer):
             bias = None if bias is None else bias * kept[:, 0] + of_bias
         mixed = torch.cat([self.dropout(units[name]) * share**0.5 for name, share in self.shares().items()], -1)
         return with_bias(mixed, bias)
-
-    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Compute `query · item` of each pair, in half of the time: the vectors are not divided by their lengths."""
-        if self.prior is not None:
-            return super().forward(previous, following)
-        score = torch.zeros(len(previous), device=previous.device)
-        for name, share in self.shares().items():
-            first, second = self.parts[name](torch.stack([previous, following]))  # their gradients are summed at once
-            both = self._kept(name, first), self._kept(name, self._in_second_place(name, second, following))
-            score = score + share * cosine(*both, self.dropout, self._squared)
-        return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector, such as `track` and `artist`."""

@@ -1,8 +1,8 @@
 """Kernels of heads, contexts and losses: faster forms of plain operations. A test compares each with its plain form.
 
 B tracks, pairs or histories, D width of an embedding, U distinct tracks of histories, E tracks of all histories, V
-width of a vector, W of a part, P parts, Q queries, K candidates. On a CPU, training with `nn.Dropout`, `F.normalize`
-and `F.cosine_similarity` takes up to eight times as long in these operations. The gradients of `embedding_bag` sort the
+width of a vector, W of a part, P parts, Q queries, K candidates. On a CPU, training with `nn.Dropout` and `F.normalize` takes
+up to eight times as long in these operations. The gradients of `embedding_bag` sort the
 places for each part, which takes ten times as long as those of `weighted_sums`.
 """
 
@@ -62,23 +62,6 @@ class _UnitVectors(torch.autograd.Function):
 
 unit: Callable[[Tensor, float], Tensor] = _UnitVectors.apply
 """`v / √(|v|² + h²)` of each vector, from the vectors and h²."""
-
-
-def cosine(
-    first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout, squared: float
-) -> Float[Tensor, "B"]:
-    """Compute the product of the `unit` vectors of each pair. Takes half the time of dividing both vectors first.
-
-    Args:
-        first: vectors in the first place.
-        second: vectors in the second place.
-        dropout: of the numbers of the unit vectors.
-        squared: h².
-    """
-    dot = torch.linalg.vecdot
-    with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
-        lengths = (dot(first, first) + squared) * (dot(second, second) + squared)
-        return torch.as_tensor(dot(dropout(first), dropout(second)) * lengths.clamp(min=1e-24).rsqrt())
 
 
 class Heard(NamedTuple):
