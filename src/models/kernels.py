@@ -1,9 +1,9 @@
 """Kernels of heads, contexts and losses: faster forms of plain operations. A test compares each with its plain form.
 
 B tracks, pairs or histories, D width of an embedding, U distinct tracks of histories, E tracks of all histories, V
-width of a vector, W of a part, P parts, Q queries, K candidates. On a CPU, training with `nn.Dropout` and `F.normalize` takes
-up to eight times as long in these operations. The gradients of `embedding_bag` sort the
-places for each part, which takes ten times as long as those of `weighted_sums`.
+width of a vector, W of a part, P parts, Q queries, K candidates. On a CPU, training with `nn.Dropout` and
+`F.normalize` takes up to eight times as long in these operations. The gradients of `embedding_bag` sort the places for
+each part, which takes ten times as long as those of `weighted_sums`.
 """
 
 from collections.abc import Callable, Sequence
