@@ -159,8 +159,7 @@ def mixed(seed: int) -> Final:
     tested = build(vocabulary=data.vocabulary)
     tested.on_fit_start()
     tested.fit_to(histories, val.following)
-    gains = tested.gains
-    weights = [f"{name} {weight:.2f} ({gains.get(name, 0.0):.1f} nats)" for name, weight in tested.weights.items()]
+    weights = [f"{name} {weight:.2f}" for name, weight in tested.weights.items()]
     costs = {(row["model"], int(row["seed"])): float(row["train_cpu_s"] or "nan") for row in read_rows(RESULTS)}
     train_cpu_s = round(cpu_s() - began + sum(costs[one] for one in members.values()), 0)  # NaN where one is not known
     ndcg = ranking.accuracy(tested.ranks(histories, val.following, lambda _: None))["ndcg_at_10"].mean()

@@ -4,7 +4,6 @@ B queries of a block, Q queries, P pairs, N tracks in the catalogue, A artists, 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from segue.histories import Histories
 from segue.models.contracts import Context, PairBatch, Scorer
-from segue.models.counted import Counted, add_counts, add_neighbours, with_uncounted
+from segue.models.counted import add_counts, add_neighbours, with_uncounted
 from segue.models.export import session_vectors
 from segue.models.ranker import Ranker, Scoring
 from segue.models.repeats import MOST_AGES
@@ -31,16 +30,9 @@ class HeadRanker(Ranker):
 
     Attributes:
         scorer: the head.
-        counts: counts what is added to its scores, in training; None for nothing.
     """
 
     scorer: Scorer
-    counts: Counted | None = None
-
-    @property
-    def parts(self) -> list[Any]:
-        """How tracks already heard are ranked, what is counted, and the listener's part."""
-        return [*super().parts, *(part for part in (self.counts, self.listener) if part is not None)]
 
     def scoring(self, *, every: bool = False, alone: bool = False) -> Scoring:
         """Prepare the scores: products, parts that are added, and boosts of what was heard."""

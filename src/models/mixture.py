@@ -6,7 +6,7 @@ M members, Q queries, B queries of a block, N tracks, K candidates of a list, C 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +34,7 @@ from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_PARTS, MAX_WIDT
 from segue.settings import Setting, settings
 
 _MOST_CANDIDATES = 20
-_LEAST_NATS = 1.0  # of the likelihood, for one more weight (Akaike)
+_LEAST_WEIGHT = 0.01  # smaller ones are 0
 
 
 @settings("model")
@@ -46,6 +46,10 @@ class Members:
 
     Raises:
         InputError: fewer than two runs are named.
+
+    Attributes:
+        folders: of the runs, by name.
+        digests: of the models of the runs that were tested; of those that were read.
     """
 
     def __init__(
@@ -63,28 +67,33 @@ class Members:
                 "'model.models={convex: outputs/convex, vstan: outputs/vstan}'"
             )
         self.folders = {str(name): Path(str(folder)).absolute() for name, folder in models.items()}
+        self.digests: dict[str, str] = {}
         self._vocabulary = vocabulary
 
     def read(self, name: str) -> Ranker:
         """The model of a run, which learned the sessions of the vocabulary: the tested one, or the refitted one.
 
         Raises:
-            InputError: the run cannot be read, or learned other sessions.
+            InputError: the run cannot be read, learned other sessions, or was trained again after it was weighted.
         """
-        keys, plays = self._vocabulary.catalog.keys, self._vocabulary.plays
+        folder, known = self.folders[name], self._vocabulary
         for evaluated in (True, False):
-            found = FittedModel.read(self.folders[name], name, evaluated=evaluated)
-            if np.array_equal(found.catalog.keys, keys) and np.array_equal(found.plays, plays):
-                return found.ranker
-        raise InputError(
-            f"model.models.{name}={self.folders[name]} was trained on other sessions than those of this command; name "
-            "the same datamodule= and its settings, and runs that are refitted if the mixture is"
-        )
-
-    def digest(self, name: str) -> str:
-        """A digest of the model of a run that was tested."""
-        with (self.folders[name] / CHECKPOINT).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found = FittedModel.read(folder, name, evaluated=evaluated)
+            if np.array_equal(found.catalog.keys, known.catalog.keys) and np.array_equal(found.plays, known.plays):
+                break
+        else:
+            raise InputError(
+                f"model.models.{name}={folder} was trained on other sessions than those of this command; name the same "
+                "datamodule= and its settings, and runs that are refitted if the mixture is"
+            )
+        with (folder / CHECKPOINT).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.digests.setdefault(name, digest) != digest:
+            raise InputError(
+                f"model.models.{name}={folder} has another model than this mixture has weighted; train the mixture "
+                "again"
+            )
+        return found.ranker
 
 
 class Mixture(OneStep):
@@ -95,9 +104,8 @@ class Mixture(OneStep):
     seen after the session get 0. The sum of heads is a head, of longer vectors, and a service answers it with the
     session as the query.
 
-    The weights are those of maximum likelihood among the best tracks of validation queries. A run that adds less than
-    one nat to the likelihood is dropped, the least useful first. A refit mixes the refitted models of the runs that are
-    left, with the same weights.
+    The weights are those of maximum likelihood among the best tracks of validation queries. A run without a weight is
+    dropped. A refit mixes the refitted models of the runs that are left, with the same weights.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -110,7 +118,6 @@ class Mixture(OneStep):
 
     Attributes:
         weights: of each member that is used, by name; their sum is 1.
-        gains: how many nats each adds to the likelihood that the weights are fitted by; none if it is alone.
     """
 
     temperature = 1.0  # scores are logarithms of probabilities
@@ -135,9 +142,7 @@ class Mixture(OneStep):
             )
         self.order = vocabulary.popularity
         self.counts: Counted | None = None if counted is None else build("counted", counted, vocabulary)
-        self._digests: dict[str, str] = {}
         self.weights: dict[str, float] = {}
-        self.gains: dict[str, float] = {}
 
     @cached_property
     def rankers(self) -> dict[str, Ranker]:
@@ -146,30 +151,12 @@ class Mixture(OneStep):
         Raises:
             InputError: a run cannot be read, or has another model than the mixture has weighted.
         """
-        found = {name: self._members.read(name) for name in self.weights or self._members.folders}
-        for name in found:
-            digest = self._members.digest(name)
-            if self._digests.setdefault(name, digest) != digest:
-                raise InputError(
-                    f"model.models.{name}={self._members.folders[name]} has another model than this mixture has "
-                    "weighted; train the mixture again"
-                )
-        return found
+        return {name: self._members.read(name) for name in self.weights or self._members.folders}
 
     def on_fit_start(self) -> None:
         """Read the runs. Before the weights are fitted, all weigh alike."""
         alike = dict.fromkeys(self.rankers, 1 / len(self.rankers))  # a refit is refused here if a run has none
         self.weights = self.weights or alike
-
-    @property
-    def counted(self) -> CountedPart | None:
-        """What is counted and added to the sum, once it is chosen."""
-        return None if self.counts is None else self.counts.part(self.temperature)
-
-    @property
-    def parts(self) -> list[Any]:
-        """What is counted around the sum, and the rule of its context, which has nothing to decide."""
-        return super().parts + ([] if self.counts is None else [self.counts])
 
     @property
     def _is_last(self) -> bool:
@@ -181,26 +168,33 @@ class Mixture(OneStep):
 
     def scoring(self, *, every: bool = False, alone: bool = False) -> Scoring:
         """Prepare the weighted sum of the scores of the runs, with what is counted around them."""
-        each, part, is_last = self._scoring_of_each(every), None if alone else self.counted, self._is_last
+        each = [(weight, _scoring_of(self.rankers[name], every)) for name, weight in self.weights.items()]
+        part, is_last = None if alone else self.counted, self._is_last
 
         def score(histories: Histories) -> Float[Tensor, "B N"]:
-            mixed = torch.stack([self.weights[name] * of(histories) for name, of in each.items()]).sum(0)
+            mixed = torch.stack([weight * of(histories) for weight, of in each]).sum(0)
             if part is None:
                 return mixed
             return add_counts(mixed, part, Histories.of_tracks(histories.previous) if is_last else histories)
 
         return score
 
-    def _scoring_of_each(self, every: bool = False) -> dict[str, Scoring]:
-        return {name: _scoring_of(self.rankers[name], every) for name in self.weights}
-
     def session_vectors(self) -> SessionVectors | None:
         """The vectors of all runs, side by side, with what is counted; None where the session cannot be the query."""
+        return self._served()[0]
+
+    def _served(self) -> tuple[SessionVectors | None, str]:
+        """The vectors of the session, and how the mixture is served."""
         found = {name: self.rankers[name].session_vectors() for name in self.weights}
-        if why_not_side_by_side(found):
-            return None
-        by = {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in self.weights.items()}
-        return side_by_side({name: one for name, one in found.items() if one is not None}, by, self.counted)
+        units = {name: self.rankers[name].temperature or 1.0 for name in self.weights}
+        try:
+            both = side_by_side(found, {name: one / units[name] for name, one in self.weights.items()}, self.counted)
+        except ValueError as error:
+            return None, f"by the lists of the last track: {error}"
+        return (
+            both,
+            "by the lists of the last track: so are its runs" if self._is_last else "with the session as the query",
+        )
 
     def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
         """Prepare a search for lists: of heads as of one head with longer vectors, and otherwise exact."""
@@ -209,22 +203,22 @@ class Mixture(OneStep):
         return lists_of_vectors(vectors, self.order, k, rows, recall=recall)
 
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:  # noqa: ARG002
-        """Fit the weights, drop members that add nothing, and choose what is counted around them.
+        """Fit the weights, drop members without one, and choose what is counted around them.
 
         The weights stay as they are where no next track is among the best.
         """
         if not len(following):
             return
-        queries, at_once = sample_of(histories, following, MOST_QUERIES), min(256, block_size(len(self.order)))
-        each = list(self._scoring_of_each().values())
-        candidates = np.concatenate([self._candidates(each, *some) for some in blocks_of(*queries, at_once)])
+        queries = sample_of(histories, following, MOST_QUERIES)
+        blocks = partial(blocks_of, *queries, min(256, block_size(len(self.order))))
+        each = [_scoring_of(self.rankers[name]) for name in self.weights]
+        candidates = np.concatenate([self._candidates(each, *some) for some in blocks()])
         if len(candidates):
-            self.weights, self.gains = weights_and_gains(candidates, list(self.weights))
-        if (counts := self.counts) is not None:
-            score, is_last = self.scoring(alone=True), self._is_last
-            counts.choose(
-                lambda: ((score(some), some, of) for some, of in blocks_of(*queries, at_once)), is_last=is_last
-            )
+            weights = fit_weights(candidates).tolist()
+            self.weights = {name: one for name, one in zip(self.weights, weights, strict=True) if one}
+        if self.counts is not None:
+            score = self.scoring(alone=True)
+            self.counts.choose(lambda: ((score(some), some, of) for some, of in blocks()), is_last=self._is_last)
 
     def _candidates(
         self, each: Sequence[Scoring], histories: Histories, following: Int64[np.ndarray, "B"]
@@ -242,42 +236,38 @@ class Mixture(OneStep):
         return np.asarray(scores.gather(2, best.expand(len(scores), -1, -1)).permute(1, 2, 0)[kept].double().numpy())
 
     def on_validation_epoch_end(self) -> None:
-        """Log weight and gain of each member."""
+        """Log the weight of each member."""
         values = {f"weight_{name}": self.weights.get(name, 0.0) for name in self._members.folders}
-        values |= {f"nats_{name}": gain for name, gain in self.gains.items()}
         values |= {} if self.counts is None else self.counts.logged()
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def describe(self) -> list[str]:
         """A line for each member, and how the mixture is served."""
-        says = dict.fromkeys(self._members.folders, "dropped, it adds less than one nat")
-        for name, weight in self.weights.items():
-            says[name] = f"weight {weight:.3f}, {self.gains.get(name, 0.0):.1f} nats of the likelihood"
-        why = why_not_side_by_side({name: self.rankers[name].session_vectors() for name in self.weights})
-        why = why or "so are its runs" * self._is_last
-        how = f"by the lists of the last track: {why}" if why else "with the session as the query"
+        dropped = f"dropped, its weight is below {_LEAST_WEIGHT:g}"
+        says = dict.fromkeys(self._members.folders, dropped)
+        says |= {name: f"weight {weight:.3f}" for name, weight in self.weights.items()}
         lines = [f"mixture      {name}: {how_much}" for name, how_much in says.items()]
-        return [*lines, *super().describe(), f"served       {how}"]
+        return [*lines, *super().describe(), f"served       {self._served()[1]}"]
 
     def decided(self) -> dict[str, Any]:
         """What validation decided: the weights, and how much counts."""
-        return super().decided() | {"weights": self.weights, "gains": self.gains}
+        return super().decided() | {"weights": self.weights}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take it from another model."""
         super().decide(decided)
-        self.weights, self.gains = dict(decided["weights"]), dict(decided["gains"])
+        self.weights = dict(decided["weights"])
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return weights and counts for a checkpoint, and where the runs are and what they had."""
         folders, part = {name: str(folder) for name, folder in self._members.folders.items()}, self.counted
         table = {name: torch.from_numpy(one) for name, one in (part.arrays() if part is not None else {}).items()}
-        return {**self.decided(), "folders": folders, "digests": self._digests, "table": table}
+        return {**self.decided(), "folders": folders, "digests": self._members.digests, "table": table}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self.decide(state)
-        self._digests = dict(state["digests"])
+        self._members.digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
         table = {name: one.numpy(force=True) for name, one in state["table"].items()}
         part = CountedPart.of_arrays(table, num_tracks=len(self.order), max_length=MAX_LENGTH)
@@ -285,7 +275,7 @@ class Mixture(OneStep):
             self.counts.tables[None] = part
 
 
-def _scoring_of(ranker: Ranker, every: bool) -> Scoring:
+def _scoring_of(ranker: Ranker, every: bool = False) -> Scoring:
     """The scores of a run without its own counted part, as logarithms of probabilities, plus a constant."""
     unit = ranker.temperature
     if ranker.scorer is None and unit is None:  # a model that counts
@@ -296,37 +286,31 @@ def _scoring_of(ranker: Ranker, every: bool) -> Scoring:
     return lambda histories: of(histories).div_(unit)
 
 
-def why_not_side_by_side(models: Mapping[str, SessionVectors | None]) -> str:
-    """Why the session cannot be the query of some models together; empty if it can.
-
-    Args:
-        models: their vectors, by name; None for a model without.
-    """
-    if others := [name for name, one in models.items() if one is None or one.listener is not None]:
-        return f"{' and '.join(others)} without vectors of the session alone"
-    some = [one for one in models.values() if one is not None]
-    if len({(one.max_length, one.skipped) for one in some}) > 1:
-        return "its runs differ in context.max_length or context.skipped"
-    if len({len(one.boosts) for one in some}) > 1 and any(len(one.artist_boosts) for one in some):
-        return "its runs differ in the rule for tracks heard, and boost artists"
-    parts, width = sum(len(one.parts) for one in some), sum(one.items.shape[1] for one in some)
-    is_large = parts > MAX_PARTS or width > MAX_WIDTH
-    return f"{parts} parts and {width} columns are more than {MAX_PARTS} or {MAX_WIDTH}" * is_large
-
-
 def side_by_side(
-    models: Mapping[str, SessionVectors], weights: Mapping[str, float], counted: CountedPart | None = None
+    models: Mapping[str, SessionVectors | None], weights: Mapping[str, float], counted: CountedPart | None = None
 ) -> SessionVectors:
     """The vectors of models whose score is the weighted sum of their scores.
 
     Args:
-        models: by name, of the same tracks, with vectors alone.
+        models: by name, of the same tracks; None for a model without vectors.
         weights: of the score of each, by name.
         counted: what is added to the sum.
+
+    Raises:
+        ValueError: the session cannot be the query of these models together.
     """
-    some, by = list(models.values()), [np.float32(weights[name]) for name in models]
-    ends = [int(one.ends[-1]) for one in some]
-    first = [sum(ends[:nth]) for nth in range(len(ends))]
+    some = {name: one for name, one in models.items() if one is not None and one.listener is None}
+    if others := models.keys() - some.keys():
+        raise ValueError(f"{' and '.join(sorted(others))} without vectors of the session alone")
+    each, by = list(some.values()), [np.float32(weights[name]) for name in some]
+    artists = any(len(one.artist_boosts) for one in each)
+    if len({(one.max_length, one.skipped, len(one.boosts) * artists) for one in each}) > 1:
+        raise ValueError(
+            "its runs differ in context.max_length, in context.skipped, or, with boosts of artists, in the rule for "
+            "tracks heard"
+        )
+    ends = np.array([one.ends[-1] for one in each])
+    first = (ends.cumsum() - ends).tolist()
 
     def columns(tables: Sequence[np.ndarray]) -> np.ndarray:
         """Those of the parts, then those after them."""
@@ -334,54 +318,34 @@ def side_by_side(
         return np.hstack([half[nth] for nth in range(2) for half in halves])
 
     def summed(boosts: Sequence[np.ndarray]) -> np.ndarray:
-        length = max(map(len, boosts))
-        of_each = [weight * np.pad(one, (0, length - len(one))) for one, weight in zip(boosts, by, strict=True)]
-        return np.asarray(np.stack(of_each).sum(0))
+        total = np.zeros(max(map(len, boosts)), np.float32)
+        for own, weight in zip(boosts, by, strict=True):
+            total[: len(own)] += weight * own
+        return total
 
-    orders = [
-        replace(own, first=start + own.first) for one, start in zip(some, first, strict=True) for own in one.orders
-    ]
-    ages = np.concatenate([one.age_weights for one in some])
-    return SessionVectors(
-        queries=columns([one.queries for one in some]),
-        items=columns([weight * one.items for one, weight in zip(some, by, strict=True)]),
-        parts=tuple(f"{name}_{part}" for name, one in models.items() for part in one.parts),
-        ends=np.concatenate([start + one.ends for one, start in zip(some, first, strict=True)]),
-        shares=np.full(len(ages), np.nan, np.float32),
-        age_weights=ages,
-        skipped=some[0].skipped,
-        boosts=summed([one.boosts for one in some]),
-        artist_boosts=summed([one.artist_boosts for one in some]),
-        context=max((one.context for one in some), key=CONTEXTS.index),
+    both = replace(
+        each[0],
+        queries=columns([one.queries for one in each]),
+        items=columns([weight * one.items for one, weight in zip(each, by, strict=True)]),
+        parts=tuple(f"{name}_{part}" for name, one in some.items() for part in one.parts),
+        ends=np.concatenate([start + one.ends for one, start in zip(each, first, strict=True)]),
+        shares=np.full(sum(len(one.parts) for one in each), np.nan, np.float32),
+        age_weights=np.concatenate([one.age_weights for one in each]),
+        boosts=summed([one.boosts for one in each]),
+        artist_boosts=summed([one.artist_boosts for one in each]),
+        context=max((one.context for one in each), key=CONTEXTS.index),
         counted=counted,
-        orders=tuple(orders),
+        orders=tuple(
+            replace(own, first=start + own.first) for one, start in zip(each, first, strict=True) for own in one.orders
+        ),
     )
+    parts, width = len(both.parts), both.items.shape[1]
+    if parts > MAX_PARTS or width > MAX_WIDTH:
+        raise ValueError(f"{parts} parts and {width} columns are more than {MAX_PARTS} or {MAX_WIDTH}")
+    return both
 
 
-def weights_and_gains(
-    candidates: Float64[np.ndarray, "Q C M"], names: Sequence[str]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The weights of the members that add one nat to the likelihood, and how many nats each of them adds.
-
-    Args:
-        candidates: as for `fit_weights`.
-        names: of the members. The least useful one is left out first.
-    """
-
-    def fit(kept: Sequence[str]) -> tuple[Float64[np.ndarray, "M"], float]:
-        return fit_weights(candidates[..., [names.index(name) for name in kept]])
-
-    kept = list(names)
-    while True:
-        weights, nats = fit(kept)
-        gains = {one: nats - fit([name for name in kept if name != one])[1] for one in kept if len(kept) > 1}
-        least = min(gains, key=gains.__getitem__, default="")
-        if not least or gains[least] >= _LEAST_NATS:
-            return dict(zip(kept, weights.tolist(), strict=True)), gains
-        kept.remove(least)
-
-
-def fit_weights(values: Float64[np.ndarray, "Q C M"]) -> tuple[Float64[np.ndarray, "M"], float]:
+def fit_weights(values: Float64[np.ndarray, "Q C M"]) -> Float64[np.ndarray, "M"]:
     """Fit the weights of a sum by maximum likelihood among some candidates of each query.
 
     Among few candidates, the sum of the weights is too small. It does not change the order, and 1 is nearly that of
@@ -391,7 +355,7 @@ def fit_weights(values: Float64[np.ndarray, "Q C M"]) -> tuple[Float64[np.ndarra
         values: the score of each candidate by each member, of which the first one followed; of one query or more.
 
     Returns:
-        Weights, at least 0, whose sum is 1; and the logarithm of the likelihood, in nats.
+        Weights, whose sum is 1; each is 0 or at least _LEAST_WEIGHT.
     """
 
     def loss(weights: Float64[np.ndarray, "M"]) -> tuple[float, Float64[np.ndarray, "M"]]:
@@ -400,6 +364,9 @@ def fit_weights(values: Float64[np.ndarray, "Q C M"]) -> tuple[Float64[np.ndarra
         return -float(logs[:, 0].mean()), (expected - values[:, 0].sum(0)) / len(values)
 
     first = np.full(values.shape[2], 1 / values.shape[2])
-    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(first))
-    weights = found.x if found.x.any() else first
-    return weights / weights.sum(), -float(found.fun) * len(values)
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(first)).x
+    weights = found / found.sum() if found.any() else first
+    if not (kept := weights >= _LEAST_WEIGHT).all():
+        weights = np.zeros(len(weights))
+        weights[kept] = fit_weights(values[..., kept])
+    return weights

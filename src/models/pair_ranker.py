@@ -21,7 +21,6 @@ from segue.models.head_ranker import HeadRanker
 from segue.models.listener_part import ListenerPart
 from segue.models.losses import share_errors
 from segue.models.row_adam import parameter_groups
-from segue.runs.counted_part import CountedPart
 
 
 class PairRanker(HeadRanker, LightningModule):
@@ -163,12 +162,6 @@ class PairRanker(HeadRanker, LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what validation decided."""
         self.decide(checkpoint)
-
-    @property
-    def counted(self) -> CountedPart | None:
-        """What is counted and added to the scores of the head, once it is chosen."""
-        unit = self.temperature
-        return None if self.counts is None or unit is None else self.counts.part(unit)
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:

@@ -20,6 +20,7 @@ from segue.catalog import most_played
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Context, Loss, Rated, Scorer
+from segue.models.counted import Counted
 from segue.models.listener_part import ListenerPart
 from segue.models.retrieval.lists import ListSearch
 from segue.models.retrieval.ranks import block_size, lines_of, ranks_in
@@ -48,7 +49,7 @@ class Ranker(ABC):
         order: of every track, such as its popularity: decides between equal scores, the higher value first.
         temperature: what divides scores in a softmax; None where they are no logarithms of probabilities.
         listener: the part of the listener's own past; None without it.
-        counted: what is counted and added to the scores of a head; None where nothing is.
+        counts: counts what is added to the scores, in training; None for nothing.
         near_ties: whether scores are sums of many numbers: such as differ by noise alone then tie, whatever their
             order, and they are rounded in lists.
     """
@@ -59,6 +60,7 @@ class Ranker(ABC):
     order: Real[np.ndarray, "N"]
     temperature: float | None = None
     listener: ListenerPart | None = None
+    counts: Counted | None = None
     near_ties = True
 
     @abstractmethod
@@ -79,8 +81,8 @@ class Ranker(ABC):
 
     @property
     def counted(self) -> CountedPart | None:
-        """What is counted."""
-        return None
+        """What is counted and added to the scores, once it is chosen; None where nothing is."""
+        return None if self.counts is None or self.temperature is None else self.counts.part(self.temperature)
 
     def by_previous(self, every: bool) -> bool:
         """Whether the scores after a history depend on `Histories.previous` alone."""
@@ -232,7 +234,7 @@ class Ranker(ABC):
     @property
     def parts(self) -> list[Any]:
         """What validation decides, each with `describe`, `decided`, `decide` and `logged` as `Repeats` has them."""
-        return [self.context.repeats]
+        return [self.context.repeats, *(part for part in (self.counts, self.listener) if part is not None)]
 
     def describe(self) -> list[str]:
         """Lines about what was chosen, for people."""
