@@ -231,12 +231,10 @@ def share_errors(
         predicted: share played of each pair, as predicted.
         share: share played.
         mean: of the training pairs.
-        with_floors: whether to add those of predicting the mean, and of a uniform random guess U.
+        with_floors: whether to add those of predicting the mean.
     """
     error, off_mean = predicted - share, share - mean
     errors = {"mse": error**2, "mae": error.abs()}
     if with_floors:
         errors |= {"mse_mean_floor": off_mean**2, "mae_mean_floor": off_mean.abs()}
-        # E(U−y)² and E|U−y| for U uniform on [0, 1]
-        errors |= {"mse_random_floor": 1 / 3 - share + share**2, "mae_random_floor": (share**2 + (1 - share) ** 2) / 2}
     return errors

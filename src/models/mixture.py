@@ -243,8 +243,7 @@ class Mixture(OneStep):
 
     def describe(self) -> list[str]:
         """A line for each member, and how the mixture is served."""
-        dropped = f"dropped, its weight is below {_LEAST_WEIGHT:g}"
-        says = dict.fromkeys(self._members.folders, dropped)
+        says = dict.fromkeys(self._members.folders, f"dropped, its weight is below {_LEAST_WEIGHT:g}")
         says |= {name: f"weight {weight:.3f}" for name, weight in self.weights.items()}
         lines = [f"mixture      {name}: {how_much}" for name, how_much in says.items()]
         return [*lines, *super().describe(), f"served       {self._served()[1]}"]

@@ -27,7 +27,7 @@ class PairRanker(HeadRanker, LightningModule):
     """Learns to score pairs of tracks. What is around the head is fitted after an epoch, by `after_training.py`.
 
     Logs `train/loss`, `val/loss`, what the parts report, such as `alpha`, and, where shares are known, MSE and MAE of
-    the predicted share; in test with those of two floors: the training mean, and a uniform random guess (exact).
+    the predicted share; in test with those of a floor, the training mean.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.

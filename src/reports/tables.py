@@ -24,7 +24,6 @@ _FLOORS = {
     "counts": "ranks by how often the candidate came next in training",
     "popular": "ranks by plays in training, whatever came before",
     "mean": "predicts the mean share of training for every pair",
-    "random": "predicts a random share for every pair",
 }
 # The meaning of what is not in `ACCURACY` of `statistics/ranking.py`, by its name without the number at the end.
 _MEANINGS = {
@@ -77,8 +76,7 @@ def tables_of_test(metrics: Mapping[str, Any], title: str) -> list[Table]:
             rows[name] = of_ranks.get(name) or _MEANINGS.get(key, "").format(place)
     found = []
     for (_, floors), rows in sorted(by_floors.items(), key=lambda item: (item[0][1] == (), item[0])):
-        columns = {"model": "test/{}", "±": "test/{}_half_width"}
-        columns |= {floor: f"test/{{}}_{floor}_floor" for floor in floors}
+        columns = {"model": "test/{}", "±": "test/{}_half_width", **{one: f"test/{{}}_{one}_floor" for one in floors}}
         notes = [_HALF_WIDTH.format("test sessions"), *(f"{floor}, a floor: {_FLOORS[floor]}" for floor in floors)]
         found.append(_values(metrics, "test", rows, columns, notes))
     columns = {f"recall@{k}": f"test/{{}}_recall_at_{k}" for k in (10, 100)} | {"queries": "test/num_{}_queries"}

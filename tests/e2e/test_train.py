@@ -92,15 +92,15 @@ def test_a_run_leaves_what_the_design_says(ring_run: tuple[Path, str]) -> None:
 def test_metrics_have_the_designed_names_and_stand_beside_their_floors(ring_run: tuple[Path, str]) -> None:
     metrics = metrics_of(ring_run[0])
     named = {
-        *("val/mse", "test/mse", "test/mse_mean_floor", "test/mse_random_floor", "test/mae", "test/mae_mean_floor"),
-        *("test/mae_random_floor", "test/recall_at_1", "test/recall_at_10", "test/recall_at_50", "test/ndcg_at_10"),
+        *("val/mse", "test/mse", "test/mse_mean_floor", "test/mae", "test/mae_mean_floor"),
+        *("test/recall_at_1", "test/recall_at_10", "test/recall_at_50", "test/ndcg_at_10"),
         *("test/mrr", "test/coverage_at_10", "test/same_artist_at_10", "test/popularity_rank_at_10", "mlflow_run_id"),
         *("test/recall_at_10_popular_floor", "test/recall_at_10_counts_floor"),
     }
     assert named <= metrics.keys()
     assert all(isinstance(value, int | float) for name, value in metrics.items() if name != "mlflow_run_id")
     assert metrics["alpha"] == pytest.approx(0.8)
-    assert metrics["test/mse"] < metrics["test/mse_mean_floor"] < metrics["test/mse_random_floor"]
+    assert metrics["test/mse"] < metrics["test/mse_mean_floor"]
     assert metrics["test/recall_at_10"] > 2 * metrics["test/recall_at_10_popular_floor"]
 
 
@@ -108,7 +108,7 @@ def test_a_run_prints_its_table_its_folder_and_what_comes_next(ring_run: tuple[P
     run, printed = ring_run
     assert "3,200" in printed  # events, in the table of the splits
     commands = "mlflow ui --backend-store-uri sqlite:///mlflow.db", "python serve.py recommendations="
-    for shown in ("recall_at_10", "mse", "popular", "random", str(run), *commands):
+    for shown in ("recall_at_10", "mse", "popular", str(run), *commands):
         assert shown in printed
     assert "Traceback" not in printed
     assert "Lightning" not in printed
@@ -300,4 +300,3 @@ def test_the_real_log_gives_fifty_other_tracks_for_each_of_fifty_thousand(real_d
     assert (recommendations.rows >= 0).all()  # `read` has refused repeated tracks and the track itself
     metrics = metrics_of(tmp_path / "run")
     assert metrics["test/mse"] < metrics["test/mse_mean_floor"]
-    assert metrics["test/mse"] < metrics["test/mse_random_floor"]

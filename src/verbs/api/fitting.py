@@ -21,7 +21,7 @@ from jaxtyping import Int64
 from segue.catalog import Id, id_problem, quoted
 from segue.errors import InputError
 from segue.runs.folder import REFIT, RunRecord
-from segue.verbs.api.calling import Folder, call, options, refuse_used, words_of
+from segue.verbs.api.calling import Folder, call, refuse_used, words_of
 from segue.verbs.api.plays import Plays, plays_of
 from segue.verbs.train import read_data, train
 
@@ -141,7 +141,7 @@ class Recommender:
     Raises:
         InputError: `seed` and `random_state` are both given.
 
-    `get_params`, `set_params` and `sklearn.base.clone` work as in scikit-learn. A fitted model can be pickled and
+    `get_params` and `sklearn.base.clone` work as in scikit-learn. A fitted model can be pickled and
     copied. It writes nothing outside of the folder that `fit` or `save` names, and nothing to MLflow, unless
     `logger="mlflow"` asks for it.
     """
@@ -173,27 +173,6 @@ class Recommender:
             Values by name: what the constructor takes.
         """
         return dict(self._params)
-
-    def set_params(self, **params: Any) -> "Recommender":
-        """Change settings, which the next `fit` uses.
-
-        Args:
-            params: values by name.
-
-        Returns:
-            Itself.
-
-        Raises:
-            InputError: there is no such setting. Names behind the first `__` depend on the model; `fit` checks them.
-        """
-        if "random_state" in params:
-            params["seed"] = params.pop("random_state")
-        for name in _named(params):
-            if (first := name.partition("__")[0]) not in options():
-                [nearest] = difflib.get_close_matches(first, options(), 1, cutoff=0) or [""]
-                raise InputError(f"{name} is no setting of a model; did you mean {nearest}?")
-        self._params |= _named(params)
-        return self
 
     def _words(self, params: Mapping[str, Any]) -> list[str]:
         if named := [name for name in params if name.startswith(("run_dir", "hydra", "datamodule__path"))]:
