@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from segue.attributes import Values
 from segue.catalog import Listens, Vocabulary, places_of
 from segue.errors import InputError
+from segue.models.repeats import tracks_of
 from segue.models.retrieval.sparse import no_scores
 from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
@@ -28,6 +29,8 @@ NUM_NEIGHBOURS = 500
 """Best candidates that are kept for each track."""
 LEAST_PLAYED = 0.5
 """Events with a smaller share played are dropped where a model has no weights of events."""
+SHARES_WINDOW = 10
+"""Largest distance of two tracks that have a mean share."""
 _MAX_SCORES = 2**25  # number of scores in memory while the best candidates are selected
 
 
@@ -77,8 +80,8 @@ class Counter:
         """
         if not self.artist_weight:
             return scores
-        by_artist = csr_array((np.ones(self.num_tracks, np.float32), (np.arange(self.num_tracks), self.artist_of)))
-        of_artists = csr_array(csr_array(heard @ by_artist) @ by_artist.T.tocsr())
+        tracks = tracks_of(self.artist_of)
+        of_artists = csr_array(csr_array(heard @ tracks.T.tocsr()) @ tracks)
         of_artists.sort_indices()  # sums of scores are then the same to the last digit
         return csr_array(scores + self.artist_weight * of_artists)
 
@@ -253,14 +256,13 @@ class ShareMeans(Counter):
     """Mean share played of a candidate after a query, minus the mean of all pairs, shrunk where there are few events.
 
     `score(q, c) = Σ w·(share of c − mean share) / (Σ w + shrinkage)`, summed over the events of c with q at most
-    `window` places before them in the session; w is the share played of q, and the mean is of all these events with
-    the same weights. Dividing by the number of events makes it
-    independent of how often a recommender played c. Only scores above 0 are kept. With `level=artist` both tracks are
-    replaced by their artists: all tracks of an artist then have the same score, and plays decide among them.
+    SHARES_WINDOW places before them in the session; w is the share played of q, and the mean is of all these events
+    with the same weights. Dividing by the number of events makes it independent of how often a recommender played c.
+    Only scores above 0 are kept. With `level=artist` both tracks are replaced by their artists: all tracks of an artist
+    then have the same score, and plays decide among them.
     """
 
     level: Annotated[Literal["track", "artist"], Setting("whether pairs of tracks have means, or of artists")] = "track"
-    window: Window = 10
     shrinkage: Annotated[float, Setting("mean events added to each pair; near 0 rare tracks rank first", above=0)] = (
         20.0
     )
@@ -277,17 +279,16 @@ class ShareMeans(Counter):
         unit_of = np.arange(self.num_tracks) if self.level == "track" else self.artist_of
         share, num_units = known.played_ratio.astype(np.float64), int(unit_of.max()) + 1
         weights, shares = (
-            _sums_of_pairs(unit_of[known.track], known.session, self.window, value, num_units)
+            _sums_of_pairs(unit_of[known.track], known.session, SHARES_WINDOW, value, num_units)
             for value in (lambda first, *_: share[first], lambda first, second, _: share[first] * share[second])
         )
         mean = float(shares.sum()) / max(float(weights.sum()), 1e-9)
-        shrunk = weights.copy()
-        shrunk.data = 1 / (weights.data + self.shrinkage)
+        shrunk = csr_array((1 / (weights.data + self.shrinkage), weights.indices, weights.indptr), shape=weights.shape)
         above = csr_array((shares - mean * weights) * shrunk).astype(np.float32)
         above.data = above.data.clip(min=0)
         above.eliminate_zeros()
-        of_unit = csr_array((np.ones(self.num_tracks, np.float32), (unit_of, np.arange(self.num_tracks))))
-        return best_candidates(lambda rows: csr_array(above[unit_of[rows]] @ of_unit), NUM_NEIGHBOURS, order=self.order)
+        tracks = tracks_of(unit_of)
+        return best_candidates(lambda rows: csr_array(above[unit_of[rows]] @ tracks), NUM_NEIGHBOURS, order=self.order)
 
 
 def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:

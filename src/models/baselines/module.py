@@ -106,14 +106,13 @@ class Baseline(OneStep):
         repeats = self.context.repeats
         values, boosts = repeats.in_force(every=every), repeats.boosts(every=every)
         factor, added = np.expm1(values[0]), values[1]
+        never = boosts[np.isinf(boosts)]  # others are in the shares
 
         def score(histories: Histories) -> Float[Tensor, "B N"]:
             found = self._after(histories)
             if values.any():
                 found = boosted_shares(found, *(repeats.added(histories, one, every=every) for one in (factor, added)))
-            if not np.isinf(boosts).any():  # others are in the shares
-                return dense(found)
-            return boost_heard(dense(found), torch.from_numpy(histories.newest_rows(len(boosts))), boosts)
+            return boost_heard(dense(found), torch.from_numpy(histories.newest_rows(len(never))), never)
 
         return score
 

@@ -4,6 +4,7 @@ N tracks in the catalogue, M of them with a vector (R with those of artists), D 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,10 +19,9 @@ from segue.models.retrieval.sparse import largest_positive, no_scores
 from segue.settings import Setting, settings
 
 Dim = Annotated[int, Setting("width of a vector, without a bias", least=1)]
-Epochs = Annotated[int, Setting("passes over the sessions, or steps", least=1)]
-Lr = Annotated[float, Setting("learning rate at the beginning", above=0)]
-Regularization = Annotated[float, Setting("L2 regularization of the vectors", least=0)]
 Seed = Annotated[int, Setting("decides the initial vectors and the samples", least=0, most=2**32 - 1)]
+SUBSAMPLE, EPOCHS = 1e-5, 110
+"""Of item2vec: tracks with a larger share of the events are drawn less; and passes over the sessions."""
 
 
 @settings("model")
@@ -46,11 +46,6 @@ class Item2Vec(Counter):
     negative_exponent: Annotated[
         float, Setting("negatives are drawn by plays^exponent: -0.5 suits music, 0.75 words", least=-2, most=2)
     ] = -0.5
-    subsample: Annotated[
-        float, Setting("tracks with a larger share of events are drawn less; 0 switches it off", least=0, most=1)
-    ] = 1e-5
-    epochs: Epochs = 110
-    lr: Lr = 0.025
     artist_mean: Annotated[
         bool, Setting("whether a track without plays gets the mean of the unit vectors of its artist's tracks")
     ] = False
@@ -74,11 +69,9 @@ class Item2Vec(Counter):
             sg=1,
             vector_size=self.dim,
             window=self.window,
-            negative=5,
             ns_exponent=self.negative_exponent,
-            sample=self.subsample,
-            epochs=self.epochs,
-            alpha=self.lr,
+            sample=SUBSAMPLE,
+            epochs=EPOCHS,
             min_count=1,
             seed=self.seed,
             workers=1,  # with more, the same seed gives different vectors
@@ -101,7 +94,7 @@ class _Factorised(Counter, ABC):
     """
 
     dim: Dim = 100
-    regularization: Regularization = 0.01
+    regularization: Annotated[float, Setting("L2 regularization of the vectors", least=0)] = 0.01
     seed: Seed
     has_weights = False
 
@@ -111,8 +104,8 @@ class _Factorised(Counter, ABC):
         super().__post_init__()
 
     @abstractmethod
-    def build(self, num_threads: int) -> Any:
-        """Build what learns them."""
+    def build(self, given: Mapping[str, Any]) -> Any:
+        """Build what learns them; what is not given is as implicit has it."""
 
     def count(self, listens: Listens) -> csr_array:
         """Learn vectors and find the best candidates of each track."""
@@ -123,7 +116,8 @@ class _Factorised(Counter, ABC):
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1, "blas"):  # implicit recommends it
-            model = self.build(num_threads=1)  # with more, the same seed gives different vectors
+            given = {"factors": self.dim, "regularization": self.regularization, "random_state": self.seed}
+            model = self.build(given | {"num_threads": 1})  # with more, the same seed gives different vectors
             table = played[np.flatnonzero(np.diff(played.indptr))][:, rows]
             model.fit(csr_matrix(table.astype(np.float32)), show_progress=False)
         vectors = torch.nn.functional.normalize(torch.from_numpy(np.asarray(model.item_factors, np.float32)))
@@ -142,21 +136,13 @@ class Als(_Factorised):
     confidence: Annotated[
         float, Setting("weight of an event, times its share played; that of a track not played is 1", above=0)
     ] = 1.0
-    epochs: Epochs = 15
     has_weights = True
 
-    def build(self, num_threads: int) -> Any:
+    def build(self, given: Mapping[str, Any]) -> Any:
         """Build what learns them."""
         from implicit.cpu.als import AlternatingLeastSquares
 
-        return AlternatingLeastSquares(
-            factors=self.dim,
-            regularization=self.regularization,
-            alpha=self.confidence,
-            iterations=self.epochs,
-            random_state=self.seed,
-            num_threads=num_threads,
-        )
+        return AlternatingLeastSquares(**given, alpha=self.confidence)
 
 
 @settings("model")
@@ -171,21 +157,11 @@ class Bpr(_Factorised):
         Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
     """
 
-    epochs: Epochs = 100
-    lr: Lr = 0.01
-
-    def build(self, num_threads: int) -> Any:
+    def build(self, given: Mapping[str, Any]) -> Any:
         """Build what learns them."""
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-        return BayesianPersonalizedRanking(
-            factors=self.dim,
-            learning_rate=self.lr,
-            regularization=self.regularization,
-            iterations=self.epochs,
-            random_state=self.seed,
-            num_threads=num_threads,
-        )
+        return BayesianPersonalizedRanking(**given)
 
 
 def _with_means(

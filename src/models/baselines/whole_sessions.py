@@ -272,7 +272,8 @@ class Slist(SessionCounter):
         """The weights of M tracks by the sessions of events and the tracks (columns) that they play."""
         gram: np.ndarray = np.zeros((num, num), np.float32)
         if self.share:
-            whole = self._rows(session, column, np.ones(len(column)), num, once=True)
+            row, once = np.divmod(np.unique(session * num + column), num)
+            whole = self._rows(row, once, np.ones(len(row)), num)
             gram += self.share * _product(whole, whole)
         wanted = gram
         if self.share < 1:
@@ -307,18 +308,9 @@ class Slist(SessionCounter):
         return self._rows(cut_after, before, weights, num), self._rows(cut_before, after, weights, num)
 
     def _rows(
-        self,
-        row: Int64[np.ndarray, "n"],
-        column: Int64[np.ndarray, "n"],
-        weight: np.ndarray,
-        num: int,
-        *,
-        once: bool = False,
+        self, row: Int64[np.ndarray, "n"], column: Int64[np.ndarray, "n"], weight: np.ndarray, num: int
     ) -> csr_array:
         table = csr_array((weight, (row, column)), shape=(int(row.max(initial=-1)) + 1, num))
-        table.sum_duplicates()
-        if once:
-            table.data[:] = 1
         return csr_array(diags_array(1 / np.maximum(table.sum(1), 1e-300)) @ table) if self.normalise else table
 
     def _score(

@@ -21,6 +21,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.baselines import counting as baselines
+from segue.models.baselines import vectors
 from segue.models.baselines.counting import (
     ArtistPopular,
     AttributeNeighbours,
@@ -39,13 +40,11 @@ Sessions = list[list[tuple[int, float]]]
 NO_ARTISTS = {"artist_weight": 0.0}
 MARKOV: dict[str, Any] = {"window": 1, "decay": "inverse", "reverse_weight": 0.0, **NO_ARTISTS}
 COSINE: dict[str, Any] = {"shrinkage": 0.0, "norm_power": 1.0, "length_power": 0.0, **NO_ARTISTS}
-WORDS = {"dim": 16, "window": 3, "negative_exponent": 0.0, "subsample": 0.0, "epochs": 60, "lr": 0.025}
-SKIP_GRAM: dict[str, Any] = {**WORDS, "artist_mean": False, "seed": 1}
-SKIP_GRAM |= NO_ARTISTS
+SKIP_GRAM: dict[str, Any] = {"dim": 16, "window": 3, "negative_exponent": 0.0, "seed": 1, **NO_ARTISTS}
 NEAR: dict[str, Any] = {"dim": 16, "seed": 1, **NO_ARTISTS}
-LEAST_SQUARES: dict[str, Any] = {**NEAR, "regularization": 0.01, "confidence": 5.0, "epochs": 15}
-PAIRWISE: dict[str, Any] = {**NEAR, "regularization": 0.01, "lr": 0.05, "epochs": 100}
-SHARE_MEANS: dict[str, Any] = {"level": "track", "window": 10, "shrinkage": 1.0, **NO_ARTISTS}
+LEAST_SQUARES: dict[str, Any] = {**NEAR, "regularization": 0.01, "confidence": 5.0}
+PAIRWISE: dict[str, Any] = {**NEAR, "regularization": 0.01}
+SHARE_MEANS: dict[str, Any] = {"level": "track", "shrinkage": 1.0, **NO_ARTISTS}
 MODELS: dict[str, Any] = {
     "popular": partial(Popular, artist_weight=0.0),
     "sticky": partial(Popular, artist_weight=1.0),
@@ -56,6 +55,15 @@ MODELS: dict[str, Any] = {
     "bpr": partial(Bpr, **PAIRWISE),
 }
 VOCABULARY = make_vocabulary(range(NUM_TRACKS))
+
+
+@pytest.fixture(autouse=True)
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a large share of the events, and there are few of them."""
+    monkeypatch.setattr(vectors, "SUBSAMPLE", 0.0)
+    monkeypatch.setattr(vectors, "EPOCHS", 60)
+
+
 listens_drawn = st.tuples(st.integers(0, NUM_TRACKS - 1), st.sampled_from([0.0, 0.5, 1.0, float("nan")]))
 sessions_drawn = st.lists(st.lists(listens_drawn, min_size=1, max_size=6), max_size=6)
 
@@ -166,8 +174,10 @@ def test_share_means_are_those_of_the_loops(sessions: Sessions, window: int, shr
             score = sum(w * (share - mean) for w, share in of_pair) / (sum(w for w, _ in of_pair) + shrinkage)
             if q != c and score > 1e-9:
                 expected[q, c] = score
-    baseline = ShareMeans(vocabulary, **{**SHARE_MEANS, "level": level, "window": window, "shrinkage": shrinkage})
-    np.testing.assert_allclose(baseline.count(make_listens(sessions)).toarray(), dense(expected), atol=1e-6)
+    baseline = ShareMeans(vocabulary, **{**SHARE_MEANS, "level": level, "shrinkage": shrinkage})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(baselines, "SHARES_WINDOW", window)
+        np.testing.assert_allclose(baseline.count(make_listens(sessions)).toarray(), dense(expected), atol=1e-6)
 
 
 def test_share_means_of_a_source_without_shares_are_refused() -> None:
@@ -286,10 +296,7 @@ def _not_again() -> None:
 
 @pytest.mark.parametrize("name", ["item2vec", "als", "bpr"])
 def test_the_same_seed_gives_the_same_vectors_and_another_gives_others(ring: PairDataModule, name: str) -> None:
-    counted = [
-        MODELS[name](ring.vocabulary, epochs=2, seed=seed).count(ring.vocabulary.listens).toarray()
-        for seed in (1, 1, 2)
-    ]
+    counted = [MODELS[name](ring.vocabulary, seed=seed).count(ring.vocabulary.listens).toarray() for seed in (1, 1, 2)]
     np.testing.assert_array_equal(counted[0], counted[1])
     assert (counted[0] != counted[2]).any()
 
@@ -309,13 +316,14 @@ def test_factors_recommend_the_similar_items_of_implicit(
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def fitted_by(baseline: Any) -> list[Any]:
+def fitted_by(baseline: Any, num_steps: int = 15) -> list[Any]:
     """A list that receives the model of implicit when `count` builds it."""
     fitted: list[Any] = []
     build = baseline.build
 
-    def recording_build(num_threads: int) -> Any:
-        fitted.append(build(num_threads=num_threads))
+    def recording_build(given: Any) -> Any:
+        fitted.append(build(given))
+        fitted[0].iterations = num_steps
         return fitted[0]
 
     baseline.build = recording_build
@@ -330,8 +338,8 @@ def liked(listens: Listens, model: Any) -> np.ndarray:
 def test_least_squares_weigh_an_event_by_its_share_and_are_a_fixed_point() -> None:
     """Hu, Koren and Volinsky: the vector of a track solves its least squares, given those of the sessions."""
     sessions = [[(0, 1.0), (1, 0.5)], [(1, 1.0), (2, 1.0)], [(2, 0.5), (3, 1.0), (0, 1.0)], [(3, 1.0), (4, 0.0)]]
-    baseline = Als(VOCABULARY, **{**LEAST_SQUARES, "dim": 2, "epochs": 500, "regularization": 0.1})
-    fitted = fitted_by(baseline)
+    baseline = Als(VOCABULARY, **{**LEAST_SQUARES, "dim": 2, "regularization": 0.1})
+    fitted = fitted_by(baseline, num_steps=500)
     counted = baseline.count(make_listens(sessions)).toarray()
     users, items = fitted[0].user_factors.astype(np.float64), fitted[0].item_factors.astype(np.float64)
     for track in range(4):
