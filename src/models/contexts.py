@@ -73,9 +73,9 @@ class LastTrack(Context):
         """Compute the query vector of `previous`, once for each distinct track if nothing else distinguishes pairs."""
         if history.shape[1]:
             of_pair = torch.arange(len(previous), device=previous.device)
-            return Queries(scorer.query(previous), of_pair, previous, history)
+            return Queries(scorer.query(previous), of_pair, previous)
         rows, of_pair = previous.unique(return_inverse=True)
-        return Queries(scorer.query(rows), of_pair, rows, rows.new_empty(len(rows), 0))
+        return Queries(scorer.query(rows), of_pair, rows)
 
     def weights(self, _: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         """Weight 1 for the newest track and 0 for all others."""
@@ -200,7 +200,7 @@ class Session(Context):
             sums = sums + added
         newest = vectors[:, end:].index_select(0, place[heard.start])
         of_pair = torch.arange(len(previous), device=previous.device)
-        return Queries(torch.cat([sums, newest], dim=1), of_pair, previous, history)
+        return Queries(torch.cat([sums, newest], dim=1), of_pair, previous)
 
     def orders(self) -> tuple[OrderPart, ...]:
         """Return the numbers of the encoder, if there is one."""

@@ -77,16 +77,14 @@ class Queries(NamedTuple):
     """The query vectors of a batch.
 
     Attributes:
-        vectors: the vectors; pairs with the same query may share one.
+        vectors: the vectors; pairs without a history may share one. With histories they are in the order of the pairs.
         of_pair: place of each pair's query among them.
         previous: row of the track that is never a candidate of a query.
-        heard: rows of the tracks already heard, to which the rule of `context.repeats` applies; -1 where there is none.
     """
 
     vectors: Float[Tensor, "Q V"]
     of_pair: Int64[Tensor, "B"]
     previous: Int64[Tensor, "Q"]
-    heard: Int64[Tensor, "Q H"]
 
 
 class Scorer(nn.Module, ABC):

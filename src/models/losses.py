@@ -190,7 +190,7 @@ class SoftmaxLoss(Loss):
         logits = (vectors @ items.T).to(bias.dtype).add_(bias + copies.log())
         column_of = rows.new_full((scorer.num_tracks + 1,), -1)  # the last one is that of the row -1
         column_of[rows] = torch.arange(len(rows), device=rows.device)
-        for masked in (queries.previous[:, None], queries.heard if never else queries.heard[:, :0]):
+        for masked in (queries.previous[:, None], batch.history if never else batch.history[:, :0]):
             column = column_of[masked]
             line, _ = (column >= 0).nonzero(as_tuple=True)
             logits.detach()[line, column[column >= 0]] = _MASKED
