@@ -151,7 +151,7 @@ def mixed(seed: int) -> Final:
     """Weight the runs of a seed on validation, and mix their refitted models, as model=mixture does."""
     began, members = cpu_s(), members_of(seed)
     folders = ", ".join(f"{name}: {STUDY.work / name_of(*one)}" for name, one in members.items())
-    words = [*words_of("train"), "context=last", "model=mixture", f"model.models={{{folders}}}", f"seed={seed}"]
+    words = [*words_of("train"), "model=mixture", f"model.models={{{folders}}}", f"seed={seed}"]
     config = composed("train", *words, f"run_dir={STUDY.work / MIXTURE}")
     data = data_of(config)
     val = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=data)).queries["val"]
