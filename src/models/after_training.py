@@ -6,12 +6,11 @@ Q queries, B queries of a block, N tracks in the catalogue, P pairs.
 from collections.abc import Iterator
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from segue.histories import Histories
-from segue.models.contracts import Loss, Rated
+from segue.models.contracts import Rated
 from segue.models.counted import MOST_QUERIES, Query, blocks_of, sample_of
 from segue.models.head_ranker import HeadRanker, score_pairs
 from segue.models.listener_part import MOST_FITTED, ListenerPart
@@ -85,16 +84,7 @@ def _fit_listener_to_shares(ranker: HeadRanker, listener: ListenerPart, rated: R
     is_other = listener.of_other_artists(rated.histories, rated.following)
     histories, following = rated.histories.where(np.flatnonzero(is_other)), rated.following[is_other]
     is_first, place = rated.listener[is_other] % 2 == 0, next(ranker.scorer.parameters()).device
-    of = torch.from_numpy(rated.listener[is_other]).to(place)
     if is_first.all() or not is_first.any():
         return
-    loss = ranker.loss
-    assert isinstance(loss, Loss), "a head that is trained has one"
-
-    def predict(some: Bool[np.ndarray, "P"], scores: Float64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
-        share = loss.predict(torch.from_numpy(scores).to(place), of[torch.from_numpy(some)])
-        return np.asarray(share.double().cpu().numpy())
-
     scores = score_pairs(ranker.scorer, ranker.context, histories, following, place).double().cpu().numpy()
-    features = listener.features(histories, following)
-    listener.fit_shares(predict, scores, features, rated.played_ratio[is_other], is_first)
+    listener.fit_shares(scores, listener.features(histories, following), rated.played_ratio[is_other], is_first)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
-from segue.models.kernels import Heard, weighted_sums
 from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats
 from segue.picking.session_query import age_weight, share_weight
@@ -185,20 +185,23 @@ class Session(Context):
             )
         is_there, ages = history >= 0, torch.arange(history.shape[1], device=history.device)
         events, length = is_there.flatten().nonzero()[:, 0], is_there.sum(1)
-        of_history, age = events // len(ages), events % len(ages)
+        age, start = events % len(ages), length.cumsum(0) - length
         rows, place = history.flatten().index_select(0, events).unique(return_inverse=True)
         vectors, parts = scorer.query(rows), scorer.query_parts()
         of_share = self._of_share(share.flatten().index_select(0, events))
-        weights = torch.stack([self._of_age(name, ages).index_select(0, age) * of_share for name in parts])
-        heard = Heard(place, of_history, length.cumsum(0) - length)
-        widths = [part.columns.stop - part.columns.start for part in parts.values()]
-        end = sum(widths)  # columns after the last part are those of the newest track
-        sums = weighted_sums(vectors[:, :end], weights, heard, widths)
+        bags = []
+        for name, part in parts.items():
+            own, weights = (
+                vectors[:, part.columns].contiguous(),
+                self._of_age(name, ages).index_select(0, age) * of_share,
+            )
+            bags.append(F.embedding_bag(place, own, start, mode="sum", per_sample_weights=weights.to(own.dtype)))
+        sums, end = torch.cat(bags, dim=1), part.columns.stop  # later columns are those of the newest track
         if self.encoder is not None:
             of_event = torch.zeros_like(history).masked_scatter_(is_there, place)
             added = self.encoder.added(vectors[:, :end], of_event, self._of_share(share), prefixes_of(history, share))
             sums = sums + added
-        newest = vectors[:, end:].index_select(0, place[heard.start])
+        newest = vectors[:, end:].index_select(0, place[start])
         of_pair = torch.arange(len(previous), device=previous.device)
         return Queries(torch.cat([sums, newest], dim=1), of_pair, previous)
 
@@ -243,10 +246,9 @@ def _decays(given: Any, parts: Sequence[str]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         return dict.fromkeys(parts, given)
     found = {part: given.get(part, given.get(OTHERS)) for part in parts}
-    unknown = [part for part in given if part not in (*parts, *_USUAL, OTHERS)]
-    if wrong := [*unknown, *(part for part in parts if found[part] is None)]:
+    if None in found.values() or given.keys() - {*parts, *_USUAL, OTHERS}:
         raise InputError(
             f"context.decay must have a value for each of {', '.join(parts)}, or for {OTHERS}, which means all that "
-            f"are not named, and for nothing else; see {wrong[0]}"
+            f"are not named, and for nothing else, got {dict(given)}"
         )
     return found

@@ -275,16 +275,11 @@ def add_counts(scores: Float[Tensor, "B N"], part: CountedPart, histories: Histo
     Returns:
         The same tensor.
     """
-    add_neighbours(scores, part, histories)
+    add_entries(scores, values_of(part, part.table, histories))
     if part.uncounted and part.is_uncounted.any():
         share = added(_heard(part, histories) @ part.shares_of_uncounted, part.strength)
         scores.addr_(*(torch.from_numpy(one).to(scores) for one in (share, part.is_uncounted)))
     return scores
-
-
-def add_neighbours(scores: Float[Tensor, "B N"], part: CountedPart, histories: Histories) -> Float[Tensor, "B N"]:
-    """The same without tracks of which nothing was counted."""
-    return add_entries(scores, values_of(part, part.table, histories))
 
 
 def values_of(part: CountedPart, table: csr_array, histories: Histories) -> csr_array:
@@ -298,20 +293,3 @@ def values_of(part: CountedPart, table: csr_array, histories: Histories) -> csr_
     found = csr_array(_heard(part, histories) @ table)
     found.data = added(found.data, part.strength)
     return found
-
-
-def with_uncounted(
-    part: CountedPart | None, queries: Float[Tensor, "N V"], items: Float[Tensor, "N V"]
-) -> tuple[Float[Tensor, "N W"], Float[Tensor, "N W"]]:
-    """The vectors with a column that adds, after one track, to the tracks of which nothing was counted.
-
-    Args:
-        part: of all tracks.
-        queries: query vectors.
-        items: item vectors.
-    """
-    if part is None or not part.uncounted or not part.is_uncounted.any():
-        return queries, items
-    columns = added(part.shares_of_uncounted, part.strength), part.is_uncounted
-    of_query, of_item = (torch.from_numpy(one).to(items)[:, None] for one in columns)
-    return torch.cat([queries, of_query], 1), torch.cat([items, of_item], 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segue.histories import Histories
 from segue.models.contracts import Context, PairBatch, Scorer
-from segue.models.counted import add_counts, add_neighbours, with_uncounted
+from segue.models.counted import add_counts
 from segue.models.export import session_vectors
 from segue.models.ranker import Ranker, Scoring
 from segue.models.repeats import MOST_AGES
@@ -81,12 +81,11 @@ class HeadRanker(Ranker):
         """Prepare the scores of a list: of the query vectors of tracks, with what followed each."""
         part, queries, items = self.counted, self.scorer.query_vectors(), self.scorer.item_vectors()
         refuse_non_finite(queries, items)
-        queries, items = with_uncounted(part, queries, items)
         product = _product_with(items)
 
         def score(tracks: Histories) -> Float[Tensor, "B N"]:
             scores = product(queries[torch.from_numpy(tracks.previous).to(queries.device)])
-            return scores if part is None else add_neighbours(scores, part, tracks)
+            return scores if part is None else add_counts(scores, part, tracks)
 
         return score
 
@@ -95,7 +94,7 @@ class HeadRanker(Ranker):
         exact = super().lists(k, rows)
         if recall is None:
             return exact
-        vectors = with_uncounted(self.counted, self.scorer.query_vectors(), self.scorer.item_vectors())
+        vectors = self.scorer.query_vectors(), self.scorer.item_vectors()
         return near_lists(exact, *vectors, rows, plays=self.order, part=self.counted, recall=recall)
 
     def session_vectors(self) -> SessionVectors | None:

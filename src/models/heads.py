@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import QueryPart, Scorer
-from segue.models.kernels import Dropout, unit
+from segue.models.kernels import Dropout
 from segue.models.parts import (
     Biases,
     Dropped,
@@ -45,6 +45,7 @@ from segue.models.parts import (
     TracksDropped,
     Width,
     build_parts,
+    unit,
     with_bias,
     with_one,
 )

@@ -4,7 +4,7 @@
 block, N tracks, F features, P entries of a profile, E entries of the profiles of all queries, G artists of theirs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ MOST_PLAYS = 4000
 """Earlier plays of a listener that are looked at, the newest: a profile of a service forgets few of them."""
 MOST_FITTED = 2500
 """Validation queries that the weights are fitted to, at most."""
-_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE = 1e-3, 30.0, 10.0, np.float32(0.1)
+_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE = 1e-3, 30.0, 10.0, 0.02
 _NONE = np.zeros(len(FEATURES), np.float32)
 _NEWEST = 100
 """Tracks of a session whose artists it has heard."""
@@ -149,43 +149,42 @@ class ListenerPart:
             slope = (raised / total[owner]) @ features / num - mean_of_targets + 2 * _RIDGE * weights
             return float(value), slope
 
-        return _minimum(loss, len(FEATURES), has_slope=True)
+        limits = [(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)] * len(FEATURES)
+        found = minimize(loss, np.zeros(len(FEATURES)), jac=True, method="L-BFGS-B", bounds=limits)
+        return np.asarray(found.x, np.float32)
 
     def fit_shares(
         self,
-        predict: Callable[[Bool[np.ndarray, "Q"], Float64[np.ndarray, "q"]], Float64[np.ndarray, "q"]],
         scores: Float64[np.ndarray, "Q"],
         features: Float32[np.ndarray, "Q F"],
         played_ratio: Float32[np.ndarray, "Q"],
         is_first: Bool[np.ndarray, "Q"],
     ) -> None:
-        """Fit the weights by the squared error of predicted shares; half of the listeners judge those of the others.
+        """Fit the weights by least squares of shares played; half of the listeners judge those of the others.
 
-        A slope and an offset of the scores are fitted with them, and the weights are divided by the slope: high scores
-        of a head promise more than is played, and the past is weighed against what they are worth.
+        Shares are a line in the features and the score, and the weights are divided by the slope of the score: high
+        scores of a head promise more than is played, and the past is weighed against what they are worth.
 
         Args:
-            predict: the shares of some pairs, from their scores.
             scores: of the head.
             features: of the track that followed.
             played_ratio: share of it that was played.
             is_first: whether the listener of each pair is in the first of two halves; some are, and some are not.
         """
-        num, whole = len(FEATURES), np.column_stack([features, scores, np.ones(len(scores))])
+        of_score = np.column_stack([scores, np.ones(len(scores))])
+        whole = np.column_stack([features, of_score])
 
-        def error(some: np.ndarray, columns: np.ndarray, numbers: Float64[np.ndarray, "_"]) -> float:
-            predicted = predict(some, scores[some] + columns[some] @ numbers)
-            return float(((predicted - played_ratio[some]) ** 2).mean())
+        def fitted(columns: np.ndarray, some: np.ndarray) -> Float64[np.ndarray, "_"]:
+            return np.asarray(np.linalg.lstsq(columns[some], played_ratio[some], rcond=None)[0])
 
-        def fitted(some: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "_"]:
-            def loss(numbers: Float64[np.ndarray, "_"]) -> float:
-                return error(some, columns, numbers) + 0.1 * _RIDGE * float((numbers**2).sum())
+        def error(columns: np.ndarray) -> float:
+            predicted = columns[~is_first] @ fitted(columns, is_first)
+            return float(((predicted - played_ratio[~is_first]) ** 2).mean())
 
-            return _minimum(loss, columns.shape[1], has_slope=False)
-
-        numbers = fitted(np.ones(len(scores), bool), whole)
-        without, with_past = (error(~is_first, some, fitted(is_first, some)) for some in (whole[:, num:], whole))
-        self.keep(numbers[:num] / max(1 + numbers[num], _LEAST_SLOPE), "mse", without, with_past)
+        *numbers, slope, _ = fitted(whole, np.ones(len(scores), bool))
+        weights = np.array(numbers) / max(slope, _LEAST_SLOPE)
+        weights = weights.clip(-_LARGEST_WEIGHT, _LARGEST_WEIGHT).astype(np.float32)
+        self.keep(weights, "mse", error(of_score), error(whole))
 
     def keep(self, weights: Float32[np.ndarray, "F"], name: str, without: float, value: float) -> None:
         """Take weights if validation is better with them, and otherwise 0.
@@ -258,9 +257,3 @@ class _Past(NamedTuple):
     features: Float32[np.ndarray, "E F"]
     first: Int64[np.ndarray, "G"]
     group: Int64[np.ndarray, "E"]
-
-
-def _minimum(loss: Any, num: int, *, has_slope: bool) -> Float32[np.ndarray, "_"]:
-    limits = [(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)] * num
-    found = minimize(loss, np.zeros(num), jac=has_slope or None, method="L-BFGS-B", bounds=limits)
-    return np.asarray(found.x, np.float32)

@@ -3,7 +3,6 @@
 M members, Q queries, B queries of a block, N tracks, K candidates of a list, C candidates of a fit.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -25,7 +24,7 @@ from segue.models.contracts import Context, Rated
 from segue.models.counted import MOST_QUERIES, Counted, add_counts, blocks_of, sample_of
 from segue.models.fitted import FittedModel
 from segue.models.ranker import Ranker, Scoring
-from segue.models.restoring import CHECKPOINT, lists_of_vectors
+from segue.models.restoring import lists_of_vectors
 from segue.models.retrieval.lists import ListSearch
 from segue.models.retrieval.ranks import block_size
 from segue.picking.counted_scores import UNIT
@@ -49,7 +48,6 @@ class Members:
 
     Attributes:
         folders: of the runs, by name.
-        digests: of the models of the runs that were tested; of those that were read.
     """
 
     def __init__(
@@ -67,33 +65,23 @@ class Members:
                 "'model.models={convex: outputs/convex, vstan: outputs/vstan}'"
             )
         self.folders = {str(name): Path(str(folder)).absolute() for name, folder in models.items()}
-        self.digests: dict[str, str] = {}
         self._vocabulary = vocabulary
 
     def read(self, name: str) -> Ranker:
         """The model of a run, which learned the sessions of the vocabulary: the tested one, or the refitted one.
 
         Raises:
-            InputError: the run cannot be read, learned other sessions, or was trained again after it was weighted.
+            InputError: the run cannot be read, or learned other sessions.
         """
         folder, known = self.folders[name], self._vocabulary
         for evaluated in (True, False):
             found = FittedModel.read(folder, name, evaluated=evaluated)
             if np.array_equal(found.catalog.keys, known.catalog.keys) and np.array_equal(found.plays, known.plays):
-                break
-        else:
-            raise InputError(
-                f"model.models.{name}={folder} was trained on other sessions than those of this command; name the same "
-                "datamodule= and its settings, and runs that are refitted if the mixture is"
-            )
-        with (folder / CHECKPOINT).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if self.digests.setdefault(name, digest) != digest:
-            raise InputError(
-                f"model.models.{name}={folder} has another model than this mixture has weighted; train the mixture "
-                "again"
-            )
-        return found.ranker
+                return found.ranker
+        raise InputError(
+            f"model.models.{name}={folder} was trained on other sessions than those of this command; name the same "
+            "datamodule= and its settings, and runs that are refitted if the mixture is"
+        )
 
 
 class Mixture(OneStep):
@@ -149,7 +137,7 @@ class Mixture(OneStep):
         """The models by name; without those that were dropped, if it is read again.
 
         Raises:
-            InputError: a run cannot be read, or has another model than the mixture has weighted.
+            InputError: a run cannot be read.
         """
         return {name: self._members.read(name) for name in self.weights or self._members.folders}
 
@@ -181,20 +169,12 @@ class Mixture(OneStep):
 
     def session_vectors(self) -> SessionVectors | None:
         """The vectors of all runs, side by side, with what is counted; None where the session cannot be the query."""
-        return self._served()[0]
-
-    def _served(self) -> tuple[SessionVectors | None, str]:
-        """The vectors of the session, and how the mixture is served."""
-        found = {name: self.rankers[name].session_vectors() for name in self.weights}
-        units = {name: self.rankers[name].temperature or 1.0 for name in self.weights}
-        try:
-            both = side_by_side(found, {name: one / units[name] for name, one in self.weights.items()}, self.counted)
-        except ValueError as error:
-            return None, f"by the lists of the last track: {error}"
-        return (
-            both,
-            "by the lists of the last track: so are its runs" if self._is_last else "with the session as the query",
-        )
+        found, weights = {}, {name: one / (self.rankers[name].temperature or 1) for name, one in self.weights.items()}
+        for name in weights:
+            if (own := self.rankers[name].session_vectors()) is None or own.listener is not None:
+                return None
+            found[name] = own
+        return side_by_side(found, weights, self.counted)
 
     def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None) -> ListSearch:
         """Prepare a search for lists: of heads as of one head with longer vectors, and otherwise exact."""
@@ -246,7 +226,10 @@ class Mixture(OneStep):
         says = dict.fromkeys(self._members.folders, f"dropped, its weight is below {_LEAST_WEIGHT:g}")
         says |= {name: f"weight {weight:.3f}" for name, weight in self.weights.items()}
         lines = [f"mixture      {name}: {how_much}" for name, how_much in says.items()]
-        return [*lines, *super().describe(), f"served       {self._served()[1]}"]
+        how = "by the lists of the last track: not all of its runs are heads with alike contexts"
+        if self.session_vectors() is not None:
+            how = "by the lists of the last track, as its runs" if self._is_last else "with the session as the query"
+        return [*lines, *super().describe(), f"served       {how}"]
 
     def decided(self) -> dict[str, Any]:
         """What validation decided: the weights, and how much counts."""
@@ -258,15 +241,14 @@ class Mixture(OneStep):
         self.weights = dict(decided["weights"])
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return weights and counts for a checkpoint, and where the runs are and what they had."""
+        """Return weights and counts for a checkpoint, and where the runs are."""
         folders, part = {name: str(folder) for name, folder in self._members.folders.items()}, self.counted
         table = {name: torch.from_numpy(one) for name, one in (part.arrays() if part is not None else {}).items()}
-        return {**self.decided(), "folders": folders, "digests": self._members.digests, "table": table}
+        return {**self.decided(), "folders": folders, "table": table}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self.decide(state)
-        self._members.digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
         table = {name: one.numpy(force=True) for name, one in state["table"].items()}
         part = CountedPart.of_arrays(table, num_tracks=len(self.order), max_length=MAX_LENGTH)
@@ -286,28 +268,24 @@ def _scoring_of(ranker: Ranker, every: bool = False) -> Scoring:
 
 
 def side_by_side(
-    models: Mapping[str, SessionVectors | None], weights: Mapping[str, float], counted: CountedPart | None = None
-) -> SessionVectors:
+    models: Mapping[str, SessionVectors], weights: Mapping[str, float], counted: CountedPart | None = None
+) -> SessionVectors | None:
     """The vectors of models whose score is the weighted sum of their scores.
 
     Args:
-        models: by name, of the same tracks; None for a model without vectors.
+        models: by name, of the same tracks.
         weights: of the score of each, by name.
         counted: what is added to the sum.
 
-    Raises:
-        ValueError: the session cannot be the query of these models together.
+    Returns:
+        None where one query cannot have the contexts of all, or the vectors would be too long for a file.
     """
-    some = {name: one for name, one in models.items() if one is not None and one.listener is None}
-    if others := models.keys() - some.keys():
-        raise ValueError(f"{' and '.join(sorted(others))} without vectors of the session alone")
-    each, by = list(some.values()), [np.float32(weights[name]) for name in some]
+    each, by = list(models.values()), [np.float32(weights[name]) for name in models]
     artists = any(len(one.artist_boosts) for one in each)
-    if len({(one.max_length, one.skipped, len(one.boosts) * artists) for one in each}) > 1:
-        raise ValueError(
-            "its runs differ in context.max_length, in context.skipped, or, with boosts of artists, in the rule for "
-            "tracks heard"
-        )
+    is_alike = len({(one.max_length, one.skipped, len(one.boosts) * artists) for one in each}) == 1
+    sizes = np.sum([(len(one.parts), one.items.shape[1]) for one in each], axis=0)
+    if not is_alike or (sizes > (MAX_PARTS, MAX_WIDTH)).any():
+        return None
     ends = np.array([one.ends[-1] for one in each])
     first = (ends.cumsum() - ends).tolist()
 
@@ -322,11 +300,11 @@ def side_by_side(
             total[: len(own)] += weight * own
         return total
 
-    both = replace(
+    return replace(
         each[0],
         queries=columns([one.queries for one in each]),
         items=columns([weight * one.items for one, weight in zip(each, by, strict=True)]),
-        parts=tuple(f"{name}_{part}" for name, one in some.items() for part in one.parts),
+        parts=tuple(f"{name}_{part}" for name, one in models.items() for part in one.parts),
         ends=np.concatenate([start + one.ends for one, start in zip(each, first, strict=True)]),
         shares=np.full(sum(len(one.parts) for one in each), np.nan, np.float32),
         age_weights=np.concatenate([one.age_weights for one in each]),
@@ -338,10 +316,6 @@ def side_by_side(
             replace(own, first=start + own.first) for one, start in zip(each, first, strict=True) for own in one.orders
         ),
     )
-    parts, width = len(both.parts), both.items.shape[1]
-    if parts > MAX_PARTS or width > MAX_WIDTH:
-        raise ValueError(f"{parts} parts and {width} columns are more than {MAX_PARTS} or {MAX_WIDTH}")
-    return both
 
 
 def fit_weights(values: Float64[np.ndarray, "Q C M"]) -> Float64[np.ndarray, "M"]:

@@ -44,7 +44,7 @@ TracksDropped = Annotated[
 BIAS_UNIT = 0.1
 """Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
 model would learn popularity before anything else."""
-_BLOCK = 2**14  # vectors that are read at once from a memory-mapped file
+_MOST_VECTORS = 2**17  # that the mean and the spread of columns are taken of: the file may be larger than memory
 
 
 class Lookup(nn.Embedding):
@@ -159,15 +159,12 @@ class Prior(nn.Module):
 
 
 def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.ndarray, "W"], Float[np.ndarray, "W"]]:
-    """Mean and one over the standard deviation of each column, of the tracks that training pairs show."""
+    """Mean and one over the standard deviation of each column, of tracks that training pairs show."""
     rows = np.flatnonzero(seen & vectors.known)
-    total, squares = np.zeros((2, vectors.data.shape[1]))
-    for start in range(0, len(rows), _BLOCK):
-        block = vectors.take(rows[start : start + _BLOCK]).astype(np.float64)
-        total += block.sum(0)
-        squares += (block**2).sum(0)
-    mean = total / max(1, len(rows))
-    spread = np.sqrt(np.maximum(squares / max(1, len(rows)) - mean**2, 0))
+    some = vectors.take(rows[:: 1 + len(rows) // _MOST_VECTORS])
+    if not len(some):
+        some = np.zeros((1, vectors.data.shape[1]), np.float32)
+    mean, spread = some.mean(0, dtype=np.float64), some.std(0, dtype=np.float64)
     is_constant = spread <= 1e-6 * np.maximum(1, np.abs(mean))
     return mean.astype(np.float32), np.where(is_constant, 0, 1 / np.where(is_constant, 1, spread)).astype(np.float32)
 
@@ -230,6 +227,11 @@ class Biases(nn.Embedding):
     def forward(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Look up biases."""
         return super().forward(rows)[..., 0]
+
+
+def unit(vectors: Float[Tensor, "B D"], squared: float) -> Float[Tensor, "B D"]:
+    """`v / √(|v|² + h²)` of each vector, from the vectors and h²; zero stays zero."""
+    return vectors * (vectors * vectors).sum(dim=-1, keepdim=True).add(squared).clamp(min=1e-24).rsqrt()
 
 
 def with_one(vectors: Float[Tensor, "B W"], bias: Biases | None) -> Float[Tensor, "B V"]:

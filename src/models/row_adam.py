@@ -1,7 +1,6 @@
 """An optimizer whose step time depends on the size of the batch and not on the size of the embedding tables."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -79,28 +78,13 @@ class RowAdam(Optimizer):
             return
         summed, last_step = gradient.coalesce(), state["last_step"]
         num_rows = max(1, _CHUNK_SIZE * len(parameter) // parameter.numel()) if parameter.is_cpu else len(parameter)
-        with _nondeterministic_writes():
-            for rows, values in zip(summed.indices()[0].split(num_rows), summed.values().split(num_rows), strict=True):
-                weights, mean_square = parameter.index_select(0, rows), state["mean_square"].index_select(0, rows)
-                mean_square.mul_((beta2 ** (now - last_step[rows]))[:, None])
-                last_step[rows] = float(now)
-                _adam(weights, mean_square, values, now, group)
-                parameter.index_copy_(0, rows, weights)
-                state["mean_square"].index_copy_(0, rows, mean_square)
-
-
-@contextmanager
-def _nondeterministic_writes() -> Iterator[None]:
-    """Let torch write rows in any order, which halves the time. Each row occurs once: the result does not change.
-
-    `torch.use_deterministic_algorithms` sets the same switch, but one call takes half a millisecond.
-    """
-    mode = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("default")
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(mode)
+        for rows, values in zip(summed.indices()[0].split(num_rows), summed.values().split(num_rows), strict=True):
+            weights, mean_square = parameter.index_select(0, rows), state["mean_square"].index_select(0, rows)
+            mean_square.mul_((beta2 ** (now - last_step[rows]))[:, None])
+            last_step[rows] = float(now)
+            _adam(weights, mean_square, values, now, group)
+            parameter.index_copy_(0, rows, weights)
+            state["mean_square"].index_copy_(0, rows, mean_square)
 
 
 def _adam(weights: Tensor, mean_square: Tensor, gradient: Tensor, now: int, group: dict[str, Any]) -> None:

@@ -197,11 +197,11 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
         ({"decay": 1.5}, r"context.decay must be a number of at least 0 and at most 1 or learned or a map.*, got 1.5"),
         (
             {"decay": {"track": 0.5}},
-            "context.decay must have a value for each of track, artist, or for others.*; see artist",
+            "context.decay must have a value for each of track, artist, or for others.*got {",
         ),
         (
             {"decay": {"trak": 0.5, "others": 1.0}},
-            "context.decay must have a value for each of track, artist, or for others.*; see trak",
+            "context.decay must have a value for each of track, artist, or for others.*trak",
         ),
         ({"decay": {"track": 0.5, "artist": 0.5, "others": 7}}, "context.decay must be a number of at least 0 and at"),
         ({"max_length": 0}, "context.max_length must be a whole number of at least 1 .*, got 0; context=last is one"),

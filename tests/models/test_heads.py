@@ -11,8 +11,8 @@ from torch import Tensor
 
 from segue.errors import InputError
 from segue.models.heads import CosineMix, TwoTableDot
-from segue.models.kernels import Dropout, unit
-from segue.models.parts import BIAS_UNIT
+from segue.models.kernels import Dropout
+from segue.models.parts import BIAS_UNIT, unit
 from tests.conftest import make_vocabulary
 
 ARTISTS = [0, 0, 1, 1, 2, 3]

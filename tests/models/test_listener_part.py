@@ -314,18 +314,13 @@ def test_the_past_is_weighed_against_what_the_scores_are_worth() -> None:
     scores, listener = rng.normal(size=6000), rng.integers(0, 50, 6000)
     features = rng.random((6000, len(FEATURES))).astype(np.float32)
     share = (1 / (1 + np.exp(-(0.3 + 0.5 * scores + features @ true)))).astype(np.float32)
-
-    def predict(some: np.ndarray, values: np.ndarray) -> np.ndarray:
-        assert len(values) == some.sum()
-        return np.asarray(1 / (1 + np.exp(-values)))
-
-    part.fit_shares(predict, scores, features, share, listener % 2 == 0)
+    part.fit_shares(scores, features, share, listener % 2 == 0)
     np.testing.assert_allclose(part.weights, 2 * np.asarray(true), atol=0.05)
     assert part.compared is not None
     name, without, value = part.compared
     assert name == "mse"
     assert value < 0.3 * without < 0.01  # also without the past, the slope of the scores is fitted
-    part.fit_shares(predict, scores, features[:, ::-1], share[rng.permutation(6000)], listener % 2 == 0)
+    part.fit_shares(scores, features[:, ::-1], share[rng.permutation(6000)], listener % 2 == 0)
     assert not part.weights.any()
 
 

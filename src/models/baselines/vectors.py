@@ -1,6 +1,6 @@
 """Baselines that learn a vector for each track and recommend the tracks with the nearest vectors.
 
-N tracks in the catalogue, M of them with a vector (R with those of artists), D embedding width.
+N tracks in the catalogue, M of them with a vector, D embedding width.
 """
 
 from abc import ABC, abstractmethod
@@ -46,9 +46,6 @@ class Item2Vec(Counter):
     negative_exponent: Annotated[
         float, Setting("negatives are drawn by plays^exponent: -0.5 suits music, 0.75 words", least=-2, most=2)
     ] = -0.5
-    artist_mean: Annotated[
-        bool, Setting("whether a track without plays gets the mean of the unit vectors of its artist's tracks")
-    ] = False
     seed: Seed
 
     def __post_init__(self) -> None:
@@ -76,10 +73,7 @@ class Item2Vec(Counter):
             seed=self.seed,
             workers=1,  # with more, the same seed gives different vectors
         ).wv
-        rows, units = np.array(vectors.index_to_key, np.int64), vectors.get_normed_vectors()
-        if self.artist_mean:
-            rows, units = _with_means(rows, units, self.artist_of)
-        return _nearest(rows, units, self.num_tracks)
+        return _nearest(np.array(vectors.index_to_key, np.int64), vectors.get_normed_vectors(), self.num_tracks)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -162,19 +156,6 @@ class Bpr(_Factorised):
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
         return BayesianPersonalizedRanking(**given)
-
-
-def _with_means(
-    rows: Int64[np.ndarray, "M"], units: Float32[np.ndarray, "M D"], artist_of: Int64[np.ndarray, "N"]
-) -> tuple[Int64[np.ndarray, "R"], Float32[np.ndarray, "R D"]]:
-    """Give tracks without a vector the mean of their artist, of unit length, where the artist has a vector."""
-    sums = np.zeros((int(artist_of.max()) + 1, units.shape[1]), np.float32)
-    np.add.at(sums, artist_of[rows], units)
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    others = np.setdiff1d(np.arange(len(artist_of)), rows)
-    others = others[lengths[artist_of[others], 0] > 0]
-    means = sums[artist_of[others]] / lengths[artist_of[others]]
-    return np.concatenate([rows, others]), np.concatenate([units, means])
 
 
 def _nearest(rows: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], num_tracks: int) -> csr_array:

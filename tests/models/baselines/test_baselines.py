@@ -405,17 +405,3 @@ def test_tracks_with_alike_rare_values_are_neighbours_also_where_they_are_new() 
         InputError, match=r"no attribute 'mood' with values, they have tags; give datamodule.attributes"
     ):
         AttributeNeighbours(vocabulary, attribute="mood", artist_weight=0.0).count(make_listens([]))
-
-
-def test_a_new_track_has_the_mean_vector_of_its_artist() -> None:
-    """Sessions play 0, 1 and 2 together, and 3, 4 together; 5 is new and by the artist of 3 and 4, 6 by nobody."""
-    sessions: Sessions = [[(0, 1.0), (1, 1.0), (2, 1.0)], [(3, 1.0), (4, 1.0)]] * 60
-    vocabulary = make_vocabulary([0, 1, 2, 3, 3, 3, 4])
-    with_mean = Item2Vec(vocabulary, **SKIP_GRAM | {"artist_mean": True}).count(make_listens(sessions)).toarray()
-    without = Item2Vec(vocabulary, **SKIP_GRAM).count(make_listens(sessions)).toarray()
-    np.testing.assert_allclose(with_mean[:5, :5], without[:5, :5], atol=1e-6)
-    assert not without[5].any()
-    assert not without[:, 5].any()
-    assert set(np.argsort(-with_mean[5])[:2].tolist()) == {3, 4}
-    assert with_mean[3, 5] > with_mean[0, 5]
-    assert not with_mean[6].any()
