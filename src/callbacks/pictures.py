@@ -10,7 +10,7 @@ import torch
 from segue.atomic import write_whole
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.contracts import Scorer
-from segue.models.head_ranker import mean_of_tracks, score_pairs
+from segue.models.head_ranker import artist_vectors, score_pairs
 from segue.models.ranker import Ranker
 from segue.reports import training_pictures as plots
 from segue.reports.console import console
@@ -69,8 +69,7 @@ class Pictures:
 
 def _draw_artists(scorer: Scorer, data: PairDataModule) -> "Figure | None":
     catalog, own = data.catalog, scorer.query_parts().get("artist")
-    vectors = mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)).cpu().numpy()
-    vectors = vectors if own is None else vectors[:, own.columns]  # all tracks of an artist have it
+    vectors = artist_vectors(scorer, catalog.artist_of).cpu().numpy()
     plays = np.bincount(catalog.artist_of, data.vocabulary.plays, catalog.num_artists).astype(np.int64)
     seen = vectors.any(1)  # what no training pair shows is zero
     if not seen.any():

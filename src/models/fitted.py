@@ -16,17 +16,13 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.export import OF_EVALUATED
-from segue.models.head_ranker import mean_of_tracks
-from segue.models.onnx_files import write_onnx
 from segue.models.ranker import Ranker
 from segue.models.restoring import CHECKPOINT, REFITTED, restore
-from segue.picking.session_scores import SessionScores
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.folder import REFIT
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.runs.targets import check_targets, read_config
-from segue.runs.vector_rows import write_vector_rows
 
 LISTS = "recommendations.jsonl"
 FILES = ("config.yaml", LISTS, CHECKPOINT)
@@ -92,33 +88,9 @@ class FittedModel:
         found, scores = self.ranker.top(histories, k)
         return found[0], scores[0]
 
-    @torch.inference_mode()
-    def similar_artists(self, row: int, k: int) -> tuple[Int64[np.ndarray, "K"], Float32[np.ndarray, "K"]]:
-        """Find the artists whose vectors are nearest.
-
-        Args:
-            row: row of an artist.
-            k: largest number of artists.
-
-        Returns:
-            Rows of artists with a name, nearest first, and the cosines of the vectors.
-
-        Raises:
-            InputError: the model has no vectors.
-        """
-        if (scorer := self.ranker.scorer) is None:
-            raise self._has_no_vectors
-        of_artists = mean_of_tracks(scorer, torch.from_numpy(self.catalog.artist_of))
-        if (own := scorer.query_parts().get("artist")) is not None:  # all tracks of an artist have it
-            of_artists = of_artists[:, own.columns]
-        units = torch.nn.functional.normalize(of_artists)
-        cosines = (units @ units[row]).numpy()
-        [others] = np.nonzero((self.catalog.artists != "") & (np.arange(len(cosines)) != row))
-        best = others[np.argsort(-cosines[others], kind="stable")[:k]]
-        return best, cosines[best]
-
     @property
-    def _has_no_vectors(self) -> InputError:
+    def has_no_vectors(self) -> InputError:
+        """What is wrong if vectors are asked for, and there are none."""
         return InputError(f"model={self.name} has no vectors of its own; use a head, such as model=convex")
 
     @cached_property
@@ -129,38 +101,5 @@ class FittedModel:
             InputError: the model has none.
         """
         if not (path := self.folder / FILE).is_file():
-            raise self._has_no_vectors
+            raise self.has_no_vectors
         return SessionVectors.read(path, self.catalog)
-
-    def explain(self, rows: Int64[np.ndarray, "n"], item: int) -> dict[str, Float32[np.ndarray, "E"]]:
-        """Explain the score of a track after a session; see `SessionScores.explain`.
-
-        Args:
-            rows: rows of the tracks of the session, oldest first.
-            item: row of the track.
-
-        Raises:
-            InputError: the model has no vectors.
-        """
-        unknown = np.full(len(rows), np.nan, np.float32)
-        return SessionScores(self.vectors, self.catalog.artist_of).explain(rows[::-1], unknown, item)
-
-    def export(self, folder: Path, format: str) -> None:
-        """Write the vectors for programs without Segue.
-
-        Args:
-            folder: where the files go; created if missing.
-            format: `onnx`, see `write_onnx`, or `parquet`, see `write_vector_rows`.
-
-        Raises:
-            InputError: the model has no vectors, or more than them, `format` is unknown, or a library is missing.
-        """
-        vectors, writers = self.vectors, {"onnx": write_onnx, "parquet": write_vector_rows}
-        if format not in writers:
-            raise InputError(f"format must be {' or '.join(writers)}, got {format!r}")
-        if vectors.counted is not None or vectors.listener is not None or (vectors.orders and format == "onnx"):
-            raise InputError(
-                f"format={format} has vectors alone, and this run has a counted part, the listener's own past, or an "
-                "encoder of the order; train it with model=convex counted=none context=session"
-            )
-        writers[format](vectors, self.catalog, folder)

@@ -136,13 +136,15 @@ def score_pairs(
     return torch.cat(scores)
 
 
-def mean_of_tracks(scorer: Scorer, artist_of: Int64[Tensor, "N"]) -> Float[Tensor, "A V"]:
-    """The mean item vector of each artist's tracks, for a scorer that has no vectors of artists.
+def artist_vectors(scorer: Scorer, artist_of: Int64[np.ndarray, "N"]) -> Float[Tensor, "A V"]:
+    """The vectors of artists: the mean item vector of their tracks; of its part `artist` where a head has one.
 
     Tracks that no training pair shows have the zero vector and do not count; zero where an artist has no others.
     """
-    tracks = scorer.item_vectors()
-    artist_of = artist_of.to(tracks.device)
-    sums = tracks.new_zeros(int(artist_of.max()) + 1, tracks.shape[1]).index_add_(0, artist_of, tracks)
-    counts = tracks.new_zeros(len(sums)).index_add_(0, artist_of, tracks.any(1).to(tracks.dtype))
+    tracks, own = scorer.item_vectors(), scorer.query_parts().get("artist")
+    if own is not None:
+        tracks = tracks[:, own.columns]
+    of = torch.from_numpy(artist_of).to(tracks.device)
+    sums = tracks.new_zeros(int(artist_of.max()) + 1, tracks.shape[1]).index_add_(0, of, tracks)
+    counts = tracks.new_zeros(len(sums)).index_add_(0, of, tracks.any(1).to(tracks.dtype))
     return sums / counts.clamp(min=1)[:, None]

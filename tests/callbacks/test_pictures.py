@@ -21,7 +21,7 @@ from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
-from segue.models.head_ranker import mean_of_tracks
+from segue.models.head_ranker import artist_vectors
 from segue.models.losses import BCELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
 from segue.reports import training_pictures as drawing
@@ -142,7 +142,7 @@ def test_the_vector_of_an_artist_is_the_mean_of_its_tracks() -> None:
     counts = [1, 2, 0, 0, 1, 0, 3]  # of artist 2 nothing is seen
     vocabulary = make_vocabulary(artist_of, previous_counts=counts, next_counts=counts)
     scorer = SCORERS[1.0](vocabulary)
-    vectors = mean_of_tracks(scorer, torch.tensor(artist_of)).detach().numpy()
+    vectors = artist_vectors(scorer, np.array(artist_of)).detach().numpy()
     for artist in range(4):
         seen = [row for row in range(7) if artist_of[row] == artist and counts[row]]
         expected = np.mean([scorer.item(torch.tensor([row]))[0].detach().numpy() for row in seen] or [np.zeros(8)], 0)
@@ -159,7 +159,7 @@ def test_artists_are_drawn_by_their_own_vectors_where_the_head_has_them(
     model = ranker(ring, alpha)
     assert model.scorer is not None
     own = model.scorer.query_parts().get("artist")
-    expected = mean_of_tracks(model.scorer, torch.from_numpy(ring.catalog.artist_of))
+    expected = artist_vectors(model.scorer, ring.catalog.artist_of)
     expected = expected if own is None else expected[:, own.columns]
     trainer, _ = trainer_of(ring, tmp_path)
     trainer.test(model, ring, verbose=False)

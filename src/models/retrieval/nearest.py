@@ -60,11 +60,15 @@ def near_lists(
         The search, with the recall of the sample.
     """
     order, k = torch.from_numpy(most_played(plays)), exact.k
-    queries, candidates = queries.cpu(), items.cpu()[order]  # in the order that decides ties
+    queries, items = queries.cpu(), items.cpu()
+    if part is not None:  # a column more, for the tracks of which nothing was counted
+        columns = added(part.shares_of_uncounted, part.strength), part.is_uncounted.astype(np.float32)
+        of_query, of_item = (torch.from_numpy(one)[:, None] for one in columns)
+        queries, items = torch.cat([queries, of_query], 1), torch.cat([items, of_item], 1)
+    candidates = items[order]  # in the order that decides ties
     index, num_cells = _inverted_file(candidates)
     num_most = min(len(candidates), max(k + 1, min(round(SHARE_MOST_PLAYED * len(plays)), LARGEST_MOST_PLAYED)))
     place_of = torch.cat([order.argsort(), torch.tensor([-1])])  # the last one is for the row -1
-    is_uncounted = torch.from_numpy(part.is_uncounted)[order] if part is not None else None
     own_rows = np.arange(len(plays)) if rows is None else rows
 
     def find(places: Int64[np.ndarray, "B"]) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
@@ -79,10 +83,6 @@ def near_lists(
         # of one that is there twice the first one stays, which has what is counted
         found, first = torch.cat([of_counts, most, of_cells], 1).sort(dim=1, stable=True)
         values = values.gather(1, first) + torch.einsum("bv,bcv->bc", vectors, candidates[found.clamp(min=0)])
-        if part is not None:
-            values += (
-                torch.from_numpy(added(part.shares_of_uncounted[own], part.strength))[:, None] * is_uncounted[found]
-            )
         values[(found < 0) | (found == place_of[torch.from_numpy(own)][:, None])] = -torch.inf
         values[:, 1:][found[:, 1:] == found[:, :-1]] = -torch.inf
         values, best = top_k(values, k, decimals=SCORE_DECIMALS)

@@ -421,6 +421,10 @@ class Recommender:
         Raises:
             InputError: the model has no vectors, or does not know the artist.
         """
+        import torch
+
+        from segue.models.head_ranker import artist_vectors
+
         artists = self._model.catalog.artists
         artist, k = str(artist), _whole("k", k, len(artists))
         [rows] = np.nonzero(artists == artist)
@@ -428,8 +432,14 @@ class Recommender:
             close = difflib.get_close_matches(artist, artists.tolist(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InputError(f"no track of this model is by {artist!r}{hint}")
-        best, cosines = self._model.similar_artists(int(rows[0]), k)
-        return pd.DataFrame({"artist": artists[best], "score": cosines})
+        if (scorer := self._model.ranker.scorer) is None:
+            raise self._model.has_no_vectors
+        with torch.inference_mode():
+            units = torch.nn.functional.normalize(artist_vectors(scorer, self._model.catalog.artist_of))
+            cosines = (units @ units[int(rows[0])]).numpy()
+        [others] = np.nonzero((artists != "") & (artists != artist))
+        best = others[np.argsort(-cosines[others], kind="stable")[:k]]
+        return pd.DataFrame({"artist": artists[best], "score": cosines[best]})
 
     def explain(self, session: Id | Sequence[Id] | np.ndarray, track: Id) -> pd.DataFrame:
         """Explain a score: what each track of a session adds to each part of it.
@@ -447,8 +457,11 @@ class Recommender:
         Raises:
             InputError: the model has no vectors, or a track is not in the catalogue.
         """
+        from segue.picking.session_scores import SessionScores
+
         rows, [item] = self._rows_of(session), self._rows_of([track])
-        parts = self._model.explain(rows, int(item))
+        scores, unknown = SessionScores(self._model.vectors, self._model.catalog.artist_of), np.full(len(rows), np.nan)
+        parts = scores.explain(rows[::-1], unknown.astype(np.float32), int(item))
         added = {name: (part[0] - part[1:]).tolist() for name, part in parts.items()}
         ids = self._model.catalog.track_ids[rows[::-1]].tolist()[: self._model.vectors.num_newest]
         lines = [(track, name, each[age]) for age, track in enumerate(ids) for name, each in added.items()]
@@ -479,7 +492,18 @@ class Recommender:
         Raises:
             InputError: the model has no vectors, `format` is unknown, or a library is missing.
         """
-        self._model.export(Path(folder), format)
+        from segue.models.onnx_files import write_onnx
+        from segue.runs.vector_rows import write_vector_rows
+
+        vectors, writers = self._model.vectors, {"onnx": write_onnx, "parquet": write_vector_rows}
+        if format not in writers:
+            raise InputError(f"format must be {' or '.join(writers)}, got {format!r}")
+        if vectors.counted is not None or vectors.listener is not None or (vectors.orders and format == "onnx"):
+            raise InputError(
+                f"format={format} has vectors alone, and this run has a counted part, the listener's own past, or an "
+                "encoder of the order; train it with model=convex counted=none context=session"
+            )
+        writers[format](vectors, self._model.catalog, Path(folder))
         return Path(folder)
 
     def _name(self) -> str:

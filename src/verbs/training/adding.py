@@ -1,7 +1,10 @@
-"""From a finished run and a catalogue to a run folder whose lists have the new tracks, by the trained head."""
+"""From a finished run and a catalogue to a run folder whose lists have the new tracks, by the trained head.
+
+N tracks of the run, then M new ones. Scores of the tracks of the run do not change.
+"""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from jaxtyping import Int64
 from omegaconf import DictConfig
+from torch import Tensor
 
 from segue.atomic import write_record
+from segue.catalog import Catalog, Vocabulary
 from segue.datamodules.reading.attribute_files import attributes_of_run
 from segue.errors import InputError
-from segue.models.added_tracks import extended_scorer, extended_vectors
+from segue.models.contracts import Scorer
 from segue.models.export import EXACT_UP_TO
-from segue.models.restoring import CHECKPOINT, REFITTED, lists_of_vectors, read_checkpoint
+from segue.models.restoring import CHECKPOINT, REFITTED, lists_of_vectors, read_checkpoint, vocabulary_of_run
 from segue.runs.catalog_files import write_catalog
 from segue.runs.extended_catalogue import extended_catalogue
 from segue.runs.folder import REFIT, TRAINS_NOTHING, lock_folder, refuse_used_folder
@@ -30,6 +36,7 @@ from segue.runs.tracking.named_runs import ADDED, FilesOfRun
 _LISTS = "recommendations.jsonl"
 _TRACKS, _TOP = "tracks.json", "top_tracks.json"
 _RECALL = 0.95
+_CLOSE = 1e-4  # largest difference of two numbers of a vector of a run, computed twice
 _KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
 
 
@@ -72,9 +79,9 @@ def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
     saved = read_checkpoint(files.path(CHECKPOINT if files.find(REFIT) is None else REFITTED))
     catalog = extended_catalogue(old, path)
     catalog = replace(catalog, attributes=attributes_of_run(given, catalog, path))
-    scorer = extended_scorer(instantiate(given["model"], _convert_="all"), saved["state_dict"], catalog, lists.plays)
+    scorer = _extended_scorer(instantiate(given["model"], _convert_="all"), saved["state_dict"], catalog, lists.plays)
     of_run = SessionVectors.read(files.path(FILE), old)
-    vectors = extended_vectors(of_run, scorer, run=files.name, catalogue=config.catalogue)
+    vectors = _extended_vectors(of_run, scorer, run=files.name, catalogue=config.catalogue)
     nothing = np.zeros(len(catalog) - len(old), np.int64)
     popularity = np.append(saved["popularity"].numpy(), nothing)
     recall = _RECALL if len(catalog) > EXACT_UP_TO else None
@@ -109,6 +116,61 @@ def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
                 (run_dir / name).unlink(missing_ok=True)
             raise
     return added
+
+
+def _extended_scorer(
+    build: Callable[[Vocabulary], Scorer], saved: Mapping[str, Tensor], catalog: Catalog, plays: Int64[np.ndarray, "N"]
+) -> Scorer:
+    """Build the head for a larger catalogue, and give it the numbers that were learned.
+
+    What the head has for each track or artist grows: its first rows are those of the checkpoint, and the others are as
+    the head builds them for tracks that training does not play.
+
+    Args:
+        build: factory of the head; takes the vocabulary.
+        saved: `state_dict` of the checkpoint.
+        catalog: the tracks of the run, then the new ones.
+        plays: number of plays of each track of the run in training.
+
+    Returns:
+        The head in evaluation mode.
+
+    Raises:
+        InputError: the checkpoint is not one of this head.
+    """
+    new = np.zeros(len(catalog) - len(plays), np.int64)
+    scorer = build(vocabulary_of_run(catalog, np.append(plays, new), len(plays)))
+    for name, tensor in scorer.state_dict().items():
+        learned = saved.get(f"scorer.{name}")
+        if learned is None or learned.shape[1:] != tensor.shape[1:] or learned.shape[:1] > tensor.shape[:1]:
+            raise InputError(f"add=: the checkpoint of the run does not fit its config.yaml ({name}); train it again")
+        (tensor[: len(learned)] if tensor.ndim else tensor).copy_(learned)
+    return scorer.eval()
+
+
+def _extended_vectors(of_run: SessionVectors, scorer: Scorer, *, run: str, catalogue: str) -> SessionVectors:
+    """The vectors of a run, and after them those of the new tracks.
+
+    Args:
+        of_run: those of the run.
+        scorer: the head, for all tracks.
+        run: names the run in messages.
+        catalogue: names the file of the catalogue.
+
+    Raises:
+        InputError: those of the run are not those that its checkpoint and the catalogue give.
+    """
+    num_old, tables = len(of_run.queries), []
+    with torch.inference_mode():
+        of_all = scorer.query_vectors().float().numpy(), scorer.item_vectors().float().numpy()
+    for ours, theirs in zip(of_all, (of_run.queries, of_run.items), strict=True):
+        if ours.shape[1] != theirs.shape[1] or not np.allclose(ours[:num_old], theirs, rtol=0, atol=_CLOSE):
+            raise InputError(
+                f"add={run}: its checkpoint and catalogue={catalogue} give its tracks other vectors than it has; "
+                "correct the attributes of its tracks in the catalogue, or train a run with this catalogue"
+            )
+        tables.append(np.concatenate([theirs, ours[num_old:]]))
+    return replace(of_run.at_rows(np.arange(num_old), len(tables[0])), queries=tables[0], items=tables[1])
 
 
 def _check_words(config: DictConfig, words: Sequence[str]) -> None:

@@ -21,7 +21,6 @@ import torch
 
 import segue
 from segue.histories import Histories
-from segue.models.fitted import FittedModel
 from segue.statistics.ranking import ndcg_at
 from segue.verbs.api.calling import Folder, _remove
 from segue.verbs.train import train
@@ -188,8 +187,9 @@ def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
 def test_files_for_other_programs_have_vectors_alone(
     session: segue.Recommender, tmp_path: Path, part: dict[str, Any]
 ) -> None:
-    model = FittedModel.read(session.folder, "convex")
-    model.__dict__["vectors"] = SimpleNamespace(**{"counted": None, "listener": None, "orders": ()} | part)
+    model = segue.load(session.folder)
+    given = SimpleNamespace(**{"counted": None, "listener": None, "orders": ()} | part)
+    model.__dict__["_model"] = SimpleNamespace(vectors=given)
     with pytest.raises(
         segue.InputError, match=r"format=onnx has vectors alone, and .*; train it with model=convex counted=none"
     ):
