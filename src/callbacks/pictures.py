@@ -61,7 +61,7 @@ class Pictures:
         if len(pairs) > MAX_PAIRS:
             pairs = pairs.where(np.sort(np.random.default_rng(self._seed).permutation(len(pairs))[:MAX_PAIRS]))
         histories = data.histories(pairs)
-        scores = score_pairs(scorer, ranker.context.of_loss, histories, pairs.following, device)
+        scores = score_pairs(scorer, ranker.context.of_loss, histories, pairs.following)
         predicted = ranker.loss.predict(scores, torch.from_numpy(pairs.listener).to(device)).cpu().numpy()
         known = ~np.isnan(pairs.played_ratio) & np.isfinite(predicted)  # NaN where no training pair has a share
         return plots.draw_calibration(predicted[known], pairs.played_ratio[known]) if known.any() else None

@@ -14,7 +14,7 @@ from segue.atomic import write_whole
 from segue.callbacks.query_sample import places_of_queries, rated_pairs
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.pairs import Pairs, slices
+from segue.datamodules.pairs.pairs import Pairs
 from segue.errors import InputError
 from segue.models.ranker import Ranker
 from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays
@@ -142,7 +142,7 @@ class RankingMetrics(Callback):
         previous, following, plays = queries.previous, queries.following, self._data.vocabulary.plays
         ranks = {"popular": ranks_by_plays(plays, None if every else previous, following)}
         if len(train := self._data.pairs["train"]):
-            pairs = ((train.previous[part], train.following[part]) for part in slices(len(train)))
+            pairs = train.previous, train.following
             ranks["counts"] = ranks_by_counts(pairs, len(plays), previous, following, every=every)
         return {f"{name}_{rule}_floor": mean for rule, of in ranks.items() for name, mean in metrics(of).items()}
 

@@ -83,8 +83,8 @@ def _fit_listener_to_shares(ranker: HeadRanker, listener: ListenerPart, rated: R
     """Fit the weights to pairs of artists that the session had not heard: of others less and less is played."""
     is_other = listener.of_other_artists(rated.histories, rated.following)
     histories, following = rated.histories.where(np.flatnonzero(is_other)), rated.following[is_other]
-    is_first, place = rated.listener[is_other] % 2 == 0, next(ranker.scorer.parameters()).device
+    is_first = rated.listener[is_other] % 2 == 0
     if is_first.all() or not is_first.any():
         return
-    scores = score_pairs(ranker.scorer, ranker.context, histories, following, place).double().cpu().numpy()
+    scores = score_pairs(ranker.scorer, ranker.context, histories, following).double().cpu().numpy()
     listener.fit_shares(scores, listener.features(histories, following), rated.played_ratio[is_other], is_first)

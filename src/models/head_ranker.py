@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from segue.histories import Histories
-from segue.models.contracts import Context, PairBatch, Scorer
-from segue.models.counted import add_counts
+from segue.models.contracts import Context, Scorer
+from segue.models.counted import add_counts, blocks_of
 from segue.models.export import session_vectors
 from segue.models.ranker import Ranker, Scoring
 from segue.models.repeats import MOST_AGES
@@ -59,7 +59,7 @@ class HeadRanker(Ranker):
         product = _product_with(items)
 
         def score(histories: Histories) -> Float[Tensor, "B N"]:
-            vectors = self.query_vectors(histories)
+            vectors = query_vectors(self.scorer, self.context, histories)
             refuse_non_finite(vectors)
             scores = product(vectors)
             if part is not None:
@@ -69,13 +69,6 @@ class HeadRanker(Ranker):
             return scores
 
         return score
-
-    def query_vectors(self, histories: Histories) -> Float[Tensor, "B V"]:
-        """The query vector of each history."""
-        place, columns = next(self.scorer.parameters()).device, histories.newest(max(1, self.context.max_length))
-        tensors = (torch.from_numpy(one).to(place) for one in (histories.previous, *columns))
-        found = self.context.queries(self.scorer, *tensors)
-        return found.vectors[found.of_pair]
 
     def scoring_of_tracks(self) -> Scoring:
         """Prepare the scores of a list: of the query vectors of tracks, with what followed each."""
@@ -114,9 +107,16 @@ def _product_with(items: Float[Tensor, "N V"]) -> Callable[[Tensor], Tensor]:
     return product
 
 
+def query_vectors(scorer: Scorer, context: Context, histories: Histories) -> Float[Tensor, "B V"]:
+    """The query vector of each history."""
+    place, columns = next(scorer.parameters()).device, histories.newest(max(1, context.max_length))
+    found = context.queries(scorer, *(torch.from_numpy(one).to(place) for one in (histories.previous, *columns)))
+    return found.vectors[found.of_pair]
+
+
 def score_pairs(
-    scorer: Scorer, context: Context, histories: Histories, following: Int64[np.ndarray, "P"], device: torch.device
-) -> Float32[Tensor, "P"]:
+    scorer: Scorer, context: Context, histories: Histories, following: Int64[np.ndarray, "P"]
+) -> Float[Tensor, "P"]:
     """Score the track that followed each history.
 
     Args:
@@ -124,15 +124,11 @@ def score_pairs(
         context: which query vector a history gives.
         histories: what was heard before.
         following: rows of the tracks.
-        device: where the scorer is.
     """
-    scores = []
-    for start in range(0, len(following), _PAIRS_AT_ONCE):
-        part, candidates = histories.part(start, start + _PAIRS_AT_ONCE), following[start : start + _PAIRS_AT_ONCE]
-        rows, shares = part.newest(context.max_length)
-        unknown, nobody = np.full(len(part), np.nan, np.float32), np.zeros(len(part), np.int64)
-        columns = (part.previous, candidates, unknown, nobody, rows, shares)
-        scores.append(context.score(scorer, PairBatch(*(torch.from_numpy(column).to(device) for column in columns))))
+    items, scores = scorer.item_vectors(), []
+    for own, rows in blocks_of(histories, following, _PAIRS_AT_ONCE):
+        vectors = query_vectors(scorer, context, own)
+        scores.append(torch.linalg.vecdot(vectors, items[torch.from_numpy(rows).to(items.device)]))
     return torch.cat(scores)
 
 

@@ -77,7 +77,6 @@ class PairRanker(HeadRanker, LightningModule):
         self.counts = None if counted is None else build("counted", counted, vocabulary)
         self.listener = None if listener is None else build("listener", listener, vocabulary)
         self._factories, self._monitor = (optimizer, scheduler), monitor
-        self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean_played_ratio, self.order = vocabulary.mean_played_ratio, vocabulary.popularity
         self.configure_optimizers()  # a wrong setting is reported now and not after the run has begun
@@ -85,15 +84,8 @@ class PairRanker(HeadRanker, LightningModule):
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Compute the loss of a batch."""
         loss: Tensor = self.loss(self.scorer, batch, self.context.of_loss)
-        self._trained.append((loss.detach(), len(batch.previous)))  # Lightning's own mean takes as long as half a step
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.previous))
         return loss
-
-    def on_train_batch_end(self, *_: object) -> None:
-        """Log the mean loss of the epoch after its last batch, because callbacks run before `on_train_epoch_end`."""
-        if self.trainer.is_last_batch or self.trainer.should_stop:
-            losses, sizes = (torch.tensor(column).double() for column in zip(*self._trained, strict=True))
-            self._trained.clear()
-            self.log("train/loss", losses @ sizes / sizes.sum(), on_step=False, on_epoch=True, sync_dist=True)
 
     def validation_step(self, batch: PairBatch, _: int, stage: str = "val") -> None:
         """Log the loss of a batch and keep the scores whose shares are known."""

@@ -124,8 +124,8 @@ def restore(
             return ranker
         given, make_context = SessionVectors.read(vectors, catalog), instantiate(config["context"], _convert_="all")
         context: Context = make_context(vocabulary, list(given.parts), width=int(given.ends[-1]), learns=True)
-        prefix = "context."
-        context.load_state_dict({key[len(prefix) :]: one for key, one in state.items() if key.startswith(prefix)})
+        of_context = {key.removeprefix("context."): one for key, one in state.items() if key.startswith("context.")}
+        context.load_state_dict(of_context)
         return RestoredHead(
             TableOfVectors(given),
             context,

@@ -160,7 +160,9 @@ def test_artists_are_drawn_by_their_own_vectors_where_the_head_has_them(
     assert model.scorer is not None
     own = model.scorer.query_parts().get("artist")
     expected = artist_vectors(model.scorer, ring.catalog.artist_of)
-    expected = expected if own is None else expected[:, own.columns]
+    if own is not None:  # that of any of its tracks
+        tracks = np.unique(ring.catalog.artist_of, return_index=True)[1]
+        expected = model.scorer.item_vectors()[tracks, own.columns]
     trainer, _ = trainer_of(ring, tmp_path)
     trainer.test(model, ring, verbose=False)
     assert (told["what"] == "Embeddings") == (own is not None) == (alpha == "learned")

@@ -3,7 +3,6 @@
 Q queries, B queries of a block, U lines of scores, N tracks in the catalogue, H tracks heard, L ages that are boosted.
 """
 
-from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from segue.catalog import places_of
 from segue.errors import InputError
-from segue.models.retrieval.sparse import no_scores
 from segue.statistics.ranking import ndcg_at
 
 TIE = 1e-6
@@ -161,7 +159,7 @@ def ranks_by_plays(
 
 
 def ranks_by_counts(
-    pairs: Iterable[tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]],
+    pairs: tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]],
     num_tracks: int,
     previous: Int64[np.ndarray, "Q"],
     following: Int64[np.ndarray, "Q"],
@@ -171,7 +169,7 @@ def ranks_by_counts(
     """Rank each `following` by how often the training pairs had it after `previous`.
 
     Args:
-        pairs: the previous and the following tracks of all training pairs, some at a time; few are in memory.
+        pairs: the previous and the following tracks of all training pairs.
         num_tracks: number of tracks in the catalogue (N).
         previous: rows of the queries.
         following: rows of the tracks that followed.
@@ -180,12 +178,9 @@ def ranks_by_counts(
     Returns:
         Rank of each `following`, in [1, N].
     """
-    asked, counts = np.zeros(num_tracks, bool), no_scores(num_tracks)
-    asked[previous] = True
-    for before, after in pairs:
-        kept = asked[before]
-        places = before[kept], after[kept]
-        counts = counts + csr_array((np.ones(kept.sum(), np.float32), places), shape=counts.shape)
+    [kept] = np.isin(pairs[0], previous).nonzero()
+    places = pairs[0][kept], pairs[1][kept]
+    counts = csr_array((np.ones(len(kept), np.float32), places), shape=(num_tracks, num_tracks))
     ranks, size = np.empty(len(following)), block_size(num_tracks)
     for start in range(0, len(following), size):
         rows = previous[start : start + size]
