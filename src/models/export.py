@@ -105,9 +105,8 @@ class Export:
         metrics, note = dict[str, float](), None
         if (recall := search.recall) is not None:
             metrics[f"export/recall_at_{self._k}"] = recall
-            less = f", less than callbacks.export.recall={self._recall}" * (recall < (self._recall or 0.0))
-            says = f"recommendations are approximate: they hold {recall:.1%} of the exact lists of a sample{less}; "
-            note = says + "callbacks.export.index=exact takes longer"
+            says = f"recommendations are approximate: they hold {recall:.1%} of the exact lists of a sample, and "
+            note = says + f"callbacks.export.recall={self._recall}; callbacks.export.index=exact takes longer"
         return Exported(path=path, rows=rows, metrics=metrics, note=note)
 
 

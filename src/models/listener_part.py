@@ -171,20 +171,13 @@ class ListenerPart:
             played_ratio: share of it that was played.
             is_first: whether the listener of each pair is in the first of two halves; some are, and some are not.
         """
-        of_score = np.column_stack([scores, np.ones(len(scores))])
-        whole = np.column_stack([features, of_score])
-
-        def fitted(columns: np.ndarray, some: np.ndarray) -> Float64[np.ndarray, "_"]:
-            return np.asarray(np.linalg.lstsq(columns[some], played_ratio[some], rcond=None)[0])
-
-        def error(columns: np.ndarray) -> float:
-            predicted = columns[~is_first] @ fitted(columns, is_first)
-            return float(((predicted - played_ratio[~is_first]) ** 2).mean())
-
-        *numbers, slope, _ = fitted(whole, np.ones(len(scores), bool))
-        weights = np.array(numbers) / max(slope, _LEAST_SLOPE)
-        weights = weights.clip(-_LARGEST_WEIGHT, _LARGEST_WEIGHT).astype(np.float32)
-        self.keep(weights, "mse", error(of_score), error(whole))
+        whole, errors = np.column_stack([scores, np.ones(len(scores)), features]), []
+        for num in (2, whole.shape[1]):
+            fitted, *_ = np.linalg.lstsq(whole[is_first, :num], played_ratio[is_first])
+            errors.append(float(((whole[~is_first, :num] @ fitted - played_ratio[~is_first]) ** 2).mean()))
+        slope, _, *numbers = np.linalg.lstsq(whole, played_ratio)[0]
+        weights = (np.array(numbers) / max(slope, _LEAST_SLOPE)).clip(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)
+        self.keep(weights.astype(np.float32), "mse", *errors)
 
     def keep(self, weights: Float32[np.ndarray, "F"], name: str, without: float, value: float) -> None:
         """Take weights if validation is better with them, and otherwise 0.
