@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -40,8 +40,8 @@ NUM_KEPT, NUM_NEWEST = 100, 10
 """Tracks that are kept for each track, and newest tracks of a session that count, at most."""
 MOST_PLAYS = 5_000_000
 """Plays that are counted, at most: the newest ones. Their counts fit into memory beside a head."""
-LEAST_NATS = 1.0
-"""By so much less likely validation queries may be with the share of tracks of which nothing was counted."""
+LEAST_KEPT = 0.99
+"""Share of ndcg@10 that validation queries must keep with the share of tracks of which nothing was counted."""
 FEW = 10
 """Plays of a track after which what followed it has half of its weight."""
 
@@ -181,7 +181,10 @@ class Counted:
         best, self.chosen = max(gains, key=gains.__getitem__), None
         if best != _ALONE:
             share = _share_of_uncounted(_weighed(self.table(), best, 1.0), _unheard(queries(), is_last))
-            self.chosen = best._replace(uncounted=share)
+            both = best._replace(uncounted=share)
+            part, found = _weighed(self.table(), both, 1.0), _unheard(queries(), is_last)
+            gain = sum(_gain(add_counts(own, part, sessions), following) for own, sessions, following in found)
+            self.chosen = both if gain >= LEAST_KEPT * gains[best] else best
 
     def logged(self) -> Mapping[str, float]:
         """Report the strength, 0 for the head alone, and the share of tracks of which nothing was counted."""
@@ -231,34 +234,27 @@ def _gain(scores: Float[Tensor, "B N"], following: Int64[np.ndarray, "B"]) -> fl
 def _share_of_uncounted(part: CountedPart, queries: Iterable[Query]) -> float:
     """The share of a track of which nothing was counted, of the sum of shares.
 
-    With it these tracks together have the probability that the head gives them, in the mean. It is 0 where validation
-    queries are clearly less likely with it: a head that has learned little gives too much to tracks that nobody plays.
+    With it these tracks together have the probability that the head gives them, in the mean.
 
     Args:
         part: what is chosen, in the unit of the logarithm of a probability.
         queries: of tracks that the session had not heard.
     """
     is_uncounted, columns = torch.from_numpy(part.is_uncounted), list[np.ndarray]()
-    for own, sessions, following in queries:
-        of_uncounted, counted = (own.masked_fill(out, -torch.inf) for out in (~is_uncounted, is_uncounted))
+    for own, sessions, _ in queries:
+        counted = own.masked_fill(is_uncounted, -torch.inf)
         before = counted.logsumexp(1)
         after = add_entries(counted, values_of(part, part.table, sessions)).logsumexp(1)
-        followed, is_target = _heard(part, sessions) @ part.shares.sum(1), part.is_uncounted[following]
-        columns.append(np.stack([after - before, of_uncounted.logsumexp(1) - after, followed, is_target]))
+        columns.append(np.stack([after - before, _heard(part, sessions) @ part.shares.sum(1)]))
     whole = np.concatenate(columns, axis=1)
-    gained, odds, followed, is_target = whole[:, np.isfinite(whole[0])]  # others have no track that was counted
-    if not followed.any():
-        return 0.0
+    gained, followed = whole[:, np.isfinite(whole[0])]  # others have no track that was counted
 
     def surplus(share: float) -> float:
         return float(added(share * followed, part.strength).mean() - gained.mean())
 
-    def likelihood(odds: Float64[np.ndarray, "B"]) -> float:
-        return float(-np.logaddexp(0, np.where(is_target, -odds, odds)).sum())
-
-    share = 1.0 if surplus(1.0) <= 0 else float(brentq(surplus, 0.0, 1.0))
-    is_likely = likelihood(odds + added(share * followed, part.strength)) > likelihood(odds) - LEAST_NATS
-    return share if is_likely else 0.0
+    if not followed.any():
+        return 0.0
+    return 1.0 if surplus(1.0) <= 0 else float(brentq(surplus, 0.0, 1.0))
 
 
 def _heard(part: CountedPart, histories: Histories) -> csr_array:

@@ -220,21 +220,3 @@ class SoftmaxLoss(Loss):
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """`level + slope·(score − centre)`, clipped to [0, 1]; NaN if the source has no shares."""
         return (self.level + self.slope * (score - self.centre)).clamp(0, 1)
-
-
-def share_errors(
-    predicted: Float[Tensor, "P"], share: Float[Tensor, "P"], mean: float, *, with_floors: bool
-) -> dict[str, Float[Tensor, "P"]]:
-    """Compute the errors of predicted shares, by the name of the metric whose mean they have.
-
-    Args:
-        predicted: share played of each pair, as predicted.
-        share: share played.
-        mean: of the training pairs.
-        with_floors: whether to add those of predicting the mean.
-    """
-    error, off_mean = predicted - share, share - mean
-    errors = {"mse": error**2, "mae": error.abs()}
-    if with_floors:
-        errors |= {"mse_mean_floor": off_mean**2, "mae_mean_floor": off_mean.abs()}
-    return errors

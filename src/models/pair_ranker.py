@@ -19,7 +19,6 @@ from segue.models.contracts import Context, Loss, PairBatch, Rated, Scorer
 from segue.models.counted import Counted
 from segue.models.head_ranker import HeadRanker
 from segue.models.listener_part import ListenerPart
-from segue.models.losses import share_errors
 from segue.models.row_adam import parameter_groups
 
 
@@ -118,9 +117,15 @@ class PairRanker(HeadRanker, LightningModule):
         if stage == "val":
             self.loss.calibrate(score, share)
         if self._mean_played_ratio is not None and len(share):
-            predicted = self.loss.predict(score, listener)
-            errors = share_errors(predicted, share, self._mean_played_ratio, with_floors=stage == "test")
-            self.log_dict({f"{stage}/{name}": values.double().mean() for name, values in errors.items()})
+            errors = {"": self.loss.predict(score, listener) - share}
+            if stage == "test":
+                errors["_mean_floor"] = self._mean_played_ratio - share
+            for name, error in errors.items():
+                means = {
+                    f"{stage}/mse{name}": (error**2).double().mean(),
+                    f"{stage}/mae{name}": error.abs().double().mean(),
+                }
+                self.log_dict(means)
         values = {name: one for of in (self.scorer, self.context, *self.parts) for name, one in of.logged().items()}
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 

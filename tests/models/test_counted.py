@@ -324,7 +324,7 @@ def test_new_tracks_keep_the_probability_that_they_have_by_the_head(model: PairR
 
 
 def test_a_head_that_gives_new_tracks_too_much_gives_them_no_share(cold: PairDataModule) -> None:
-    """The likelihood of validation decides, and the next tracks that a session has not heard."""
+    """Validation decides, by the next tracks that a session has not heard."""
     counts, rng = Counted(cold.vocabulary, rules={"rules": Rules}), np.random.default_rng(3)
     new = np.flatnonzero(cold.vocabulary.plays == 0)
     previous = rng.choice(np.flatnonzero(cold.vocabulary.plays > 0), 400)
