@@ -259,13 +259,3 @@ class Loss(nn.Module, ABC):
             Predicted share played; NaN where it is unknown, and where the source does not report shares.
         """
         return torch.full_like(score, torch.nan)
-
-    def calibrate(self, score: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> None:
-        """Fit on validation pairs what `predict` needs and training cannot give. Called once after each epoch.
-
-        By default nothing.
-
-        Args:
-            score: score of each validation pair with a known share.
-            played_ratio: share played of each of these pairs, in [0, 1].
-        """

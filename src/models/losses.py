@@ -140,9 +140,6 @@ class SoftmaxLoss(Loss):
     popularity of the end of training from all pairs. An item bias begins with that popularity, which it would reach
     after many epochs.
 
-    A softmax does not determine the level of the predicted share. If shares are known, `calibrate` learns it from
-    validation pairs: the scores of training pairs are fitted to their own shares and would predict too much.
-
     Args:
         vocabulary: counts and means of the training pairs.
 
@@ -169,8 +166,6 @@ class SoftmaxLoss(Loss):
         if vocabulary.has_trend:
             popularity = (counts * trend).clamp(min=1).log()
             self.first_scores = (temperature * (popularity - popularity.mean())).float()
-        level = torch.nan if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
-        self.level, self.slope, self.centre = (nn.Buffer(torch.tensor(value)) for value in (level, 0.0, 0.0))
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Weighted mean over the pairs.
@@ -201,22 +196,3 @@ class SoftmaxLoss(Loss):
         share = (logit - log_sum).exp().clamp(max=1)  # of all copies of the own next track, of which one is to count
         loss = log_sum + torch.log1p(share * (1 / num_own - 1)) - (logit - num_own.log())
         return torch.as_tensor((loss * weight[counts]).sum() / weight.sum().clamp(min=1e-9))
-
-    def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Learn the slope from a score to the predicted share, from pairs that were not trained on.
-
-        It is the least-squares slope, shrunk by its standard error: a slope within random variation becomes 0. The
-        level stays the mean share of the training pairs, because they are more.
-        """
-        if not len(score):
-            return
-        centred, share = score - score.mean(), played_ratio - played_ratio.mean()
-        spread = (centred**2).mean()
-        slope = (centred * share).mean() / spread
-        variance = ((share - slope * centred) ** 2).mean() / (spread * len(score))
-        self.slope.copy_((slope.clamp(min=0) * (1 - variance / slope**2).clamp(min=0)).nan_to_num(nan=0.0))
-        self.centre.copy_(score.mean())
-
-    def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
-        """`level + slope·(score − centre)`, clipped to [0, 1]; NaN if the source has no shares."""
-        return (self.level + self.slope * (score - self.centre)).clamp(0, 1)

@@ -73,6 +73,8 @@ class PairRanker(HeadRanker, LightningModule):
             self.context.repeats.asked = None  # scores are no logarithms of probabilities
             if counted is not None:
                 raise InputError("counted= adds to logarithms of probabilities; use loss=softmax, or counted=none")
+        elif monitor in ("val/mse", "val/mae"):
+            raise InputError(f"monitor.metric={monitor} cannot be computed with loss=softmax; use monitor=ndcg")
         self.counts = None if counted is None else build("counted", counted, vocabulary)
         self.listener = None if listener is None else build("listener", listener, vocabulary)
         self._factories, self._monitor = (optimizer, scheduler), monitor
@@ -103,7 +105,7 @@ class PairRanker(HeadRanker, LightningModule):
         fit_boosts(self)
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
-        """Calibrate the loss, then log regression metrics and the numbers of the parts.
+        """Log regression metrics, where the loss predicts shares, and the numbers of the parts.
 
         Raises:
             InputError: training has diverged. Such weights are not saved in a checkpoint.
@@ -114,10 +116,9 @@ class PairRanker(HeadRanker, LightningModule):
             )
         score, share, listener = (torch.cat(column) for column in zip(*self._evaluated, strict=True))
         self._evaluated.clear()
-        if stage == "val":
-            self.loss.calibrate(score, share)
-        if self._mean_played_ratio is not None and len(share):
-            errors = {"": self.loss.predict(score, listener) - share}
+        predicted = self.loss.predict(score, listener)
+        if self._mean_played_ratio is not None and len(share) and not predicted.isnan().all():
+            errors = {"": predicted - share}
             if stage == "test":
                 errors["_mean_floor"] = self._mean_played_ratio - share
             for name, error in errors.items():

@@ -64,20 +64,11 @@ def test_a_step_down_its_gradient_makes_it_smaller(loss: Loss, scorer: Scorer) -
     assert loss(scorer, BATCH, LAST) < before
 
 
-def test_once_calibrated_it_predicts_a_number_for_each_score(loss: Loss, scorer: Scorer) -> None:
-    known = ~BATCH.played_ratio.isnan()
+def test_it_predicts_a_share_for_each_score_or_none(loss: Loss, scorer: Scorer) -> None:
     score = scorer(BATCH.previous, BATCH.following).detach()
-    loss.calibrate(score[known], BATCH.played_ratio[known])
     predicted = loss.predict(score, BATCH.listener)
     assert predicted.shape == score.shape
     assert predicted.isfinite().all() or (type(loss).predict is Loss.predict and predicted.isnan().all())
-
-
-def test_calibration_without_pairs_changes_nothing(loss: Loss, scorer: Scorer) -> None:
-    score = scorer(BATCH.previous, BATCH.following).detach()
-    before = loss.predict(score, BATCH.listener)
-    loss.calibrate(score[:0], BATCH.played_ratio[:0])
-    torch.testing.assert_close(loss.predict(score, BATCH.listener), before, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", LOSSES)
