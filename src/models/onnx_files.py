@@ -1,19 +1,21 @@
 """The vectors of a run as ONNX models, for programs without Segue: C++, Java, C#, JavaScript, a phone.
 
-The formula is the one of `picking/session_query.py`: its functions get ndonnx instead of numpy.
+The formula is the one of `picking/session_query.py`.
 
 S sessions, H tracks of a session, V width of a vector, B tracks, L ages that are boosted.
 """
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor, nn
 
 from segue.atomic import write_whole
 from segue.catalog import Catalog
+from segue.models.onnx_model import onnx_of
 from segue.picking.session_query import share_weight
 from segue.runs.catalog_files import write_catalog
 from segue.runs.session_vectors import SessionVectors
@@ -38,12 +40,12 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
         catalog: its catalogue.
         folder: where the files go; created if missing.
     """
-    import ndonnx as ndx
     import onnx
 
-    rows = ndx.argument(shape=("tracks",), dtype=ndx.int64)
-    item = ndx.build({"rows": rows}, {"vectors": ndx.take(ndx.asarray(vectors.items), rows, axis=0)})
-    query = _query_model(vectors, ndx)
+    rows, shares = torch.zeros(2, vectors.max_length, dtype=torch.int64), torch.zeros(2, vectors.max_length)
+    query = onnx_of(_Query(vectors), "vectors", rows=(rows, ["sessions"]), shares=(shares, ["sessions"]))
+    items = nn.Embedding.from_pretrained(torch.from_numpy(vectors.items))
+    item = onnx_of(items, "vectors", rows=(rows[:, 0], ["tracks"]))
     boosts = {"heard_boosts": _as_text(vectors.boosts), "artist_boosts": _as_text(vectors.artist_boosts)}
     onnx.helper.set_model_props(query, {"context": vectors.context, **boosts})
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,15 +60,17 @@ def _as_text(boosts: Float32[np.ndarray, "L"]) -> str:
     return " ".join(f"{age}:{boosts[age - 1]:g}" for age in ages)
 
 
-def _query_model(vectors: SessionVectors, ndx: Any) -> Any:
-    length = vectors.max_length
-    rows = ndx.argument(shape=("sessions", length), dtype=ndx.int64)
-    shares = ndx.argument(shape=("sessions", length), dtype=ndx.float32)
-    is_there, width = rows >= 0, int(vectors.ends[-1])
-    heard = ndx.take(ndx.asarray(vectors.queries), ndx.reshape(ndx.where(is_there, rows, 0), (-1,)), axis=0)
-    heard = ndx.reshape(heard, (-1, length, vectors.queries.shape[1]))
-    by_share = ndx.where(is_there, share_weight(shares, np.float32(vectors.skipped), ndx), np.float32(0))
-    weights = ndx.asarray(np.repeat(vectors.age_weights, np.diff(vectors.ends, prepend=0), axis=0).T)
-    sums = ndx.sum(by_share[:, :, None] * heard[:, :, :width] * weights, axis=1)
-    made = ndx.concat([sums, heard[:, 0, width:]], axis=1)  # columns after the last part are those of the newest track
-    return ndx.build({"rows": rows, "shares": shares}, {"vectors": made})
+class _Query(nn.Module):
+    """The query vectors of sessions."""
+
+    def __init__(self, vectors: SessionVectors) -> None:
+        super().__init__()
+        self.queries = nn.Embedding.from_pretrained(torch.from_numpy(vectors.queries))
+        widths, self.skipped = np.diff(vectors.ends, prepend=0), vectors.skipped
+        self.age_weights = nn.Buffer(torch.from_numpy(np.repeat(vectors.age_weights, widths, axis=0).T))
+
+    def forward(self, rows: Int64[Tensor, "S H"], shares: Float32[Tensor, "S H"]) -> Float32[Tensor, "S V"]:
+        heard, width = self.queries(rows.clamp(min=0)), self.age_weights.shape[1]
+        by_share = torch.where(rows < 0, 0, share_weight(shares, self.skipped, torch))
+        sums = (by_share[:, :, None] * heard[:, :, :width] * self.age_weights).sum(1)
+        return torch.cat([sums, heard[:, 0, width:]], 1)  # columns after the last part are those of the newest track

@@ -4,9 +4,9 @@ from segue.runs.provenance import CLONE
 
 LIBRARIES = {
     "": (
-        *("duckdb", "faiss", "filelock", "hydra", "jaxtyping", "matplotlib", "mlflow", "mmh3", "ndonnx"),
-        *("numpy", "omegaconf", "onnxruntime", "pandas", "psutil", "pyarrow", "pydantic", "pytorch_lightning", "rich"),
-        *("scipy", "torch", "tqdm", "typing_extensions", "yaml"),
+        *("duckdb", "faiss", "filelock", "hydra", "jaxtyping", "matplotlib", "mlflow", "mmh3", "numpy", "omegaconf"),
+        *("onnxruntime", "onnxscript", "pandas", "psutil", "pyarrow", "pydantic", "pytorch_lightning", "rich", "scipy"),
+        *("torch", "tqdm", "typing_extensions", "yaml"),
     ),
     "serve": ("aiohttp", "fastapi", "granian", "prometheus_client", "redis", "uvloop"),
     "room": ("rapidfuzz",),

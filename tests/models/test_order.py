@@ -10,13 +10,14 @@ import torch
 from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
+from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
 from segue.errors import InputError
 from segue.models.contexts import Session
 from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
-from segue.models.order import Encoder, attention, prefixes_of
+from segue.models.order import Encoder, prefixes_of
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_scores import SessionScores
 from segue.runs.session_vectors import FILE, SessionVectors
@@ -108,28 +109,26 @@ def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, sco
     assert differs.tolist() == [False, True, True, True, True, True, False, False, True], "one track has no order"
 
 
-def test_the_attention_is_that_of_torch_with_gates_around_it() -> None:
-    numbers = {name: one.detach() for name, one in encoder("ligr", 3, 6, dim=4).numbers.items()}
-    tracks = torch.randn(5, 6, 3)
-    values = tracks @ numbers["input"] + numbers["place"]
-    normal = nn.functional.layer_norm(values, (4,), numbers["scale"][0], numbers["shift"][0])
-    query, key, value = (normal @ numbers["attention"]).chunk(3, -1)
-    attended = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True) @ numbers["mix"]
-    values = values + torch.sigmoid(values @ numbers["gates"][0] + numbers["gates_bias"][0]) * attended
-    normal = nn.functional.layer_norm(values, (4,), numbers["scale"][1], numbers["shift"][1])
-    first, second = (normal @ numbers["up"]).chunk(2, -1)
-    fed = (nn.functional.silu(first) * second) @ numbers["down"]
-    values = values + torch.sigmoid(values @ numbers["gates"][1] + numbers["gates_bias"][1]) * fed
-    torch.testing.assert_close(attention(tracks, numbers, torch), values)
+@pytest.mark.parametrize("kind", KINDS)
+def test_later_tracks_do_not_change_what_was_read(kind: str) -> None:
+    reader, tracks = encoder(kind).reader, torch.randn(1, 5, 10)
+    read = reader(tracks)[:, :3]
+    torch.testing.assert_close(reader(tracks[:, :3]), read)
+    others = reader(tracks[:, [1, 0, 2]])
+    assert (others - read)[:, 2].abs().max() > 1e-3, "the order matters"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_later_tracks_do_not_change_what_was_read(kind: str) -> None:
-    made, tracks = encoder(kind), torch.randn(1, 5, 10)
-    read = made.read(tracks, dict(made.numbers))[:, :3]
-    torch.testing.assert_close(made.read(tracks[:, :3], dict(made.numbers)), read)
-    others = made.read(tracks[:, [1, 0, 2]], dict(made.numbers))
-    assert (others - read)[:, 2].abs().max() > 1e-3, "the order matters"
+def test_the_onnx_model_has_sessions_of_any_length_and_no_dropout(kind: str) -> None:
+    made = encoder(kind, dropout=0.5).train()
+    network = InferenceSession(made.part().network, providers=["CPUExecutionProvider"])
+    assert made.training, "it goes on as it was"
+    for num, length in ((1, 1), (4, 3), (2, 5)):
+        tracks, last = torch.randn(num, length, 10), torch.randint(length, (num,))
+        with torch.inference_mode():
+            expected = made.output(made.eval().reader(tracks)[torch.arange(num), last]).numpy()
+        found = network.run(None, {"tracks": tracks.numpy(), "last": last.numpy()})[0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def exported(kind: str, scorer: CosineMix, folder: Path) -> tuple[Session, SessionVectors]:

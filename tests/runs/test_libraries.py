@@ -22,7 +22,7 @@ from tests.test_imports import FILES, imported, names_in
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OF_TOOLS = {"all", "bench", "container", "dev", "mutants"}
 """Extras whose libraries `src/` does not import."""
-BROUGHT = {"joblib", "lightning_fabric", "onnx", "pydantic_core", "requests", "spox", "sqlalchemy", "starlette"}
+BROUGHT = {"joblib", "lightning_fabric", "onnx", "pydantic_core", "requests", "sqlalchemy", "starlette"}
 BROUGHT |= {"threadpoolctl", "yarl"}
 """Libraries that come with one of the table, which is imported before."""
 OPTIONAL = {"setuptools_scm"}
