@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, Loss, PairBatch, Scorer
-from segue.models.kernels import sums_and_taken
 from segue.models.parts import Biases
 from segue.settings import Setting, settings
 
@@ -191,8 +190,7 @@ class SoftmaxLoss(Loss):
             logits.detach()[line, column[column >= 0]] = _MASKED
         [counts] = weight.nonzero(as_tuple=True)
         query, own = queries.of_pair[counts], place[counts]
-        log_sums, logit = sums_and_taken(logits, query, own)
-        log_sum, num_own = log_sums[query], copies[own]
+        log_sum, logit, num_own = logits.logsumexp(1)[query], logits[query, own], copies[own]
         share = (logit - log_sum).exp().clamp(max=1)  # of all copies of the own next track, of which one is to count
         loss = log_sum + torch.log1p(share * (1 / num_own - 1)) - (logit - num_own.log())
         return torch.as_tensor((loss * weight[counts]).sum() / weight.sum().clamp(min=1e-9))

@@ -492,8 +492,8 @@ class Recommender:
         Raises:
             InputError: the model has no vectors, `format` is unknown, or a library is missing.
         """
-        from segue.models.onnx_files import write_onnx
         from segue.runs.vector_rows import write_vector_rows
+        from segue.verbs.api.onnx_files import write_onnx
 
         vectors, writers = self._model.vectors, {"onnx": write_onnx, "parquet": write_vector_rows}
         if format not in writers:

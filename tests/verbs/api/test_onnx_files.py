@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from segue.models import onnx_files
-from segue.models.onnx_files import ITEM, QUERY, TRACKS, write_onnx
 from segue.runs.catalog_files import read_catalog
+from segue.verbs.api import onnx_files
+from segue.verbs.api.onnx_files import ITEM, QUERY, TRACKS, write_onnx
 from tests.conftest import make_catalog, make_vectors
 from tests.exported import NUM, ExportedRun, assert_are_the_lists, exported_run, torch_queries
 
