@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serving": NOUNS | {"statistics", "runs", "picking", "verdicts"},
     "callbacks": NOUNS | {"statistics", "runs", "models", "simulation", "reports", "datamodules"},
     "__main__": {"errors", "runs", "verbs"},
-    "verbs": NOUNS | {"runs", "models", "simulation", "serving", "reports", "datamodules", "verdicts", "callbacks"},
+    "verbs": NOUNS
+    | {"runs", "picking", "models", "simulation", "serving", "reports", "datamodules", "verdicts", "callbacks"},
 }
 OF_MODELS_FOR_DATA = {"segue.models.contracts", "segue.models.retrieval.ranks"}
 """All that `datamodules` may import of `models`: what a batch is, and ranks, for the floors."""
