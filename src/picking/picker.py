@@ -188,7 +188,6 @@ class Picker:
         """Whether other tracks of the session than the last one matter."""
         self._is_new = np.zeros(len(self.artists.artist_of) + 1, bool)  # the last one is for -1
         self._is_new[self.new] = True
-        self._popular = np.append(self.popular, -1)  # a track to take where there are none
         self._place_popular = np.full(len(self._is_new), -1)
         self._place_popular[self.popular] = np.arange(len(self.popular))
 
@@ -236,11 +235,8 @@ class Picker:
             InputError: the class of an arm of one's own returned what it must not.
         """
         num = len(heard)
-        found, left, u = (
-            Picked(np.full(num, -1), np.zeros(num), np.zeros(num, np.int64)),
-            np.arange(num),
-            rng.random(num),
-        )
+        found, left = Picked(np.full(num, -1), np.zeros(num), np.zeros(num, np.int64)), np.arange(num)
+        u = rng.random(num)  # one is enough: a session uses it for the source that has a track
         for number, source in enumerate(self.arm.sources):
             rows, chances = self._drawn(source, candidates, heard, shares, u)
             found.rows[left], found.propensities[left], found.sources[left] = rows, chances, number
@@ -252,8 +248,7 @@ class Picker:
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
         """As `pick_next`, for one session, where only its last track matters, without exploration.
 
-        Without arrays of one session where the list or any track is drawn from: they would take longer than all else
-        that `/next` does for such a request.
+        Without arrays of one session: they would take as long as all else that `/next` does for such a request.
 
         Args:
             candidates: the list; -1 fills it up.
@@ -266,15 +261,15 @@ class Picker:
         u = rng.random()
         for number, source in enumerate(self.arm.sources):
             if source == "list":
-                tracks = candidates[candidates >= 0]
+                tracks = candidates if len(candidates) and candidates[-1] >= 0 else candidates[candidates >= 0]
             elif source == "artist":
                 own = self.artists.by(int(self.artists.artist_of[last]))
                 tracks = own[own != last]
             else:
                 tracks = self.popular if source == "popular" else self.artists.by_artist
             if len(tracks):
-                break
-        return int(tracks[int(u * len(tracks))]), 1 / len(tracks), number
+                return int(tracks[int(u * len(tracks))]), 1 / len(tracks), number
+        raise AssertionError("a catalogue has tracks that may be picked")
 
     def row_of(
         self, source: str, candidates: Candidates, heard: Heard, shares: Played = None
@@ -328,23 +323,25 @@ class Picker:
         return Choices(of_asked + of_any, tracks, chances, rest)
 
     def _equal(self, source: str, heard: Heard) -> tuple[Int[np.ndarray, "n"], Each, Each, Int[np.ndarray, "S t"]]:
-        """Where all tracks of a source have the same probability: an array, of which each session has a range; its
-        first place, its length, and its places that are left out, ascending, with -1 for none.
-        A session that has heard all tracks may hear any again."""
-        artists, num = self.artists, len(heard)
-        tracks, place_of, size = artists.by_artist, artists.place, len(artists.by_artist)
+        """Where all tracks of a source have the same probability: an array, of which each session has a range.
+
+        Returns:
+            The array; the first place of the range of each session, and its length; and the places in it that are left
+            out, ascending, with -1 for none. A session that has heard all tracks may hear any again.
+        """
+        tracks, place_of, num = self.artists.by_artist, self.artists.place, len(heard)
         if source == "popular":
-            tracks, place_of, size = self._popular, self._place_popular, len(self.popular)
-        first, ends = np.zeros(num, np.int64), np.full(num, size)
+            tracks, place_of = self.popular, self._place_popular
+        first, ends = np.zeros(num, np.int64), np.full(num, len(tracks))
         if source == "artist":
-            own = artists.artist_of[heard[:, 0]]
-            first, ends = artists.starts[own], artists.ends[own]
+            own = self.artists.artist_of[heard[:, 0]]
+            first, ends = self.artists.starts[own], self.artists.ends[own]
         avoided = heard if self.arm.avoids_heard else heard[:, : int(source == "artist")]
         places = np.sort(place_of[avoided], axis=1)
         is_out = (places >= first[:, None]) & (places < ends[:, None])
         is_out &= np.diff(places, axis=1, prepend=-1) > 0  # each track once
         if source == "random":
-            is_out &= is_out.sum(1, keepdims=True) < size
+            is_out &= is_out.sum(1, keepdims=True) < len(tracks)
         return tracks, first, ends - first, np.where(is_out, places, -1)
 
     def _of_list(self, tracks: Candidates, heard: Heard) -> Chances:
@@ -378,4 +375,6 @@ class Picker:
         num_left = num - is_out.sum(1)
         place = first + uniform_place(u, num_left)
         place += (is_out & (left_out - is_out.cumsum(1) < place[:, None])).sum(1)
-        return np.where(num_left > 0, tracks.take(place, mode="clip"), -1), (num_left > 0) / np.maximum(num_left, 1)
+        rows, found = np.full(len(heard), -1), num_left > 0
+        rows[found] = tracks[place[found]]
+        return rows, found / np.maximum(num_left, 1)
