@@ -188,6 +188,8 @@ class Picker:
         """Whether other tracks of the session than the last one matter."""
         self._is_new = np.zeros(len(self.artists.artist_of) + 1, bool)  # the last one is for -1
         self._is_new[self.new] = True
+        self._place_popular = np.full(len(self._is_new), -1)
+        self._place_popular[self.popular] = np.arange(len(self.popular))
 
     @property
     def num_kept(self) -> int:
@@ -234,19 +236,19 @@ class Picker:
         """
         num = len(heard)
         found, left = Picked(np.full(num, -1), np.zeros(num), np.zeros(num, np.int64)), np.arange(num)
+        u = rng.random(num)  # one is enough: a session uses it for the source that has a track
         for number, source in enumerate(self.arm.sources):
-            rows, chances = self._drawn(source, candidates, heard, shares, rng)
+            rows, chances = self._drawn(source, candidates, heard, shares, u)
             found.rows[left], found.propensities[left], found.sources[left] = rows, chances, number
             if not (is_left := rows < 0).any():
                 break
-            left, candidates, heard, shares = left[is_left], candidates[is_left], heard[is_left], None
+            left, candidates, heard, shares, u = left[is_left], candidates[is_left], heard[is_left], None, u[is_left]
         return found
 
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
         """As `pick_next`, for one session, where only its last track matters, without exploration.
 
-        Without arrays of one session where the list or any track is drawn from: they would take longer than all else
-        that `/next` does for such a request.
+        Without arrays of one session: they would take as long as all else that `/next` does for such a request.
 
         Args:
             candidates: the list; -1 fills it up.
@@ -256,21 +258,18 @@ class Picker:
         Returns:
             Row, propensity and source.
         """
+        u = rng.random()
         for number, source in enumerate(self.arm.sources):
             if source == "list":
                 tracks = candidates if len(candidates) and candidates[-1] >= 0 else candidates[candidates >= 0]
-                place = int(rng.random() * len(tracks))
             elif source == "artist":
-                [row], [chance] = self._drawn(source, candidates[None], np.array([[last]]), None, rng)
-                if row >= 0:
-                    return int(row), float(chance), number
-                continue
+                own = self.artists.by(int(self.artists.artist_of[last]))
+                tracks = own[own != last]
             else:
-                tracks = self.popular if source == "popular" else self.artists.open_rows
-                place = int(rng.integers(len(tracks))) if len(tracks) else 0
+                tracks = self.popular if source == "popular" else self.artists.by_artist
             if len(tracks):
-                break
-        return int(tracks[place]), 1 / len(tracks), number
+                return int(tracks[int(u * len(tracks))]), 1 / len(tracks), number
+        raise AssertionError("a catalogue has tracks that may be picked")
 
     def row_of(
         self, source: str, candidates: Candidates, heard: Heard, shares: Played = None
@@ -278,7 +277,7 @@ class Picker:
         """The tracks of a source with their probabilities: a draw and the logged propensity are both read from them.
 
         Args:
-            source: one of `Arm.sources` but `random`.
+            source: one of `Arm.sources`; of `random` it is a line of all tracks.
             candidates: as for `pick_next`.
             heard: as for `pick_next`.
             shares: as for `pick_next`.
@@ -293,12 +292,10 @@ class Picker:
             return rows, chances
         if source == "list":
             return candidates, self._of_list(candidates, heard)
-        if source == "artist":
-            most = self.artists.num_others(heard[:, 0]).max(initial=0)
-            rows = self.artists.after(heard[:, 0], np.arange(1, most + 1)[None])
-        else:
-            rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
-        return rows, shares_of(((rows >= 0) & ~are_in(rows, self._avoided(heard))).astype(np.float64))
+        tracks, first, num, left_out = self._equal(source, heard)
+        places = first[:, None] + np.arange(num.max(initial=0))
+        is_open = (places < (first + num)[:, None]) & ~are_in(places, left_out)
+        return tracks.take(places, mode="clip"), shares_of(is_open.astype(np.float64))
 
     def choices(
         self, asked: Int[np.ndarray, "S A"], candidates: Candidates, heard: Heard, shares: Played = None
@@ -318,24 +315,34 @@ class Picker:
                 found.append((rows, of_source * rest[:, None]))
                 rest *= ~of_source.any(1)
         tracks, chances = (np.concatenate(both, 1) for both in zip(*found, strict=True))
-        left_out, num_left = self._left_out(heard)
-        is_left = (self.artists.without_kept(asked) >= 0) & ~are_in(asked, left_out)
+        _, _, num, left_out = self._equal("random", heard)
+        places = self.artists.place[asked]
+        is_left = (places >= 0) & ~are_in(places, left_out)
+        of_any = is_left * (rest / (num - (left_out >= 0).sum(1)))[:, None]
         of_asked = ((asked[:, :, None] == tracks[:, None]) * chances[:, None]).sum(2)
-        return Choices(of_asked + is_left * (rest / num_left)[:, None], tracks, chances, rest)
+        return Choices(of_asked + of_any, tracks, chances, rest)
 
-    def _avoided(self, heard: Heard) -> Int[np.ndarray, "S t"]:
-        return self.artists.without_kept(heard) if self.arm.avoids_heard else heard[:, :0]
+    def _equal(self, source: str, heard: Heard) -> tuple[Int[np.ndarray, "n"], Each, Each, Int[np.ndarray, "S t"]]:
+        """Where all tracks of a source have the same probability: an array, of which each session has a range.
 
-    def _left_out(self, heard: Heard) -> tuple[Int[np.ndarray, "S t"], Each]:
-        """Where any track is drawn: the tracks that are left out, ascending, with -1 for none, and how many are left.
-        A session that has heard all of them may hear any again."""
-        num = len(self.artists.open_rows)
-        if not self.arm.avoids_heard:  # the usual case: what follows would give the same, more slowly
-            return heard[:, :0], np.full(len(heard), num)
-        rows = np.sort(self._avoided(heard), axis=1)
-        is_first = np.diff(rows, axis=1, prepend=-1) > 0  # each track once, and no -1
-        is_first &= is_first.sum(1, keepdims=True) < num
-        return np.where(is_first, rows, -1), num - is_first.sum(1)
+        Returns:
+            The array; the first place of the range of each session, and its length; and the places in it that are left
+            out, ascending, with -1 for none. A session that has heard all tracks may hear any again.
+        """
+        tracks, place_of, num = self.artists.by_artist, self.artists.place, len(heard)
+        if source == "popular":
+            tracks, place_of = self.popular, self._place_popular
+        first, ends = np.zeros(num, np.int64), np.full(num, len(tracks))
+        if source == "artist":
+            own = self.artists.artist_of[heard[:, 0]]
+            first, ends = self.artists.starts[own], self.artists.ends[own]
+        avoided = heard if self.arm.avoids_heard else heard[:, : int(source == "artist")]
+        places = np.sort(place_of[avoided], axis=1)
+        is_out = (places >= first[:, None]) & (places < ends[:, None])
+        is_out &= np.diff(places, axis=1, prepend=-1) > 0  # each track once
+        if source == "random":
+            is_out &= is_out.sum(1, keepdims=True) < len(tracks)
+        return tracks, first, ends - first, np.where(is_out, places, -1)
 
     def _of_list(self, tracks: Candidates, heard: Heard) -> Chances:
         arm, artist_of, is_open = self.arm, self.artists.artist_of, tracks >= 0
@@ -353,27 +360,21 @@ class Picker:
         return chances
 
     def _drawn(
-        self, source: str, candidates: Candidates, heard: Heard, shares: Played, rng: np.random.Generator
+        self, source: str, candidates: Candidates, heard: Heard, shares: Played, u: Float64[np.ndarray, "S"]
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
-        num = len(heard)
-        if source == "random":
-            left_out, num_left = self._left_out(heard)
-            place, is_out = rng.integers(num_left), left_out >= 0
-            num_before = self.artists.open_rows.searchsorted(left_out) - is_out.cumsum(1) + 1  # those that are left
-            place += (is_out & (num_before <= place[:, None])).sum(1)
-            return self.artists.open_rows[place], 1 / num_left
-        if source == "list" or self.arm.avoids_heard:
+        if source == "list":
             tracks, chances = self.row_of(source, candidates, heard, shares)
-            rows, found = draw(chances, tracks, rng.random(num))
+            rows, found = draw(chances, tracks, u)
             if self.own is not None:  # a track may be there several times
                 found = np.where(rows >= 0, (chances * (tracks == rows[:, None])).sum(1), 0.0)
             return rows, found
-        # one draw suffices: sources are long, and all their tracks have the same probability
-        if source == "artist":
-            num_others = self.artists.num_others(heard[:, 0])
-            steps = 1 + uniform_place(rng.random(num), num_others)
-            return self.artists.after(heard[:, 0], steps[:, None])[:, 0], (num_others > 0) / np.maximum(num_others, 1)
-        if not (num_popular := len(self.popular)):
-            return np.full(num, -1), np.zeros(num)
-        return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
+        # without a line of probabilities: sources are long
+        tracks, first, num, left_out = self._equal(source, heard)
+        is_out = left_out >= 0
+        num_left = num - is_out.sum(1)
+        place = first + uniform_place(u, num_left)
+        place += (is_out & (left_out - is_out.cumsum(1) < place[:, None])).sum(1)
+        rows, found = np.full(len(heard), -1), num_left > 0
+        rows[found] = tracks[place[found]]
+        return rows, found / np.maximum(num_left, 1)
