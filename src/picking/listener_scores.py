@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, Int64
 
 from segue.picking.places import Candidates, Each, Heard, Scores, are_in, smallest
-from segue.runs.profiles import DAY_MS, ENTRY, LOVED, hour_of, remaining
+from segue.runs.profiles import DAY_MS, LOVED, hour_of, remaining
 from segue.runs.session_vectors import OF_LISTENER
 
 FEATURES = OF_LISTENER
@@ -26,7 +26,6 @@ hour), for a day and for a week; and how near the hours of its plays are to this
 of a track by an artist that was heard: log(1 + the plays); the mean share; and exp(−t / 1 day)."""
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
-_CELLS = 2**20  # of a table of all tracks of some sessions: it stays in the cache
 _SPANS = np.array([DAY_MS / 24, DAY_MS, 7 * DAY_MS], np.float32)
 
 
@@ -95,33 +94,21 @@ def features_of(
         The features; those of an artist are the same for all of its entries. And the artist of each entry; -1 for an
         empty one, whose features are 0.
     """
-    flat = past.rows.ravel()
-    place, found = np.flatnonzero(flat >= 0), np.zeros((flat.size, len(FEATURES)), np.float32)
-    line, artists = place // max(past.rows.shape[1], 1), np.full(flat.size, -1)
-    artists[place] = artist_of.take(flat.take(place))
-    # one entry of each artist of a session stands for all of them; nothing else of the array is read
-    keys = line * (int(artist_of.max(initial=0)) + 1) + artists.take(place)
-    first = np.empty(int(keys.max(initial=-1)) + 1, np.intp)
-    first[keys] = np.arange(len(place))
-    same = first.take(keys)
-    # numpy would take records field by field
-    some = past.entries.reshape(-1).view(f"V{ENTRY.itemsize}").take(place).view(ENTRY)
-    last_ms, plays, shares, hours = some["last_ms"], some["plays"], some["shares"], some["hour"]
-    elapsed = np.maximum(past.now_ms.take(line) - last_ms, 0).astype(np.float32)
-    own = np.empty((len(FEATURES), len(place)), np.float32)
-    own[0], own[2] = 1, shares / plays
-    np.exp(elapsed / -_SPANS[:, None], out=own[3:6])
-    cosine, sine = hour_of(past.now_ms).T
-    own[6] = (hours[:, 0] * cosine.take(line) + hours[:, 1] * sine.take(line)) / plays
-    left = remaining(elapsed)
-    plays, shares = plays * left, shares * left
-    np.log1p(plays, out=own[1])
-    newest = np.zeros(len(place), np.float32)
-    np.maximum.at(newest, same, own[4])
-    of_plays, of_shares = (np.bincount(same, one).take(same) for one in (plays, shares))
-    own[7], own[8], own[9] = np.log1p(of_plays), of_shares / np.maximum(of_plays, 1e-9), newest.take(same)
-    found[place] = own.T
-    return found.reshape(*past.rows.shape, len(FEATURES)), artists.reshape(past.rows.shape)
+    line, nth = (past.rows >= 0).nonzero()
+    entries, artist = past.entries[line, nth], artist_of[past.rows[line, nth]]
+    last_ms, plays, shares, hours = (entries[name] for name in ("last_ms", "plays", "shares", "hour"))
+    elapsed = np.maximum(past.now_ms[line] - last_ms, 0).astype(np.float32)
+    recent, left = np.exp(elapsed[:, None] / -_SPANS), remaining(elapsed)
+    of_hour = (hour_of(past.now_ms)[line] * hours).sum(1) / plays
+    _, same = np.unique(line * (int(artist_of.max(initial=0)) + 1) + artist, return_inverse=True)
+    of_plays, of_shares = (np.bincount(same, one * left)[same] for one in (plays, shares))
+    newest = np.zeros(len(same), np.float32)
+    np.maximum.at(newest, same, recent[:, 1])
+    own = np.ones(len(line)), np.log1p(plays * left), shares / plays, recent, of_hour
+    of_artist = np.log1p(of_plays), of_shares / np.maximum(of_plays, 1e-9), newest[same]
+    found, artists = np.zeros((*past.rows.shape, len(FEATURES)), np.float32), np.full(past.rows.shape, -1)
+    found[line, nth], artists[line, nth] = np.column_stack([*own, *of_artist]), artist
+    return found, artists
 
 
 class ListenerScores:
@@ -134,9 +121,8 @@ class ListenerScores:
 
     def __init__(self, weights: Float32[np.ndarray, "F"], artist_of: Int[np.ndarray, "N"]) -> None:
         self._weights, self._artist_of = weights, artist_of
-        self._width = 1 + max(len(artist_of), int(artist_of.max()) + 1)
-        # what is added for each track or artist of some sessions, after a place for -1; they are 0 between sessions
-        self._added = np.zeros(self._width * max(1, _CELLS // self._width), np.float32)
+        # what is added for each track or artist of a session, then for -1; 0 between sessions
+        self._added = np.zeros(1 + max(len(artist_of), int(artist_of.max()) + 1), np.float32)
 
     def add(self, scores: Scores, candidates: Candidates, past: Pasts) -> None:
         """Add the listener's part to scores, in place.
@@ -146,18 +132,15 @@ class ListenerScores:
             candidates: rows; negative ones get any number.
             past: of the listener of each session.
         """
-        num_own, block = len(OF_TRACK), len(self._added) // self._width
-        for first in range(0, len(scores), block):
-            some = slice(first, first + block)
-            of_some, rows = past.part(some), candidates[some]
-            features, artists = features_of(of_some, self._artist_of)
-            starts = 1 + self._width * np.arange(len(rows))[:, None]
-            by_artist = artists, self._artist_of.take(rows, mode="clip"), slice(num_own, None)
-            by_track = of_some.rows, rows, slice(num_own)
-            for own, asked, columns in (by_artist, by_track):
-                self._added[own + starts] = features[..., columns] @ self._weights[columns]
-                scores[some] += self._added.take(asked + starts)
-                self._added[own + starts] = 0
+        features, artists = features_of(past, self._artist_of)
+        by_track = past.rows, candidates, slice(len(OF_TRACK))
+        by_artist = artists, self._artist_of.take(candidates, mode="clip"), slice(len(OF_TRACK), None)
+        for own, asked, columns in (by_artist, by_track):
+            values = features[..., columns] @ self._weights[columns]
+            for session, those in enumerate(own):
+                self._added[those] = values[session]
+                scores[session] += self._added.take(asked[session], mode="wrap")
+                self._added[those] = 0
 
 
 def is_known(past: Pasts, candidates: Candidates) -> Bool[np.ndarray, "S C"]:

@@ -5,7 +5,7 @@ list, T tracks that a session has heard, A tracks that are asked for, M new trac
 tracks, Q lists.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,12 +43,9 @@ def draw(chances: Chances, tracks: Candidates, u: Float64[np.ndarray, "S"]) -> t
     """
     if not chances.shape[1]:
         return np.full(len(u), -1), np.zeros(len(u))
-    lines, place = np.arange(len(u)), chances.argmax(1)
+    lines, reached = np.arange(len(u)), chances.cumsum(1)
+    place = (reached > (u * reached[:, -1])[:, None]).argmax(1)
     found = chances[lines, place]
-    if ((found != 1) & (found != 0)).any():  # the sums take up to forty times as long as the certain ones
-        reached = chances.cumsum(1)
-        place = (reached > (u * reached[:, -1])[:, None]).argmax(1)
-        found = chances[lines, place]
     return np.where(found > 0, tracks[lines, place], -1).astype(np.int64), found
 
 
@@ -167,7 +164,6 @@ class Picker:
             search = SessionSearch(arm, SessionVectors.read(file.with_name(FILE), catalog), rows, catalog.artist_of)
             if search.knows_listeners and (path := file.with_name(PROFILES)).is_file():
                 before = Profiles.read(path)
-                search.vectors = replace(search.vectors, known_gap=search.known_gap(before.in_rows(catalog)))
         if arm.is_own:
             own = own_rule(arm.policy, lists=rows, artist_of=catalog.artist_of, track_ids=catalog.track_ids)
         return cls(

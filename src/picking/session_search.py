@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from segue.picking.arm import Arm
-from segue.picking.listener_scores import Pasts, favourites, is_known, past_of
+from segue.picking.listener_scores import Pasts, favourites, is_known
 from segue.picking.places import Heard, Scores, Shares, are_in, smallest
 from segue.picking.session_query import boosts_of
 from segue.picking.session_scores import SessionScores
-from segue.runs.profiles import DAY_MS, Profiles
 from segue.runs.session_vectors import SessionVectors
 
 NUM_FAVOURITES = 3
@@ -22,7 +21,6 @@ OF_SESSION, OF_FAVOURITES = 200, 50
 """Candidates from the lists of the session's tracks, and from those of favourites, at most, with a listener's past. Of
 each list the first ones are taken."""
 _INFINITY = 0x7F800000  # ∞ as an integer
-_MOST_GAPS, _MOST_NEWEST = 500, 20
 
 
 @dataclass(eq=False)
@@ -62,9 +60,9 @@ class SessionSearch:
             k: how many are kept (K).
             past: of the listener of each session (`listener_scores.past_of`); only if `knows_listeners`.
             familiar: share of what is played that listeners may know. Below 1, the scores of tracks that a listener
-                knows (`listener_scores.is_known`) are lowered, all by the same: √((1 − familiar) / familiar) times the
-                `known_gap` of the vectors. 0 puts known tracks after all others, and so does any number below 1 where
-                there is no such gap. None for that of the arm.
+                knows (`listener_scores.is_known`) are lowered, in a session all by the same: √((1 − familiar) /
+                familiar) times what their mean score is above that of the others. 0 puts known tracks after all others.
+                None for that of the arm.
 
         Returns:
             Rows, best first; -1 fills up. Those of a session do not depend on the other sessions. Of equal scores the
@@ -78,12 +76,13 @@ class SessionSearch:
             ordered, places = smallest(candidates, candidates.shape[1])
             np.putmask(ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], -1)
         scores = self.scores.of(rows, shares, ordered, past)
+        is_open = (ordered >= 0) & ~are_in(ordered, heard[:, :1] if may_repeat else heard)
         if familiar < 1 and past is not None:
-            scores -= self._penalty(familiar, np.where(ordered >= 0, scores, 0)) * is_known(past, ordered)
+            known = is_known(past, ordered)
+            scores -= self._penalty(familiar, np.where(is_open, scores, 0), known & is_open, is_open & ~known) * known
         if may_repeat and len(self.vectors.boosts):
             scores += boosts_of(self.vectors.boosts, ordered, heard)
-        is_heard = are_in(ordered, heard[:, :1] if may_repeat else heard)
-        np.putmask(scores, (ordered < 0) | is_heard, -np.inf)
+        np.putmask(scores, ~is_open, -np.inf)
         lines = np.arange(0, candidates.size, candidates.shape[1])[:, None]
         if k == 1:  # without the sorting, which takes ten times as long
             flat = scores.argmax(1)[:, None] + lines
@@ -94,41 +93,17 @@ class SessionSearch:
             flat, is_none = place + lines, values >= _INFINITY
         return np.where(is_none, np.int32(-1), candidates.ravel().take(flat))
 
-    def _penalty(self, familiar: float, scores: Scores) -> Float32[np.ndarray, "S 1"] | np.float32:
-        if familiar and self.vectors.known_gap is not None:
-            return np.float32(self.vectors.known_gap * ((1 - familiar) / familiar) ** 0.5)
-        lowest = self.vectors.boosts.min(initial=0, where=np.isfinite(self.vectors.boosts))  # added to others later
-        return np.asarray(1 + np.ptp(scores, axis=1, keepdims=True) - lowest, np.float32)
-
-    def known_gap(self, of_run: Profiles) -> float | None:
-        """How much more the best known track scores than the best other one, in sessions such as listeners had last.
-
-        The sessions are the newest one, two, … twenty tracks of the profiles of 500 listeners, a day later.
-
-        Args:
-            of_run: the profiles of the run, with rows of tracks (`Profiles.in_rows`).
-
-        Returns:
-            The median over the sessions in which it scores more; None where there is none.
-        """
-        profiles = of_run.of_listeners(of_run.listeners[:_MOST_GAPS])
-        if not profiles.size:
-            return None
-        last_ms = np.where((profiles["plays"] > 0) & (profiles["track"] >= 0), profiles["last_ms"], -1)
-        newest = np.argsort(-last_ms, axis=1, kind="stable")[:, :_MOST_NEWEST]
-        own, is_there = np.take_along_axis(profiles, newest, 1), np.take_along_axis(last_ms, newest, 1) >= 0
-        is_there &= np.arange(newest.shape[1]) <= np.arange(len(own))[:, None] % _MOST_NEWEST
-        rows = np.where(is_there, own["track"], -1)
-        means = np.where(is_there, own["shares"] / np.maximum(own["plays"], 1e-9), np.nan).astype(np.float32)
-        past = past_of(profiles, rows, last_ms.max(1) + DAY_MS)
-        candidates = self._candidates(rows, past)
-        scores = self.scores.of(rows, means, candidates, past)
-        artists = np.where(rows >= 0, self.artist_of[rows], -1)[:, : self.arm.artist_gap]
-        is_open = (candidates >= 0) & ~are_in(candidates, rows) & ~are_in(self.artist_of[candidates], artists)
-        is_loved = is_known(past, candidates)
-        known, others = (np.where(is_open & some, scores, -np.inf).max(1) for some in (is_loved, ~is_loved))
-        is_above = (known > others) & np.isfinite(others)
-        return float(np.median(known[is_above] - others[is_above])) if is_above.any() else None
+    def _penalty(
+        self, familiar: float, scores: Scores, known: np.ndarray, others: np.ndarray
+    ) -> Float32[np.ndarray, "S 1"]:
+        """What is subtracted from the scores of the tracks that listeners know."""
+        if familiar:
+            means = [(scores * some).sum(1) / np.maximum(some.sum(1), 1) for some in (known, others)]
+            penalty = (means[0] - means[1]).clip(0) * ((1 - familiar) / familiar) ** 0.5
+        else:
+            lowest = self.vectors.boosts.min(initial=0, where=np.isfinite(self.vectors.boosts))  # added to others later
+            penalty = 1 + np.ptp(scores, axis=1) - lowest
+        return np.asarray(penalty[:, None], np.float32)
 
     def _candidates(self, rows: Heard, past: Pasts | None) -> Int32[np.ndarray, "S C"]:
         """Rows of the candidates of each session; -1 for none."""
@@ -140,20 +115,6 @@ class SessionSearch:
         own = favourites(past)
         others = union(self.lists, own[:, :NUM_FAVOURITES], OF_FAVOURITES // NUM_FAVOURITES)
         return np.concatenate([found, own, others], 1)
-
-
-def gap_hint(vectors: SessionVectors, arm: Arm) -> str | None:
-    """What is wrong with a picking that repeats the artists of the session, and the remedy; None otherwise.
-
-    Where shares are known, the sum of a session is mostly about its artists.
-
-    Args:
-        vectors: of the run.
-        arm: how it picks.
-    """
-    if arm.pick != "ranked" or arm.artist_gap or vectors.skipped == 1:
-        return None
-    return "pick=ranked recommends the artists of the session again and again; artist_gap=100 skips them"
 
 
 def union(lists: Int32[np.ndarray, "N L"], recent: Heard, most: int | None = None) -> Int32[np.ndarray, "S C"]:

@@ -38,7 +38,7 @@ MAX_WIDTH = 4096
 MAX_PARTS = 16
 """Largest number of parts of a vector."""
 
-_LISTENER, _GAP, _ORDER, _COLUMNS = "listener_weights", "known_gap", "order", "order_columns"
+_LISTENER, _ORDER, _COLUMNS = "listener_weights", "order", "order_columns"
 # For each field its array in the file, with its kind and number of dimensions; the file has ids too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
     "queries": ("queries", "float32", 2),
@@ -94,8 +94,6 @@ class SessionVectors:
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
         listener: weights of the features of the listener's own past (`picking/listener_scores.py`); None without it.
         orders: what reads the tracks in their order and is added to their sum; none for the sum alone.
-        known_gap: how much more the best track that listeners know scores than the best other one, above 0
-            (`picking/session_search.py`); None where no listener is known.
     """
 
     queries: Float32[np.ndarray, "N V"]
@@ -111,7 +109,6 @@ class SessionVectors:
     counted: CountedPart | None = None
     listener: Float32[np.ndarray, "F"] | None = None
     orders: tuple[OrderPart, ...] = ()
-    known_gap: float | None = None
 
     @property
     def max_length(self) -> int:
@@ -151,8 +148,6 @@ class SessionVectors:
         own = {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
         if self.listener is not None:
             own[_LISTENER] = self.listener
-        if self.known_gap is not None:
-            own[_GAP] = np.asarray(self.known_gap, np.float64)
         if self.counted is not None:
             own |= self.counted.arrays()
         for nth, part in enumerate(self.orders):
@@ -224,11 +219,7 @@ class SessionVectors:
         ):
             rule = f"must be {len(OF_LISTENER)} finite float32 numbers where the context is listener"
             raise _damaged(where, f"{_LISTENER} {rule}")
-        gap = arrays.get(_GAP)
-        if gap is not None and not (gap.dtype == np.float64 and not gap.ndim and 0 < gap < np.inf):
-            raise _damaged(where, f"{_GAP} must be a float64 number above 0")
-        known_gap = None if gap is None else float(gap)
-        return replace(made, counted=counted, listener=listener, orders=orders, known_gap=known_gap)
+        return replace(made, counted=counted, listener=listener, orders=orders)
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.

@@ -22,7 +22,6 @@ from segue.picking.arm import Arm
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.picker import distinct, new_rows
 from segue.picking.session_scores import import_faiss
-from segue.picking.session_search import gap_hint
 from segue.runs.catalog_files import packed, text_at, texts_at
 from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations
@@ -280,11 +279,6 @@ class Release:
             name: `titles` by track, `artists` by artist, or `track_ids` where they are texts.
         """
         return self.arrays[f"{name}_text"], self.arrays[f"{name}_ends"]
-
-    def hint(self, arm: str) -> str | None:
-        """What is wrong with how an arm picks, and the remedy; None otherwise."""
-        how, vectors = self.arms[arm], self.vectors.get(arm)
-        return gap_hint(vectors, how) if vectors else None
 
     def row_of(self, key: int) -> int:
         """Row of the track whose id has this key (`catalog.key_of`); -1 if it is not in the catalogue."""

@@ -23,7 +23,7 @@ from segue.errors import InputError
 from segue.picking.arm import Arm, Locate, read_arm
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.picker import Picker, draw
-from segue.picking.session_search import SessionSearch, gap_hint
+from segue.picking.session_search import SessionSearch
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import file_digest
@@ -213,8 +213,6 @@ class Lists(Picks):
         beside: dict[str, Any] = {"lists": file, "vectors": file and arm.is_of_session and file.with_name(FILE)}
         beside["profiles"] = picker.before and file and file.with_name(PROFILES)
         digests: dict[str, Any] = {name: file_digest(one) for name, one in beside.items() if one}
-        if arm.familiar < 1 and picker.search is not None:
-            digests["known_gap"] = picker.search.vectors.known_gap
         where = {} if file is None else {"file": str(file.absolute())}
         described = {key: value for key, value in arm.record().items() if key != "recommender"}
         super().__init__(world=world, picker=picker, **described, **where, **digests)
@@ -244,8 +242,7 @@ class Lists(Picks):
         """What is wrong with how it picks, or cannot be known; None otherwise."""
         if self.profiles is not None and not self._has_profiles:
             return f"there is no {PROFILES} beside its lists; all listeners are new at first"
-        search = self.picker.search
-        return None if search is None else gap_hint(search.vectors, self.picker.arm)
+        return None
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""

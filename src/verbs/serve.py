@@ -59,8 +59,6 @@ def _serve(given: dict[str, Any], request: "Request | None") -> None:
         show(f"experiment   {release.experiment}")
         for name, arm in release.arms.items():
             show(f"arm {name:<8} {arm.recommender}, {arm.describe()}")
-            if hint := release.hint(name):
-                warn(f"arm {name}: {hint}")
         kept = f", {num_kept:,} kept without lists" if (num_kept := len(release.kept)) else ""
         show(f"release      {release.version}, {len(release) - num_kept:,} tracks{kept}, in {settings.store.folder}")
         show(f"run folder   {settings.run_dir}")

@@ -17,8 +17,8 @@ from segue.picking.listener_scores import past_of
 from segue.picking.picker import Picker
 from segue.picking.session_query import SessionQuery, artist_boosts_of
 from segue.picking.session_scores import import_faiss, inner_products
-from segue.picking.session_search import SessionSearch, gap_hint, union
-from segue.runs.profiles import DAY_MS, ENTRY, Profiles
+from segue.picking.session_search import SessionSearch, union
+from segue.runs.profiles import DAY_MS, ENTRY
 from segue.runs.session_vectors import OF_LISTENER, SessionVectors
 from tests.conftest import make_catalog, make_search, make_vectors, make_vocabulary
 
@@ -156,12 +156,12 @@ KNOWN["track"], KNOWN["best"], KNOWN["shares"] = [6, 7, 8, 3], [1, 0.9, 0.1, 1],
 KNOWN["plays"], KNOWN["last_ms"] = [1, 2, 1, 0], [DAY_MS, 2 * DAY_MS, 9000, 0]
 
 
-def of_listener(gap: float | None = None, share: float = 0.0, artist_gap: int = 0) -> SessionSearch:
+def of_listener(share: float = 0.0) -> SessionSearch:
     """Searches the lists of two tracks for a listener whose past adds the mean share of a track, so many times."""
     weights = np.array([share * (name == "share") for name in OF_LISTENER], np.float32)
     how: dict[str, Any] = {"context": "listener", "listener": weights}
-    vectors = made(boosts=np.empty(0, np.float32), known_gap=gap, **how)
-    return make_search(vectors, LISTS, CATALOG.artist_of, num_lists=2, may_repeat=False, artist_gap=artist_gap)
+    vectors = made(boosts=np.empty(0, np.float32), **how)
+    return make_search(vectors, LISTS, CATALOG.artist_of, num_lists=2, may_repeat=False)
 
 
 def scores_of(search: SessionSearch, rows: Any, shares: Any) -> dict[int, float]:
@@ -172,23 +172,21 @@ def scores_of(search: SessionSearch, rows: Any, shares: Any) -> dict[int, float]
     return {row: float(search.vectors.items[row] @ query) for row in candidates if row not in rows[0]}
 
 
-@pytest.mark.parametrize(
-    ("gap", "familiar", "penalty"),
-    [(0.5, 1.0, 0.0), (0.5, 0.8, 0.25), (0.5, 0.5, 0.5), (0.5, 0.2, 1.0), (0.5, 0.0, 1e6), (None, 0.9, 1e6)],
-)
-def test_known_tracks_lose_a_part_of_what_they_have_before_others(
-    gap: float | None, familiar: float, penalty: float
-) -> None:
-    search, rows, shares = of_listener(gap), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
+@pytest.mark.parametrize(("familiar", "times"), [(1.0, 0.0), (0.8, 0.5), (0.5, 1.0), (0.2, 2.0), (0.0, 1e6)])
+@pytest.mark.parametrize("share", [0.0, 3.0])
+def test_known_tracks_lose_a_part_of_what_they_have_before_others(share: float, familiar: float, times: float) -> None:
+    search, rows, shares = of_listener(share), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
     found = search.best(rows, shares, NUM, past_of(KNOWN, rows, np.array([3 * DAY_MS])), familiar)[0].tolist()
-    lowered = {row: score - penalty * (row in (6, 7)) for row, score in scores_of(search, rows, shares).items()}
+    means = {6: 1.0, 7: 0.9, 8: 0.1}
+    scores = {row: score + share * means.get(row, 0) for row, score in scores_of(search, rows, shares).items()}
+    gap = np.mean([scores[6], scores[7]]) - np.mean([scores[row] for row in scores if row not in (6, 7)])
+    lowered = {row: score - times * max(gap, 0) * (row in (6, 7)) for row, score in scores.items()}
     assert [row for row in found if row >= 0] == sorted(lowered, key=lambda row: -lowered[row])
 
 
-@pytest.mark.parametrize("gap", [0.5, None])
-def test_known_tracks_that_come_after_all_others_keep_their_order(gap: float | None) -> None:
+def test_known_tracks_that_come_after_all_others_keep_their_order() -> None:
     """Also where all candidates are known and their scores are near one another."""
-    search, rows, shares = of_listener(gap), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
+    search, rows, shares = of_listener(), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
     near = replace(search.vectors, items=search.vectors.items * np.float32(1e-3))
     search = make_search(near, LISTS, CATALOG.artist_of, num_lists=2, may_repeat=False)
     profile = np.repeat(KNOWN[:, 1:2], NUM, axis=1)
@@ -212,22 +210,6 @@ def test_listeners_without_a_past_are_searched_as_sessions_alone_beside_others()
         assert found[line, : alone.shape[1]].tolist() == alone[0].tolist()
     assert found[1].tolist() == search.best(rows[1:2], shares[1:2], 4)[0].tolist()
     assert found[0].tolist() != found[1].tolist()
-
-
-@pytest.mark.parametrize("artist_gap", [0, 5])
-def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artist_gap: int) -> None:
-    """The first one's newest track; the second one knows no other than the two newest, and nobody has played."""
-    search, nobody = of_listener(share=5, artist_gap=artist_gap), np.zeros((1, 4), ENTRY)
-    entries = np.concatenate([KNOWN, KNOWN, nobody]).ravel()
-    profiles = Profiles(listeners=np.arange(3), ends=4 * np.arange(1, 4), entries=entries)
-    scores = scores_of(search, np.array([[7]]), np.array([[0.9]], np.float32))
-    scores |= {6: scores[6] + 5.0, 8: scores[8] + 0.5}
-    skipped = (6, 7, 8) if artist_gap else (7,)  # by the same artist
-    known, others = ([scores[row] for row in scores if (row == 6) == is_known and row not in skipped]
-                     for is_known in (True, False))  # fmt: skip
-    found, expected = search.known_gap(profiles), max(known, default=-1e6) - max(others, default=1e6)
-    assert found == (pytest.approx(expected, rel=1e-4) if expected > 0 else None)
-    assert (found is None) == bool(artist_gap)
 
 
 def test_a_track_gets_the_boost_of_its_artist_where_it_has_none_of_its_own() -> None:
@@ -260,14 +242,3 @@ def test_the_best_alone_is_kept_where_it_is_always_picked_and_all_where_an_artis
     artists = ArtistTracks.of(CATALOG.artist_of)
     arm = Arm(recommender="r.jsonl", pick=pick, artist_gap=artist_gap, exploration=exploration)
     assert Picker(arm=arm, artists=artists, lists=LISTS, search=search).num_kept == num_kept
-
-
-@pytest.mark.parametrize(
-    ("pick", "artist_gap", "skipped", "is_warned"),
-    [("ranked", 0, -0.3, True), ("ranked", 1, -0.3, False), ("ranked", 0, 1.0, False), ("uniform", 0, -0.3, False)],
-)
-def test_a_picking_that_repeats_the_artists_of_the_session_is_warned_of(
-    pick: str, artist_gap: int, skipped: float, is_warned: bool
-) -> None:
-    hint = gap_hint(made(skipped=skipped), Arm(recommender="r.jsonl", pick=pick, artist_gap=artist_gap))
-    assert ("artist_gap=100 skips them" in (hint or "")) == is_warned

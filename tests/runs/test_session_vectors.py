@@ -41,12 +41,6 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
     assert (SessionVectors.read(tmp_path / FILE, catalog).items == vectors.items[order]).all()
 
 
-@pytest.mark.parametrize("gap", [None, 0.25])
-def test_a_file_has_the_gap_of_known_tracks_where_there_is_one(tmp_path: Path, gap: float | None) -> None:
-    made(known_gap=gap).write(tmp_path / FILE, CATALOG)
-    assert SessionVectors.read(tmp_path / FILE, CATALOG).known_gap == gap
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -66,8 +60,6 @@ def test_a_file_has_the_gap_of_known_tracks_where_there_is_one(tmp_path: Path, g
             {"context": np.array("listener"), "listener_weights": np.zeros(9, np.float32)},
             "listener_weights must be 10 finite float32 numbers where the context is listener",
         ),
-        ({"known_gap": np.array(0.0)}, "known_gap must be a float64 number above 0"),
-        ({"known_gap": np.array([1.0])}, "known_gap must be a float64 number above 0"),
         ({"items": np.full((NUM, 6), np.inf, np.float32)}, "items must be finite"),
         ({"track_ids": np.arange(NUM)}, "has vectors of other tracks than the catalogue of 9 tracks"),
         ({"track_ids": None}, "it has no ids of tracks"),

@@ -21,7 +21,7 @@ from tests.serving.conftest import START_MS, arm, lists_of, make_release
 def released(folder: Path, **how: Any) -> Release:
     """Six tracks, each with a list of all others; a track that was heard before is the best."""
     weights = np.array([100.0 * (name == "heard") for name in FEATURES], np.float32)
-    vectors = make_vectors(6, context="listener", listener=weights, known_gap=100.0)  # a known track has 100 more
+    vectors = make_vectors(6, context="listener", listener=weights)  # a known track has 100 more
     lists = lists_of([[other for other in range(6) if other != row] for row in range(6)])
     arms = {"C": arm(context="listener", num_lists=1, **how)}
     return make_release(

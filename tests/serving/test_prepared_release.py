@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.picking.arm import Arm
 from segue.picking.listener_scores import FEATURES
-from segue.picking.session_query import SessionQuery
 from segue.runs.catalog_files import write_top_tracks
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles, entries_of_events
@@ -115,20 +114,6 @@ def test_a_run_of_listeners_brings_their_profiles_unless_the_arm_leaves_them_out
     Profiles.of(*entries_of_events(7 * one, one, np.ones(1, np.float32), one)).write(profiles)
     both = ready({"C": file, "T1": {"recommender": file, "familiar": 0.5}})
     assert [given.listeners.tolist() for given in both.profiles.values()] == [[7]], "of two arms they count once"
-
-
-def test_a_release_has_the_gap_of_what_the_listeners_of_its_run_know(file: str) -> None:
-    """Two tracks are played in full, and the one that is not in the newest session is better than the other one."""
-    weights = np.array([7.0 * (name == "share") for name in FEATURES], np.float32)
-    vectors = replace(make_vectors(3, context="listener", listener=weights), boosts=np.zeros(0, np.float32))
-    vectors.write(Path(file).with_name(FILE), make_catalog(ARTISTS))
-    who, times = np.full(2, 7), np.array([1, 2])
-    entries = entries_of_events(who, make_catalog(ARTISTS).keys[[1, 0]], np.ones(2, np.float32), times)
-    Profiles.of(*entries).write(Path(file).with_name(PROFILES))
-    query = SessionQuery(vectors).of(np.array([[0]]), np.ones((1, 1), np.float32))[0]
-    known, other = (float(vectors.items[row] @ query) for row in (1, 2))
-    assert ready({"C": file}).vectors["C"].known_gap == pytest.approx(known + 7 - other, rel=1e-4)
-    assert ready({"C": {"recommender": file, "context": "session"}}).vectors["C"].known_gap is None
 
 
 def test_words_and_lists_of_users_have_no_session(file: str) -> None:

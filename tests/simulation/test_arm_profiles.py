@@ -23,7 +23,6 @@ from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from tests.conftest import make_vectors
 from tests.picking.test_picker import SURE
-from tests.serving.test_prepared_release import ready
 from tests.simulation.running import MIDNIGHT, run
 from tests.simulation.test_policies import crowd_of, lists_file
 
@@ -174,25 +173,6 @@ def test_profiles_that_end_after_the_first_day_began_are_so_many_days_older(
     (entries,) = profiles.remembered([3]).values()
     assert entries["last_ms"].tolist() == [end - days * DAY_MS, end - 3_600_000 - days * DAY_MS]
     np.testing.assert_allclose(entries["hour"][0], hour_of(end), atol=1e-6)
-
-
-def test_the_gap_is_that_of_the_run_whatever_was_played_since_as_in_a_service(
-    world: World, folder: Path, profiles: Profiles
-) -> None:
-    write_run(world, folder, share=5.0)
-    profiles.write(folder / PROFILES)
-    arm = an_arm(world, folder, familiar=0.5)
-    users = np.arange(len(world.listeners)).repeat(9)
-    tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
-    profiles_of(arm).learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
-    profiles_of(arm).prepare(MIDNIGHT, 1000)
-    served = ready({"C": {"recommender": str(folder / "r.jsonl"), "familiar": 0.5}}, **HOW)
-    gap = served.vectors["C"].known_gap
-    assert gap is not None
-    assert gap > 0
-    assert arm.picker.search is not None
-    assert arm.picker.search.vectors.known_gap == pytest.approx(gap, rel=1e-6)
-    assert arm.description["known_gap"] == arm.picker.search.vectors.known_gap
 
 
 @pytest.fixture(scope="module")

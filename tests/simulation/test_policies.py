@@ -24,7 +24,6 @@ from segue.simulation.policies import (
     RemoteService,
     StickyArtist,
     TrueNeighbours,
-    hints,
     make_policies,
 )
 from segue.simulation.world import World
@@ -178,19 +177,6 @@ def folder(world: World, tmp_path: Path) -> Path:
     lists_file(world, tmp_path / "r.jsonl", num_kept=6)
     make_vectors(len(world.catalog)).write(tmp_path / FILE, world.catalog)
     return tmp_path
-
-
-def test_an_arm_that_repeats_the_artists_of_a_session_is_named(world: World, folder: Path) -> None:
-    arms = {
-        "C": with_session(world, folder, pick="ranked"),
-        "T1": with_session(world, folder, pick="ranked", artist_gap=2),
-        "T2": with_session(world, folder, pick="ranked", context="last"),
-        "T3": with_session(world, folder),
-    }
-    (line,) = hints(arms)
-    assert line.startswith("arm C: pick=ranked recommends the artists of the session again")
-    make_vectors(len(world.catalog), skipped=1.0).write(folder / FILE, world.catalog)
-    assert hints({"C": with_session(world, folder, pick="ranked")}) == [], "nothing is known about shares"
 
 
 def test_lists_of_users_have_no_session_and_no_last_plays(world: World, folder: Path) -> None:
