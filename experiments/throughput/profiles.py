@@ -112,10 +112,12 @@ def main() -> None:
         vectors, lists = SessionVectors.read(session / FILE, world.catalog), session / "recommendations.jsonl"
         weights, boosts = np.full(len(FEATURES), 0.01, np.float32), np.repeat(0.3 / np.arange(1, 6), [1, 1, 3, 5, 10])
         counted = counted_part(Recommendations.read(lists, world.catalog).rows)
+        both = side_by_side(dict.fromkeys(["one", "two"], vectors), {"one": 0.6, "two": 0.4})
+        assert both is not None, "two alike"
         models = {
             "session": vectors,
             "session, counts and boosts": replace(vectors, counted=counted, artist_boosts=boosts.astype(np.float32)),
-            "session, mixture of two": side_by_side(dict.fromkeys(["one", "two"], vectors), {"one": 0.6, "two": 0.4}),
+            "session, mixture of two": both,
             **{f"listener, {num} tracks": replace(vectors, context="listener", listener=weights) for num in NUM_PLAYS},
         }
         places = dict[str, tuple[Path, str, Path]]()

@@ -179,8 +179,8 @@ def test_known_tracks_lose_a_part_of_what_they_have_before_others(share: float, 
     found = search.best(rows, shares, NUM, past_of(KNOWN, rows, np.array([3 * DAY_MS])), familiar)[0].tolist()
     means = {6: 1.0, 7: 0.9, 8: 0.1}
     scores = {row: score + share * means.get(row, 0) for row, score in scores_of(search, rows, shares).items()}
-    gap = np.mean([scores[6], scores[7]]) - np.mean([scores[row] for row in scores if row not in (6, 7)])
-    lowered = {row: score - times * max(gap, 0) * (row in (6, 7)) for row, score in scores.items()}
+    gap = float(np.mean([scores[6], scores[7]]) - np.mean([scores[row] for row in scores if row not in (6, 7)]))
+    lowered = {row: score - times * max(gap, 0.0) * (row in (6, 7)) for row, score in scores.items()}
     assert [row for row in found if row >= 0] == sorted(lowered, key=lambda row: -lowered[row])
 
 
