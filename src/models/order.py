@@ -51,7 +51,7 @@ def prefixes_of(history: Int64[Tensor, "B H"], share: Float[Tensor, "B H"]) -> P
     share = share.nan_to_num(-1)  # what is unknown is equal
     same = (history[1:].gather(1, place) == history[:-1]) & (share[1:].gather(1, place) == share[:-1])
     goes_on = (newer >= 0) & (same | ~is_there[:-1]).all(1)
-    is_longest = ~F.pad(goes_on, (0, 1))
+    is_longest = torch.cat([~goes_on, length[-1:] >= 0])  # the last history begins no other; there may be none
     return Prefixes(is_longest.nonzero()[:, 0], is_longest.cumsum(0) - is_longest.long(), length)
 
 

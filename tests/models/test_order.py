@@ -90,6 +90,13 @@ def test_shares_distinguish_histories() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_may_be_empty(kind: str, scorer: CosineMix) -> None:
+    """As that of the pairs whose shares are known, where the source has none."""
+    rows, shares = torch.empty(0, 4, dtype=torch.int64), torch.empty(0, 4)
+    assert context_of(kind, max_length=4).queries(scorer, rows[:, 0], rows, shares).vectors.shape == (0, 11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, scorer: CosineMix) -> None:
     context = context_of(kind, max_length=4)
     sessions: list[list[tuple[int, float]]] = [
