@@ -58,9 +58,7 @@ class Arm(BaseModel):
     num_lists: int = Field(1, ge=1, le=20)
     """Number of last tracks whose lists are searched, with `session` and `listener`."""
     exploration: float = Field(0.0, ge=0, le=0.5)
-    """Share of the picks that are among the new tracks of a list that has some."""
-    exploration_plays: int = Field(1, ge=1)
-    """Tracks with fewer plays in training are new."""
+    """Share of the picks that are among all tracks of the list that may be picked, each with the same probability."""
     familiar: Annotated[float, BeforeValidator(lambda x: 1.0 if x == "learned" else x)] = Field(1.0, ge=0, le=1)
     """Share of what is played that the listener may know; below 1 with `listener` only. `learned` is 1: the scores
     alone decide."""
@@ -123,15 +121,13 @@ class Arm(BaseModel):
 
     def describe(self) -> str:
         """How it picks, for people."""
-        if not self.has_lists:
-            return f"policy={self.policy}" if self.is_own else "no lists: pick and artist_gap do not apply"
-        said = {name: value for name, value in self.record().items() if name != "recommender" and value != "lists"}
-        return ", ".join(f"{name}={value}" for name, value in said.items())
+        said = {name: one for name, one in self.record().items() if name != "recommender" and one != "lists"}
+        return ", ".join(f"{name}={one}" for name, one in said.items())
 
     def record(self) -> dict[str, Any]:
         """As JSON, from which the arm can be built again. What many arms do not use is there only where it is used."""
-        usual = self.model_dump(include={"recommender", "policy", "pick", "artist_gap"})
-        return usual | self.model_dump(exclude_defaults=True)
+        usual = {"recommender", "policy"} | ({"pick", "artist_gap"} if self.has_lists else set())
+        return self.model_dump(include=usual) | self.model_dump(exclude_defaults=True)
 
 
 def read_arm(where: str, given: Any, *, defaults: Mapping[str, Any], locate: Locate) -> tuple[Arm, Path | None]:
@@ -174,10 +170,10 @@ def read_arm(where: str, given: Any, *, defaults: Mapping[str, Any], locate: Loc
         how |= {"policy": "user_lists", "context": "last"}
     elif has_lists and file is not None:
         how["context"] = context_of(where, how.get("context"), file)
-    unused = {"num_lists"} if how.get("context") == "last" else set()
-    unused |= set() if how.get("exploration") else {"exploration", "exploration_plays"}
+    if how.get("context") == "last":  # one list
+        how.pop("num_lists", None)
     try:
-        return Arm(recommender=name, **{key: one for key, one in how.items() if key not in unused}), file
+        return Arm(recommender=name, **how), file
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -250,7 +246,6 @@ def check_probabilities(
         and ((np.abs(chances.sum(1) - 1) < 1e-6) | ~chances.any(1)).all()
     ):
         raise InputError(
-            f"policy={policy}: probabilities must return {num_listeners} lines of rows from -1 to {num_tracks - 1}, "
-            "and as many numbers of at least 0 that add up to 1 for each line, or are all 0, and 0 for row -1; got "
-            f"{str(rows.tolist())[:200]} and {str(chances.tolist())[:200]}"
+            f"policy={policy}: probabilities must return {num_listeners} lines of rows below {num_tracks}, and numbers that "
+            f"add up to 1 for each line, or are all 0; got {str(rows.tolist())[:200]} and {str(chances.tolist())[:200]}"
         )

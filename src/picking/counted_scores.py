@@ -20,7 +20,6 @@ from segue.runs.counted_part import CountedPart
 
 UNIT = 0.01
 """Smaller shares add little, and of larger ones the logarithm counts."""
-_TINY = 1e-9
 
 
 def added(share: Any, strength: float) -> Any:
@@ -43,7 +42,7 @@ def weights_of(rows: Heard, shares: Shares, age_weights: Float32[np.ndarray, "L"
     """
     played = np.where(np.isnan(shares), np.float32(1), shares)[:, : len(age_weights)]
     weights = np.where(rows[:, : len(age_weights)] < 0, np.float32(0), played * age_weights[: rows.shape[1]])
-    return np.asarray(weights / np.maximum(weights.sum(1, keepdims=True), np.float32(_TINY)))
+    return np.asarray(weights / np.maximum(weights.sum(1, keepdims=True), np.float32(1e-9)))
 
 
 class CountedScores:

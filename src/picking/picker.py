@@ -1,7 +1,7 @@
 """How the next track of a session is picked, and with which probability.
 
 The service, the simulator, the listening test and the estimates from logs all call this. S sessions, K candidates of a
-list, T tracks that a session has heard, A tracks that are asked for, M new tracks, N tracks of the catalogue, P popular
+list, T tracks that a session has heard, A tracks that are asked for, N tracks of the catalogue, P popular
 tracks, Q lists.
 """
 
@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int32, Int64
 
 from segue.catalog import Catalog
-from segue.errors import InputError
 from segue.picking.arm import Arm, OwnRule, check_probabilities, own_rule
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.listener_scores import Pasts
@@ -47,26 +46,6 @@ def draw(chances: Chances, tracks: Candidates, u: Float64[np.ndarray, "S"]) -> t
     place = (reached > (u * reached[:, -1])[:, None]).argmax(1)
     found = chances[lines, place]
     return np.where(found > 0, tracks[lines, place], -1).astype(np.int64), found
-
-
-def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where: str) -> Int64[np.ndarray, "M"]:
-    """The tracks that exploration picks from.
-
-    Args:
-        plays: number of plays of each track in training; None where the lists do not say.
-        exploration_plays: tracks with fewer are new.
-        where: names the lists in the message.
-
-    Returns:
-        Their rows, ascending.
-
-    Raises:
-        InputError: the plays are not known.
-    """
-    if plays is None:
-        why = "exploration needs to know which tracks are new, and its lines have no plays, as lists of users"
-        raise InputError(f"{where}: {why}; train again, or leave exploration= out")
-    return np.flatnonzero(plays < exploration_plays)
 
 
 def distinct(rows: Int[np.ndarray, "P"]) -> Int[np.ndarray, "p"]:
@@ -118,7 +97,6 @@ class Picker:
         popular: distinct rows of the tracks of `popular`, also as a fallback.
         lists: rows of the list of each track, or of each of `users`; -1 fills up.
         users: keys of the users of the lists (`catalog.key_of`), ascending; None for lists of tracks.
-        new: rows of the new tracks, if the arm explores.
         search: finds the best tracks, if the session is a part of the query.
         before: what the run knew of listeners, with the keys of tracks; None where there is nothing.
         own: the rule of an arm of one's own.
@@ -129,7 +107,6 @@ class Picker:
     popular: Int[np.ndarray, "P"] = field(default_factory=lambda: np.empty(0, np.int64))
     lists: Int32[np.ndarray, "Q K"] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     users: Int64[np.ndarray, "Q"] | None = None
-    new: Int64[np.ndarray, "M"] = field(default_factory=lambda: np.empty(0, np.int64))
     search: SessionSearch | None = None
     before: Profiles | None = None
     own: OwnRule | None = None
@@ -157,34 +134,27 @@ class Picker:
         """
         lists = Recommendations.read(file, catalog) if file is not None and given is None else given
         rows = np.full((len(catalog), 0), -1, np.int32) if lists is None else lists.rows.astype(np.int32)
-        search, before, own, new = None, None, None, np.empty(0, np.int64)
-        if lists is not None and arm.exploration:
-            new = new_rows(lists.plays, arm.exploration_plays, str(file))
+        search, before = None, None
         if file is not None and arm.is_of_session:
             search = SessionSearch(arm, SessionVectors.read(file.with_name(FILE), catalog), rows, catalog.artist_of)
             if search.knows_listeners and (path := file.with_name(PROFILES)).is_file():
                 before = Profiles.read(path)
-        if arm.is_own:
-            own = own_rule(arm.policy, lists=rows, artist_of=catalog.artist_of, track_ids=catalog.track_ids)
+        catalogue = {"lists": rows, "artist_of": catalog.artist_of, "track_ids": catalog.track_ids}
         return cls(
             arm=arm,
             artists=ArtistTracks.of(catalog.artist_of),
             popular=popular[:NUM_POPULAR],
             lists=rows,
             users=None if lists is None else lists.users,
-            new=new,
             search=search,
             before=before,
-            own=own,
+            own=own_rule(arm.policy, **catalogue) if arm.is_own else None,
         )
 
     def __post_init__(self) -> None:
-        arm = self.arm
-        self.needs_session = self.search is not None or arm.avoids_heard or (arm.has_lists and arm.artist_gap > 0)
+        self.needs_session = self.search is not None or self.arm.avoids_heard or self.arm.artist_gap > 0
         """Whether other tracks of the session than the last one matter."""
-        self._is_new = np.zeros(len(self.artists.artist_of) + 1, bool)  # the last one is for -1
-        self._is_new[self.new] = True
-        self._place_popular = np.full(len(self._is_new), -1)
+        self._place_popular = np.full(len(self.artists.artist_of) + 1, -1)  # the last one is for -1
         self._place_popular[self.popular] = np.arange(len(self.popular))
 
     @property
@@ -242,7 +212,7 @@ class Picker:
         return found
 
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
-        """As `pick_next`, for one session, where only its last track matters, without exploration.
+        """As `pick_next`, for one session, where only its last track matters.
 
         Without arrays of one session: they would take as long as all else that `/next` does for such a request.
 
@@ -350,9 +320,7 @@ class Picker:
             is_open = np.where(spaced.any(1, keepdims=True), spaced, is_open)
         chances = shares_of(PICKS[arm.pick](is_open))
         if arm.exploration:
-            explored = shares_of(PICKS[arm.pick](is_open & self._is_new[tracks]))
-            share = arm.exploration * explored.any(1, keepdims=True)
-            chances = (1 - share) * chances + share * explored
+            chances = (1 - arm.exploration) * chances + arm.exploration * shares_of(is_open.astype(np.float64))
         return chances
 
     def _drawn(

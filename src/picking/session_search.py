@@ -4,9 +4,10 @@ S sessions, H tracks of a session, C candidates, N tracks in the catalogue, L tr
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Int, Int32
 
 from segue.picking.arm import Arm
 from segue.picking.listener_scores import Pasts, favourites, is_known
@@ -93,17 +94,15 @@ class SessionSearch:
             flat, is_none = place + lines, values >= _INFINITY
         return np.where(is_none, np.int32(-1), candidates.ravel().take(flat))
 
-    def _penalty(
-        self, familiar: float, scores: Scores, known: np.ndarray, others: np.ndarray
-    ) -> Float32[np.ndarray, "S 1"]:
-        """What is subtracted from the scores of the tracks that listeners know."""
-        if familiar:
-            means = [(scores * some).sum(1) / np.maximum(some.sum(1), 1) for some in (known, others)]
-            penalty = (means[0] - means[1]).clip(0) * ((1 - familiar) / familiar) ** 0.5
-        else:
+    def _penalty(self, familiar: float, scores: Scores, known: Any, others: Any) -> Any:
+        """What is subtracted from the scores of the tracks that listeners know, S × 1."""
+        if not familiar:
             lowest = self.vectors.boosts.min(initial=0, where=np.isfinite(self.vectors.boosts))  # added to others later
-            penalty = 1 + np.ptp(scores, axis=1) - lowest
-        return np.asarray(penalty[:, None], np.float32)
+            return (1 + np.ptp(scores, axis=1, keepdims=True) - lowest).astype(np.float32)
+        of_known, of_others = (
+            (scores * some).sum(1, keepdims=True) / some.sum(1, keepdims=True).clip(1) for some in (known, others)
+        )
+        return (of_known - of_others).clip(0).astype(np.float32) * np.float32((1 / familiar - 1) ** 0.5)
 
     def _candidates(self, rows: Heard, past: Pasts | None) -> Int32[np.ndarray, "S C"]:
         """Rows of the candidates of each session; -1 for none."""

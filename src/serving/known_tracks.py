@@ -181,8 +181,6 @@ def _of_arms(release: Release, row_of: Int32[np.ndarray, "N_1"]) -> dict[str, np
         arrays[f"lists_{arm}"] = spread(row_of[lists], -1)
         if arm in release.scores:
             arrays[f"scores_{arm}"] = spread(release.scores[arm], np.nan)
-        if arm in release.new:
-            arrays[f"new_{arm}"] = np.sort(row_of[release.new[arm]]).astype(np.int64)
         if arm in release.vectors:
             own = release.vectors[arm].at_rows(rows, num).arrays()
             arrays |= {f"{name}_{arm}": array for name, array in own.items()}

@@ -26,7 +26,7 @@ from segue.settings import Setting, checked
 
 ACCEPT_CHANGES = Setting("whether an id may get another title or artist than in the current release")
 
-_OF_ARMS = ("pick", "artist_gap", "exploration", "exploration_plays", "familiar", "fallback", "num_lists")
+_OF_ARMS = ("pick", "artist_gap", "exploration", "familiar", "fallback", "num_lists")
 
 Request = Callable[[FolderStore], Loaded]
 """Writes the release that the command line names into a folder and makes it current there."""

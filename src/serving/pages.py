@@ -181,11 +181,7 @@ def make_pages(state: State) -> FastAPI:
     async def experiments() -> dict[str, Any]:
         """The experiment and its arms."""
         release = state.recommender.release
-        arms = {
-            name: {key: one for key, one in arm.record().items() if arm.has_lists or key not in ("pick", "artist_gap")}
-            | ({"new_tracks": len(release.new[name])} if arm.exploration else {})
-            for name, arm in release.arms.items()
-        }
+        arms = {name: arm.record() for name, arm in release.arms.items()}
         described = {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
         return described | ({"kept": len(release.kept)} if len(release.kept) else {})
 

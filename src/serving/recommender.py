@@ -100,7 +100,6 @@ class Recommender:
             popular=release.top_tracks[:NUM_POPULAR],
             lists=lists,
             users=users,
-            new=release.new.get(name, np.empty(0, np.int64)),
             search=None if vectors is None else SessionSearch(arm, vectors, lists, release.artist_of),
             own=own,
         )
@@ -134,7 +133,7 @@ class Recommender:
             familiar: another one than that of the arm; only with `context=listener`.
         """
         picker = self._pickers[arm]
-        if self.remembers(arm) or picker.arm.exploration:
+        if self.remembers(arm):
             return self._together(arm, [user], [row], [played], [past], familiar)[0]
         if picker.users is not None:
             candidates = lists_of(user, picker.users, picker.lists)

@@ -20,7 +20,7 @@ from segue.catalog import Catalog, Id
 from segue.errors import InputError
 from segue.picking.arm import Arm
 from segue.picking.artist_tracks import ArtistTracks
-from segue.picking.picker import distinct, new_rows
+from segue.picking.picker import distinct
 from segue.picking.session_scores import import_faiss
 from segue.runs.catalog_files import packed, text_at, texts_at
 from segue.runs.profiles import Profiles
@@ -84,9 +84,6 @@ class ReleaseContents:
             arrays[f"lists_{arm}"] = _renumbered(lists.rows, row_of, order)
             if not np.isnan(lists.scores).all():
                 arrays[f"scores_{arm}"] = lists.scores[order]
-            if self.arms[arm].exploration:
-                new = new_rows(lists.plays, self.arms[arm].exploration_plays, self.arms[arm].recommender)
-                arrays[f"new_{arm}"] = np.sort(row_of[new]).astype(np.int64)
         for arm, of_arm in self.vectors.items():
             arrays |= {f"{name}_{arm}": array for name, array in of_arm.in_order(order).arrays().items()}
         arms = {arm: given.record() for arm, given in self.arms.items()}
@@ -238,9 +235,6 @@ class Release:
                 arm: (arrays[f"users_{arm}"], arrays[f"lists_{arm}"])
                 for arm, given in self.arms.items()
                 if given.policy == "user_lists"
-            }
-            self.new: dict[str, Int64[np.ndarray, M]] = {
-                arm: arrays[f"new_{arm}"] for arm, given in self.arms.items() if given.exploration
             }
             self.scores: dict[str, Float32[np.ndarray, "N K"]] = {  # NaN where a list has none
                 arm: arrays[f"scores_{arm}"] for arm in self.lists if f"scores_{arm}" in arrays

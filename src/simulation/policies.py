@@ -44,7 +44,7 @@ _CANDIDATES = 1024
 _BLOCK = 256  # sessions whose candidates are searched together: enough for fast arrays, few enough for the cache
 
 
-USUAL: dict[str, Any] = {"num_lists": 4, "fallback": "random", "exploration_plays": 10}
+USUAL: dict[str, Any] = {"num_lists": 4, "fallback": "random"}
 """Settings of an arm in Python that are not those of `Arm`; `conf/arm` has those of the commands."""
 
 
