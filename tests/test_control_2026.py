@@ -168,19 +168,19 @@ def test_a_track_that_left_the_catalogue_has_no_list_and_hides_no_candidate() ->
 @pytest.mark.parametrize(
     ("rows", "chances", "message"),
     [
-        ([[0]], [[0.5, 0.5]], r"1 lines of rows from -1 to 2, and as many numbers.*got \[\[0\]\] and \[\[0.5, 0.5\]\]"),
+        ([[0]], [[0.5, 0.5]], r"1 lines of rows from -1 to 2, and probabilities.*got \[\[0\]\] and \[\[0.5, 0.5\]\]"),
         ([[0], [1]], [[1.0], [1.0]], r"1 lines"),
         ([[0, 3]], [[0.5, 0.5]], r"rows from -1 to 2, .*got \[\[0, 3\]\]"),
-        ([[0, 1]], [[0.5, 0.4]], r"add up to 1 for each line, or are all 0.*got \[\[0, 1\]\] and \[\[0.5, 0.4\]\]"),
-        ([[0, 1]], [[1.5, -0.5]], r"at least 0"),
-        ([[0, 1]], [[np.nan, 1.0]], r"at least 0"),
+        ([[0, 1]], [[0.5, 0.4]], r"with the sum 1 or 0; got \[\[0, 1\]\] and \[\[0.5, 0.4\]\]"),
+        ([[0, 1]], [[1.5, -0.5]], r"probabilities"),
+        ([[0, 1]], [[np.nan, 1.0]], r"with the sum 1 or 0"),
         ([[0, -1]], [[0.5, 0.5]], r"0 for row -1"),
     ],
 )
 def test_what_a_class_of_ones_own_must_not_return_is_refused(rows: Any, chances: Any, message: str) -> None:
     own = Mock(num_plays=1, probabilities=lambda *_: (np.array(rows), np.array(chances)))
     ours = Picker(arm=Arm(recommender="r", policy=POLICY), artists=ArtistTracks.of(np.zeros(3, np.int64)), own=own)
-    with pytest.raises(InputError, match=f"probabilities must return .*{message}"):
+    with pytest.raises(InputError, match=f"^policy={POLICY} must return .*{message}"):
         pick(ours, plays_of([(0, 100)]), np.random.default_rng(1))
 
 

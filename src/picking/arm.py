@@ -246,6 +246,6 @@ def check_probabilities(
         and ((np.abs(chances.sum(1) - 1) < 1e-6) | ~chances.any(1)).all()
     ):
         raise InputError(
-            f"policy={policy}: probabilities must return {num_listeners} lines of rows below {num_tracks}, and numbers that "
-            f"add up to 1 for each line, or are all 0; got {str(rows.tolist())[:200]} and {str(chances.tolist())[:200]}"
+            f"policy={policy} must return {num_listeners} lines of rows from -1 to {num_tracks - 1}, and probabilities, "
+            f"0 for row -1, with the sum 1 or 0; got {str(rows.tolist())[:200]} and {str(chances.tolist())[:200]}"
         )

@@ -22,8 +22,8 @@ SURE = 1e-4
 class Situation(NamedTuple):
     """A session, and the lists and settings by which its next track is picked.
 
-    `listed` is its list, `heard` what it has heard, the last track first and -1 for tracks that are gone, `new` the new
-    tracks, and `kept` those that the catalogue has and that are never picked.
+    `listed` is its list, `heard` what it has heard, the last track first and -1 for tracks that are gone, and
+    `kept` the tracks that the catalogue has and that are never picked.
     """
 
     artist_of: list[int]
@@ -32,18 +32,15 @@ class Situation(NamedTuple):
     pick: str
     artist_gap: int
     heard: list[int]
-    new: list[int]
     kept: Sequence[int] = ()
 
     def picker(self, **changes: Any) -> Picker:
         """With the fallbacks of the service, without exploration."""
-        new = np.array(changes.pop("new", ()), np.int64)
         how = {"policy": "lists", "pick": self.pick or "uniform", "artist_gap": self.artist_gap, "fallback": "artist"}
         return Picker(
             arm=Arm(recommender="r.jsonl", **how | changes),
             artists=ArtistTracks.of(np.array(self.artist_of), kept=np.array(self.kept, np.int64)),
             popular=np.array(self.popular, np.int64),
-            new=new,
         )
 
     def arrays(self, num: int = 1) -> tuple[Any, Any]:
@@ -65,7 +62,6 @@ def situations(draw: st.DrawFn) -> Situation:
         pick=draw(st.sampled_from(["uniform", "ranked", "weighted"])),
         artist_gap=draw(st.integers(0, 3)),
         heard=[row, *draw(st.lists(st.integers(-1, num - 1), max_size=num))],
-        new=sorted(draw(st.sets(picked, max_size=4))),
         kept=sorted(kept),
     )
 
@@ -102,15 +98,7 @@ def slow_exploring(given: Situation, exploration: float) -> dict[int, float]:
     tired_of = {given.artist_of[row] for row in given.heard[: given.artist_gap] if row >= 0}
     left = [c for c in given.listed if c >= 0 and c not in heard]
     left = [c for c in left if given.artist_of[c] not in tired_of] or left
-    in_list = [c for c in left if c in given.new]
-    weight = {c: 1 / (1 + given.listed.index(c)) if given.pick == "weighted" else 1.0 for c in in_list}
-    weight = dict(list(weight.items())[:1]) if given.pick == "ranked" else weight
-    if not weight:
-        return usual
-    total = sum(weight.values())
-    return {
-        c: (1 - exploration) * usual.get(c, 0.0) + exploration * weight.get(c, 0.0) / total for c in {*usual, *weight}
-    }
+    return {c: (1 - exploration) * usual.get(c, 0.0) + exploration / len(left) for c in left}
 
 
 def all_chances(picker: Picker, candidates: Any, heard: Any) -> Any:
@@ -122,7 +110,7 @@ def all_chances(picker: Picker, candidates: Any, heard: Any) -> Any:
 @settings(max_examples=40)
 @given(situation=situations(), exploration=st.sampled_from([0.0, 0.25]))
 def test_probabilities_are_those_of_the_rules(situation: Situation, exploration: float) -> None:
-    picker = situation.picker(exploration=exploration, new=situation.new)
+    picker = situation.picker(exploration=exploration)
     expected = slow_exploring(situation, exploration) if exploration else slow_choices(situation)[0]
     assert sum(expected.values()) == pytest.approx(1)
     found = all_chances(picker, *situation.arrays())[0]
@@ -140,7 +128,7 @@ def test_a_pick_has_the_probability_of_the_rules_and_its_source(
 ) -> None:
     """Of sessions side by side, by the settings of the first; all lists and histories are filled up with -1."""
     num = len(session.artist_of)
-    picker = session.picker(exploration=exploration, new=session.new)
+    picker = session.picker(exploration=exploration)
     sessions = [session]
     for other in others:
         listed = [row for row in other.listed if row < num and row not in session.kept]
@@ -188,7 +176,6 @@ def p_value_of_propensities(picker: Picker, situation: Situation, num: int = 200
 
 SESSION = Situation(
     artist_of=[0, 1, 2, 3, 4, 5, 0, 0], listed=[3, 1, 5, 4, 2], popular=[1, 2, 3], pick="", artist_gap=0, heard=[0],
-    new=[5, 7],
 )  # fmt: skip
 HEARD = {
     "one track": [0],
@@ -207,7 +194,7 @@ def test_propensities_are_the_frequencies_of_the_picks(
 ) -> None:
     situation = SESSION._replace(heard=heard, artist_gap=artist_gap)
     own = {"pick": how} if how in ("uniform", "ranked", "weighted") else {"policy": how}
-    picker = situation.picker(**own, exploration=exploration if "pick" in own else 0.0, new=situation.new)
+    picker = situation.picker(**own, exploration=exploration if "pick" in own else 0.0)
     assert p_value_of_propensities(picker, situation) > SURE
 
 
@@ -220,17 +207,12 @@ def test_a_wrong_propensity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert p_value_of_propensities(situation.picker(), situation) < SURE
 
 
-def test_exploration_gives_new_tracks_its_share_of_the_picks() -> None:
-    situation = SESSION._replace(pick="uniform")
-    picker = situation.picker(exploration=0.2, new=[5, 7])
-    found = all_chances(picker, *situation.arrays())[0]
-    assert found.tolist() == pytest.approx([0, 0.16, 0.16, 0.16, 0.16, 0.36, 0, 0])
-
-
-def test_exploration_without_new_tracks_takes_nothing_from_the_lists() -> None:
-    situation = SESSION._replace(pick="weighted")
-    usual, explores = (situation.picker(exploration=share, new=[6, 7]) for share in (0.0, 0.4))
-    assert all_chances(usual, *situation.arrays()).tolist() == all_chances(explores, *situation.arrays()).tolist()
+def test_exploration_gives_all_tracks_of_a_list_its_share_of_the_picks() -> None:
+    situation = SESSION._replace(pick="ranked")
+    usual, explores = (all_chances(situation.picker(exploration=share), *situation.arrays())[0] for share in (0, 0.2))
+    is_open = all_chances(situation.picker(exploration=0.5), *situation.arrays())[0] > 0
+    assert is_open.sum() > 2
+    np.testing.assert_allclose(explores, 0.8 * usual + 0.2 * is_open / is_open.sum())
 
 
 @pytest.mark.parametrize("heard", [[2], [0, 1, 2], [3, 1, 3], [1, 1, 1, 1], [3, 1, 0, 2], [2, -1, 2]])

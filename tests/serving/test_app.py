@@ -582,29 +582,6 @@ async def test_the_last_answer_is_explained(has_order: bool, tmp_path: Path) -> 
         assert len(service.lines()) == 2, "an explanation is no event"
 
 
-async def test_an_explanation_says_what_was_explored(tmp_path: Path) -> None:
-    """Only track 102 is new: half of the answers are it, and its part of the others."""
-    plays = np.array([9, 9, 0, 9, 9])
-    release = session_release(tmp_path, plays, exploration=0.5, exploration_plays=2)
-
-    async with running(release, tmp_path) as service:
-        seen = set()
-        for user in range(60):
-            if service.service.state.recommender.arm_of(user) != "C":
-                continue
-            answered = (await service.ask("POST", f"/next/{user}", BODY)).json()["track"]
-            found = (await service.ask("GET", f"/explain/{user}")).json()
-            assert (found["exploration"], found["exploration_plays"]) == (0.5, 2)
-            assert found["is_new"] == (answered == 102)
-            assert found["rank"] is not None
-            assert found["propensity"] == json.loads(service.lines()[-1])["propensity"]
-            if answered == 102:
-                assert found["propensity"] >= 0.5
-            assert not found["is_fallback"]
-            seen.add(found["is_new"])
-        assert seen == {True, False}
-
-
 async def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running(session_release(tmp_path), tmp_path) as service:
 

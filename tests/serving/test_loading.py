@@ -55,7 +55,7 @@ class Shared:
 
 def request(**named: Any) -> Request | None:
     usual: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "fallback": "artist", "num_lists": 4}
-    usual |= {"exploration": 0.0, "exploration_plays": 1, "familiar": 1.0}
+    usual |= {"exploration": 0.0, "familiar": 1.0}
     more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
     given = usual | more | {"accept_changes": False} | {"sessions": {"max_tracks": 128}} | named
     return requested(given, world=SmallWorld, locate=Path, provenance=dict)

@@ -45,7 +45,7 @@ def test_only_arms_without_repeats_or_with_a_gap_remember_sessions(tmp_path: Pat
     release = make_release(
         tmp_path,
         catalog=make_catalog([0, 0]),
-        arms={"C": arm(policy, pick, 3 * (policy != "lists")), "T1": arm(pick="ranked"), "T2": arm(artist_gap=1)},
+        arms={"C": arm(policy, pick), "T1": arm(pick="ranked"), "T2": arm(artist_gap=1)},
         lists={name: lists_of([[1], [0]]) for name in ("C", "T1", "T2") if name != "C" or policy == "lists"},
         top_tracks=[0],
     )

@@ -15,7 +15,7 @@ from segue.verdicts.offpolicy.estimate import OffPolicy, estimate
 from tests.simulation.running import run
 
 DEFAULTS: dict[str, Any] = {
-    "pick": "uniform", "artist_gap": 0, "familiar": "learned", "exploration": 0.0, "exploration_plays": 10,
+    "pick": "uniform", "artist_gap": 0, "familiar": "learned", "exploration": 0.0,
     "fallback": "random", "context": None, "num_lists": 4,
 }  # fmt: skip
 """The settings of a candidate, as conf/arm/recommendations.yaml has them."""

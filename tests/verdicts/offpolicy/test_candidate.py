@@ -60,7 +60,6 @@ def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path, file: str) -
         ({"num_lists": 21}, "candidate: num_lists: Input should be less than or equal to 20, got 21"),
         ({"context": "listener"}, "candidate: context=listener, and the run of .* was trained with context=session"),
         ({"policy": POLICY, "pick": "ranked"}, "candidate: pick applies to lists, and .*Control has a rule of its own"),
-        ({"exploration": 0.1}, "exploration needs to know which tracks are new"),
     ],
 )
 def test_what_is_no_candidate_is_refused(tmp_path: Path, file: str, given: Any, message: str) -> None:
@@ -81,7 +80,7 @@ def test_lists_of_another_catalogue_are_refused(world: World, tmp_path: Path) ->
             candidate_of(file, locate=Path, defaults=DEFAULTS, catalog=catalog, popular=NOTHING)
 
 
-LISTS: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "exploration": 0.2, "exploration_plays": 10}
+LISTS: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "exploration": 0.2}
 LISTS["context"] = "last"
 OWN: dict[str, Any] = {"policy": POLICY}
 SESSION: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "num_lists": 2}
