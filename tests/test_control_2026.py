@@ -168,7 +168,7 @@ def test_a_track_that_left_the_catalogue_has_no_list_and_hides_no_candidate() ->
 @pytest.mark.parametrize(
     ("rows", "chances", "message"),
     [
-        ([[0]], [[0.5, 0.5]], r"1 lines of rows from -1 to 2, and their chances.*got \[\[0\]\] and \[\[0.5, 0.5\]\]"),
+        ([[0]], [[0.5, 0.5]], r"1 lines of rows from -1 to 2, and chances.*got \[\[0\]\] and \[\[0.5, 0.5\]\]"),
         ([[0], [1]], [[1.0], [1.0]], r"1 lines"),
         ([[0, 3]], [[0.5, 0.5]], r"rows from -1 to 2, .*got \[\[0, 3\]\]"),
         ([[0, 1]], [[0.5, 0.4]], r"with the sum 1 or 0; got \[\[0, 1\]\] and \[\[0.5, 0.4\]\]"),

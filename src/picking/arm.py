@@ -246,6 +246,6 @@ def check_probabilities(
         and ((np.abs(chances.sum(1) - 1) < 1e-6) | ~chances.any(1)).all()
     ):
         raise InputError(
-            f"policy={policy} must return {num_listeners} lines of rows from -1 to {num_tracks - 1}, and their chances, "
+            f"policy={policy} must return {num_listeners} lines of rows from -1 to {num_tracks - 1}, and chances, "
             f"0 for row -1, with the sum 1 or 0; got {str(rows.tolist())[:200]} and {str(chances.tolist())[:200]}"
         )
