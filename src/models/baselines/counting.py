@@ -9,13 +9,14 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Float64, Int64, Real
 from scipy.sparse import csr_array
 
 from segue.attributes import Values
 from segue.catalog import Listens, Vocabulary, places_of
 from segue.errors import InputError
-from segue.models.repeats import tracks_of
+from segue.models.repeats import shares_of, tracks_of
 from segue.models.retrieval.sparse import no_scores
 from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
@@ -25,6 +26,8 @@ ArtistWeight = Annotated[
 ]
 Window = Annotated[int, Setting("largest distance in a session; 1 is the next track alone", least=1)]
 
+Weigh = Callable[[Int64[torch.Tensor, "E"], Float32[torch.Tensor, "E"]], Float32[torch.Tensor, "E"]]
+"""From ages of tracks and the shares that were played of them to their weights, as `Context.weights` has them."""
 NUM_NEIGHBOURS = 500
 """Best candidates that are kept for each track."""
 LEAST_PLAYED = 0.5
@@ -70,6 +73,30 @@ class Counter:
             Scores of candidates (columns) for queries (rows), N × N; positive where there is one.
         """
         return no_scores(self.num_tracks)
+
+    def scores(
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"], weigh: Weigh
+    ) -> csr_array:
+        """Score the candidates of a block of queries: those after each track of a session, each divided by their sum.
+
+        Args:
+            counts: what `count` returned.
+            rows: rows of the tracks heard, newest first; -1 where a session is shorter.
+            shares: share of each that was played; NaN where unknown.
+            weigh: from ages and shares to the weights of tracks; of one track nothing is weighted or divided.
+
+        Returns:
+            Scores, B × N; positive where there is one. They include those by artists.
+        """
+        line, age = (rows >= 0).nonzero()
+        distinct, place = np.unique(rows[line, age], return_inverse=True)
+        one_each = np.ones(len(distinct), np.float32), distinct, np.arange(len(distinct) + 1)
+        after = csr_array(counts[distinct])
+        after = self.with_artists(after, csr_array(one_each, shape=after.shape))
+        if rows.shape[1] == 1:
+            return csr_array(after[place])
+        weights = weigh(torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
+        return csr_array(csr_array((weights, (line, place)), shape=(len(rows), len(distinct))) @ shares_of(after))
 
     def with_artists(self, scores: csr_array, heard: csr_array) -> csr_array:
         """Scores, B × N, and `artist_weight` times the weight of each track heard for all tracks by its artist.

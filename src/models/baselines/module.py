@@ -4,11 +4,12 @@ N tracks in the catalogue, B queries in a block.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -18,7 +19,6 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter
-from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Context
 from segue.models.ranker import Ranker, Scoring
 from segue.models.repeats import boosted_shares, shares_of
@@ -137,23 +137,9 @@ class Baseline(OneStep):
         if alone:
             histories = Histories.of_tracks(histories.previous)
         rows, shares = histories.newest(1 if alone else self.context.max_length)
-        if isinstance(self._model, SessionCounter):
-            scores = self._model.scores(self._counts, rows, shares)
-        elif alone:
-            scores = self._after_tracks(histories.previous)
-        else:
-            line, age = (rows >= 0).nonzero()
-            distinct, place = np.unique(rows[line, age], return_inverse=True)
-            weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
-            weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
-            scores = csr_array(weights @ shares_of(self._after_tracks(distinct)))
+        scores = self._model.scores(self._counts, rows, shares, partial(self.context.weights, PART))
         scores.data *= self._trend[scores.indices]
         return scores
-
-    def _after_tracks(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
-        scores = csr_array(self._counts[rows])
-        one_each = np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)
-        return self._model.with_artists(scores, csr_array(one_each, shape=scores.shape))
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance."""

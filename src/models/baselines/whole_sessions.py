@@ -18,7 +18,7 @@ from scipy.sparse import csr_array, diags_array
 
 from segue.catalog import Listens
 from segue.errors import InputError
-from segue.models.baselines.counting import LEAST_PLAYED, NUM_NEIGHBOURS, Counter, at_distances, played_enough
+from segue.models.baselines.counting import LEAST_PLAYED, NUM_NEIGHBOURS, Counter, Weigh, at_distances, played_enough
 from segue.models.retrieval.sparse import largest_positive, no_scores
 from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
@@ -48,7 +48,7 @@ class SessionCounter(Counter, ABC):
         """
 
     def scores(
-        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"]
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"], _: Weigh
     ) -> csr_array:
         """Score the candidates of a block of queries.
 
