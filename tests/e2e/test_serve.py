@@ -147,7 +147,7 @@ def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists) -> None:
     lines = running.said().splitlines()
     assert lines[:7] == [
         "experiment   LINES",
-        "arm C        random, no lists: pick and artist_gap do not apply",
+        "arm C        random, policy=random",
         f"arm T1       {lists.a}, pick=ranked, artist_gap=3",
         f"arm T2       {lists.b}, pick=uniform, artist_gap=0",
         f"release      {version}, 60 tracks, in {running.run}/store",
