@@ -116,8 +116,7 @@ class PairDataModule(LightningDataModule):
         """The same data, of which all sessions (with `split=pair` all pairs) are for training. Call it after `setup`.
 
         Returns:
-            A copy, whose vocabulary, sessions and pairs are made again; no track is hidden in it, and what validation
-                has chosen of the calendar is kept.
+            A copy that is made again; no track is hidden in it, and what validation has chosen of the calendar is kept.
         """
         other, chosen = copy(self), self.vocabulary.calendar
         if isinstance(self.source, ShardSource):
