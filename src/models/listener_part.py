@@ -31,7 +31,6 @@ _NEWEST = 100
 """Tracks of a session whose artists it has heard."""
 _AT_ONCE = 256
 """Queries whose features are computed together."""
-_OF_TRACK, _OF_ARTIST = slice(len(OF_TRACK)), slice(len(OF_TRACK), len(OF_TRACK) + len(OF_ARTIST))
 
 
 def past_before(histories: Histories) -> Pasts:
@@ -85,8 +84,8 @@ class ListenerPart:
             return None
         past, weights, (num_artists, num_tracks) = self._past(histories), self.weights, self._tracks_of.shape
         first = past.first
-        of_artist = past.features[first, _OF_ARTIST] @ weights[_OF_ARTIST], (past.query[first], past.artist[first])
-        of_track = past.features[:, _OF_TRACK] @ weights[_OF_TRACK], (past.query, past.track)
+        of_artist = past.features[first, OF_ARTIST] @ weights[OF_ARTIST], (past.query[first], past.artist[first])
+        of_track = past.features[:, OF_TRACK] @ weights[OF_TRACK], (past.query, past.track)
         added = csr_array(csr_array(of_artist, shape=(len(histories), num_artists)) @ self._tracks_of)
         added.sort_indices()  # sums of matrices in order take a tenth of the time
         return csr_array(added + csr_array(of_track, shape=(len(histories), num_tracks)))
@@ -133,7 +132,7 @@ class ListenerPart:
             of_artists = np.bincount(of, chances[at_first[of], tracks.indices], num_artists)
             others = (of_artists - np.bincount(past.group, own, num_artists)).clip(0)
             of_others = past.features[past.first]
-            of_others[:, _OF_TRACK] = 0
+            of_others[:, OF_TRACK] = 0
             owner = num + np.append(past.query, at_first)
             parts.append((owner, np.append(own, others), np.concatenate([past.features, of_others])))
             of_targets.append(self._of_targets(past, following))
@@ -216,18 +215,15 @@ class ListenerPart:
         return f"listener     {how} (validation {name} {value:.4f}; without it {without:.4f})"
 
     def _past(self, histories: Histories) -> "_Past":
-        past = past_before(histories)
-        features, artists = features_of(past, self._artist_of)
-        query, place = (artists >= 0).nonzero()
-        keys = query * self._tracks_of.shape[0] + artists[query, place]
+        found = features_of(past_before(histories), self._artist_of)
+        keys = found.session * self._tracks_of.shape[0] + found.artist
         _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-        track = past.rows[query, place].astype(np.int64)
-        return _Past(query, track, artists[query, place], features[query, place], first, group)
+        return _Past(*found, first, group)
 
     def _of_targets(self, past: "_Past", following: Int64[np.ndarray, "Q"]) -> Float32[np.ndarray, "Q F"]:
         found, target = np.zeros((len(following), len(FEATURES)), np.float32), following[past.query]
         is_same, is_target = past.artist == self._artist_of[target], past.track == target
-        found[past.query[is_same], _OF_ARTIST] = past.features[is_same, _OF_ARTIST]
+        found[past.query[is_same], OF_ARTIST] = past.features[is_same, OF_ARTIST]
         found[past.query[is_target]] = past.features[is_target]
         return found
 

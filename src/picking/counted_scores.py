@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from segue.picking.places import Candidates, Heard, Scores, Shares
+from segue.picking.places import Candidates, Heard, Scores, Shares, looked_up
 from segue.runs.counted_part import CountedPart
 
 UNIT = 0.01
@@ -64,17 +64,13 @@ class CountedScores:
             shares: share of each that was played; NaN where unknown.
             candidates: rows; negative ones get any number.
         """
-        part, sums = self._part, self._sums
+        part = self._part
         weights = weights_of(rows, shares, part.age_weights)
         newest = rows[:, : weights.shape[1]]
         # indices of another kind would be copied at each use
         neighbours = part.rows.take(newest, axis=0, mode="clip").astype(np.intp).reshape(len(rows), -1)
         values = (part.shares.take(newest, axis=0, mode="clip") * weights[:, :, None]).reshape(len(rows), -1)
-        found = np.empty(candidates.shape, np.float32)
-        for session, those in enumerate(neighbours):
-            np.add.at(sums, those, values[session])
-            sums.take(candidates[session], out=found[session], mode="clip")
-            sums[those] = 0
+        found: Scores = looked_up(self._sums, neighbours, candidates, values, np.add.at)
         if self._is_uncounted:
             of_uncounted = (part.shares_of_uncounted.take(newest, mode="clip") * weights).sum(1, keepdims=True)
             found += of_uncounted * part.is_uncounted.take(candidates, mode="clip")

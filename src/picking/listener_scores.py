@@ -4,26 +4,26 @@ A candidate that the listener has heard in an earlier session, or whose artist t
 added to its score. A listener without a past gets nothing: the score is that of the session alone. Tracks of the
 present session are no past; the context and its rule of repeats know them.
 
-S sessions, C candidates, f favourites, P entries of a profile (`runs/profiles.py`), T tracks of a session, N tracks, F
-features.
+S sessions, C candidates, f favourites, P entries of a profile (`runs/profiles.py`), E entries of all of them, T tracks
+of a session, N tracks, F features.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, Int64
 
-from segue.picking.places import Candidates, Each, Heard, Scores, are_in, smallest
-from segue.runs.profiles import DAY_MS, LOVED, hour_of, remaining
+from segue.picking.places import Candidates, Each, Heard, Scores, are_in, looked_up, smallest
+from segue.runs.profiles import DAY_MS, ENTRY, LOVED, hour_of, remaining
 from segue.runs.session_vectors import OF_LISTENER
 
 FEATURES = OF_LISTENER
 """Names of the features, in the order of their weights."""
-OF_TRACK, OF_ARTIST = FEATURES[:7], FEATURES[7:]
-"""Features of a track that was heard: 1; log(1 + its plays); its mean share; how recent its last play is, exp(−t / 1
-hour), for a day and for a week; and how near the hours of its plays are to this hour of the day, in [-1, 1]. Features
-of a track by an artist that was heard: log(1 + the plays); the mean share; and exp(−t / 1 day)."""
+OF_TRACK, OF_ARTIST = slice(7), slice(7, None)
+"""The features of a track that was heard: 1; log(1 + its plays); its mean share; how recent its last play is, exp(−t /
+1 hour), for a day and for a week; and how near the hours of its plays are to this hour of the day, in [-1, 1]. And the
+features of a track by an artist that was heard: log(1 + the plays); the mean share; and exp(−t / 1 day)."""
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
 _SPANS = np.array([DAY_MS / 24, DAY_MS, 7 * DAY_MS], np.float32)
@@ -43,13 +43,21 @@ class Pasts:
     rows: Int32[np.ndarray, "S P"]
     now_ms: Each
 
-    def part(self, some: Any) -> "Pasts":
-        """Those of some sessions.
 
-        Args:
-            some: their numbers, a slice, or whether each is one.
-        """
-        return Pasts(self.entries[some], self.rows[some], self.now_ms[some])
+class Features(NamedTuple):
+    """The features of entries of profiles, those of a session one after another.
+
+    Attributes:
+        session: the number of the session of each entry, ascending.
+        track: row of its track.
+        artist: row of its artist.
+        values: the features; those of an artist are the same for all of its entries.
+    """
+
+    session: Int64[np.ndarray, "E"]
+    track: Int64[np.ndarray, "E"]
+    artist: Int64[np.ndarray, "E"]
+    values: Float32[np.ndarray, "E F"]
 
 
 def past_of(profiles: np.ndarray, heard: Heard, now_ms: Each, rows: Int32[np.ndarray, "S P"] | None = None) -> Pasts:
@@ -81,34 +89,30 @@ def favourites(past: Pasts, most: int = MOST_FAVOURITES) -> Int32[np.ndarray, "S
     return np.where(values < 0, np.take_along_axis(past.rows, place, 1), np.int32(-1))
 
 
-def features_of(
-    past: Pasts, artist_of: Int[np.ndarray, "N"]
-) -> tuple[Float32[np.ndarray, "S P F"], Int64[np.ndarray, "S P"]]:
+def features_of(past: Pasts, artist_of: Int[np.ndarray, "N"], among: Heard | None = None) -> Features:
     """The features of the tracks of profiles, and those of their artists.
 
     Args:
         past: of the listener of each session.
         artist_of: row of the artist of each track.
-
-    Returns:
-        The features; those of an artist are the same for all of its entries. And the artist of each entry; -1 for an
-        empty one, whose features are 0.
+        among: rows of artists for each session: entries of other ones are left out. None for all.
     """
-    line, nth = (past.rows >= 0).nonzero()
-    entries, artist = past.entries[line, nth], artist_of[past.rows[line, nth]]
+    artists, is_in = artist_of.take(past.rows, mode="clip"), past.rows >= 0
+    place = np.flatnonzero(is_in if among is None else is_in & are_in(artists, among))
+    session, artist = place // past.rows.shape[1], artists.take(place).astype(np.int64)
+    entries = past.entries.reshape(-1).view(f"V{ENTRY.itemsize}").take(place).view(ENTRY)  # not field by field
     last_ms, plays, shares, hours = (entries[name] for name in ("last_ms", "plays", "shares", "hour"))
-    elapsed = np.maximum(past.now_ms[line] - last_ms, 0).astype(np.float32)
-    recent, left = np.exp(elapsed[:, None] / -_SPANS), remaining(elapsed)
-    of_hour = (hour_of(past.now_ms)[line] * hours).sum(1) / plays
-    _, same = np.unique(line * (int(artist_of.max(initial=0)) + 1) + artist, return_inverse=True)
+    elapsed = np.maximum(past.now_ms[session] - last_ms, 0).astype(np.float32)
+    recent, left = np.exp(elapsed / -_SPANS[:, None]), remaining(elapsed)
+    of_hour = np.vecdot(hour_of(past.now_ms)[session], hours) / plays
+    _, same = np.unique(session * (int(artist_of.max(initial=0)) + 1) + artist, return_inverse=True)
     of_plays, of_shares = (np.bincount(same, one * left)[same] for one in (plays, shares))
     newest = np.zeros(len(same), np.float32)
-    np.maximum.at(newest, same, recent[:, 1])
-    own = np.ones(len(line)), np.log1p(plays * left), shares / plays, recent, of_hour
+    np.maximum.at(newest, same, recent[1])
+    own = np.ones(len(session)), np.log1p(plays * left), shares / plays, recent, of_hour
     of_artist = np.log1p(of_plays), of_shares / np.maximum(of_plays, 1e-9), newest[same]
-    found, artists = np.zeros((*past.rows.shape, len(FEATURES)), np.float32), np.full(past.rows.shape, -1)
-    found[line, nth], artists[line, nth] = np.column_stack([*own, *of_artist]), artist
-    return found, artists
+    values = np.vstack([*own, *of_artist]).astype(np.float32).T
+    return Features(session, past.rows.take(place).astype(np.int64), artist, values)
 
 
 class ListenerScores:
@@ -121,7 +125,7 @@ class ListenerScores:
 
     def __init__(self, weights: Float32[np.ndarray, "F"], artist_of: Int[np.ndarray, "N"]) -> None:
         self._weights, self._artist_of = weights, artist_of
-        # what is added for each track or artist of a session, then for -1; 0 between sessions
+        # what is added for each track or artist of a session, then for -1
         self._added = np.zeros(1 + max(len(artist_of), int(artist_of.max()) + 1), np.float32)
 
     def add(self, scores: Scores, candidates: Candidates, past: Pasts) -> None:
@@ -132,15 +136,12 @@ class ListenerScores:
             candidates: rows; negative ones get any number.
             past: of the listener of each session.
         """
-        features, artists = features_of(past, self._artist_of)
-        by_track = past.rows, candidates, slice(len(OF_TRACK))
-        by_artist = artists, self._artist_of.take(candidates, mode="clip"), slice(len(OF_TRACK), None)
-        for own, asked, columns in (by_artist, by_track):
-            values = features[..., columns] @ self._weights[columns]
-            for session, those in enumerate(own):
-                self._added[those] = values[session]
-                scores[session] += self._added.take(asked[session], mode="wrap")
-                self._added[those] = 0
+        artists = self._artist_of.take(candidates, mode="clip")
+        found = features_of(past, self._artist_of, artists)
+        ends = found.session.searchsorted(np.arange(1, len(scores)))
+        for rows, asked, columns in ((found.artist, artists, OF_ARTIST), (found.track, candidates, OF_TRACK)):
+            values = found.values[:, columns] @ self._weights[columns]
+            scores += looked_up(self._added, np.split(rows, ends), asked, np.split(values, ends))
 
 
 def is_known(past: Pasts, candidates: Candidates) -> Bool[np.ndarray, "S C"]:

@@ -3,7 +3,8 @@
 S sessions, K places of a list, C candidates, T tracks of a session, h of them whose shares matter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int64
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Int64
 _TINY = np.finfo(np.float64).tiny  # a divisor for the weights of a list without an open place
 _MANY = 2**13  # comparisons of a session that take more time than to look its rows up in a table
 
+_Lines = Iterable[Any]
 Heard = Int[np.ndarray, "S T"]
 """Rows of the tracks that each session has heard, the last one first; -1 for tracks that are not in the catalogue, and
 after the first one."""
@@ -78,19 +80,36 @@ def are_in(rows: Candidates, others: Heard) -> Bool[np.ndarray, "S C"]:
         rows: of each session, at least -1.
         others: of each session, at least -1.
     """
-    found = np.zeros(rows.shape, bool)
     if rows.shape[1] * others.shape[1] > _MANY:
         table = np.zeros(2 + max(rows.max(initial=-1), others.max(initial=-1)), bool)  # the last one is for -1
-        for own, of_session, of_own in zip(rows, others, found, strict=True):
-            table[of_session] = True
-            table.take(own, out=of_own, mode="wrap")
-            table[of_session] = False
-        return found
+        return np.asarray(looked_up(table, others, rows, [True] * len(rows)))
+    found = np.zeros(rows.shape, bool)
     others = others.astype(rows.dtype, copy=False)  # numbers of two kinds take longer
     if len(others) < others.shape[1]:  # few sessions at once: all in one comparison
         return np.asarray((rows[:, None] == others[:, :, None]).any(1))
     for column in others.T:
         found |= rows == column[:, None]
+    return found
+
+
+def looked_up(table: Any, rows: _Lines, keys: Candidates, values: _Lines, put: Any = np.ndarray.__setitem__) -> Any:
+    """Look keys of each session up in a table of its own values.
+
+    Args:
+        table: of zeros, which it is again afterwards.
+        rows: places of the table for each session.
+        keys: the places that are looked up, S × C.
+        values: what is put into the places.
+        put: how; `np.add.at` adds where a place occurs several times.
+
+    Returns:
+        What the table has at the keys, S × C.
+    """
+    found = np.empty(keys.shape, table.dtype)
+    for own, asked, of_session, out in zip(rows, keys, values, found, strict=True):
+        put(table, own, of_session)
+        table.take(asked, out=out, mode="wrap")
+        table[own] = 0
     return found
 
 

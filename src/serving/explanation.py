@@ -120,17 +120,16 @@ def _of_listener(
 
     `plays`, as of the last one, and `last_days` are of the track, or of its artist where `is_heard` is false.
     """
-    features, artists = features_of(past, release.artist_of)
-    of_track = (artists[0] >= 0) & (past.rows[0] == row)
-    of_artist = artists[0] == release.artist_of[row]
-    of = of_track if (is_heard := bool(of_track.any())) else of_artist
-    found = features[0, of.argmax()] * of.any()
+    features, own = features_of(past, release.artist_of), past.entries[0, past.rows[0] >= 0]
+    of = features.track == row
+    if not (is_heard := bool(of.any())):
+        of = features.artist == release.artist_of[row]
+    found = features.values[of][:1].sum(0)
     if not is_heard:
-        found[: len(OF_TRACK)] = 0
+        found[OF_TRACK] = 0
     parts = {name: value for name, value in zip(FEATURES, (weights * found).tolist(), strict=True) if value}
-    own = past.entries[0, of]
-    plays = float(own["plays"].sum())
-    last_days = max(int(past.now_ms[0] - own["last_ms"].max()), 0) / DAY_MS if of.any() else None
+    plays = float(own["plays"][of].sum())
+    last_days = max(int(past.now_ms[0] - own["last_ms"][of].max()), 0) / DAY_MS if of.any() else None
     added = sum(parts.values())
     what = "" if is_heard else "its artist was "
     since = "never heard" if last_days is None else f"{what}heard {_times(plays)}, last {_ago(last_days)}"

@@ -9,6 +9,7 @@ import pytest
 from segue.errors import InputError
 from segue.picking.listener_scores import (
     FEATURES,
+    OF_ARTIST,
     OF_TRACK,
     ListenerScores,
     Pasts,
@@ -96,7 +97,7 @@ def test_an_artist_that_was_heard_counts_for_all_of_its_tracks() -> None:
 
 
 def test_candidates_of_many_sessions_get_the_weighted_features_of_their_tracks_and_artists() -> None:
-    rng, num, num_own = np.random.default_rng(0), 7, len(OF_TRACK)
+    rng, num = np.random.default_rng(0), 7
     artist_of, weights = rng.integers(4, size=12), rng.normal(size=len(FEATURES)).astype(np.float32)
     profiles = np.zeros((num, 6), ENTRY)
     for line in profiles[1:]:  # the first listener is new
@@ -106,14 +107,13 @@ def test_candidates_of_many_sessions_get_the_weighted_features_of_their_tracks_a
             )
     pasts = past_of(profiles, rng.integers(-1, 12, (num, 2)), np.full(num, NOW))
     candidates, scores = rng.integers(-1, 12, (num, 9)), rng.normal(size=(num, 9)).astype(np.float32)
-    features, artists = features_of(pasts, artist_of)
-    expected = scores.copy()
+    features, expected = features_of(pasts, artist_of), scores.copy()
     for session, candidate in np.ndindex(candidates.shape):
         track = candidates[session, candidate]
-        heard = features[session, (artists[session] >= 0) & (pasts.rows[session] == track)]
-        by_artist = features[session, artists[session] == artist_of[track]]
-        expected[session, candidate] += heard[:, :num_own].sum(0) @ weights[:num_own]
-        expected[session, candidate] += by_artist[:1, num_own:].sum(0) @ weights[num_own:]
+        heard = features.values[(features.session == session) & (features.track == track)]
+        by_artist = features.values[(features.session == session) & (features.artist == artist_of[track])]
+        expected[session, candidate] += heard[:, OF_TRACK].sum(0) @ weights[OF_TRACK]
+        expected[session, candidate] += by_artist[:1, OF_ARTIST].sum(0) @ weights[OF_ARTIST]
     scorer = ListenerScores(weights, artist_of)
     for _ in range(2):  # nothing of one call is left for the next one
         found = scores.copy()
@@ -121,11 +121,10 @@ def test_candidates_of_many_sessions_get_the_weighted_features_of_their_tracks_a
         np.testing.assert_allclose(found[candidates >= 0], expected[candidates >= 0], atol=1e-5)
 
 
-def test_features_of_an_empty_entry_are_zero() -> None:
-    features, artists = features_of(past((2, 1.0, 3), most=3), ARTIST_OF)
-    assert artists.tolist() == [[1, -1, -1]]
-    assert not features[0, 1:].any()
-    assert features[0, 0].all()
+def test_an_empty_entry_has_no_features() -> None:
+    features = features_of(past((2, 1.0, 3), most=3), ARTIST_OF)
+    assert (features.session.tolist(), features.track.tolist(), features.artist.tolist()) == ([0], [2], [1])
+    assert features.values.all()
 
 
 def test_a_track_is_known_from_a_share_of_four_fifths_on() -> None:
