@@ -9,6 +9,7 @@ of a session, N tracks, F features.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -138,10 +139,10 @@ class ListenerScores:
         """
         artists = self._artist_of.take(candidates, mode="clip")
         found = features_of(past, self._artist_of, artists)
-        ends = found.session.searchsorted(np.arange(1, len(scores)))
+        of = [slice(*ends) for ends in pairwise(found.session.searchsorted(np.arange(len(scores) + 1)).tolist())]
         for rows, asked, columns in ((found.artist, artists, OF_ARTIST), (found.track, candidates, OF_TRACK)):
             values = found.values[:, columns] @ self._weights[columns]
-            scores += looked_up(self._added, np.split(rows, ends), asked, np.split(values, ends))
+            scores += looked_up(self._added, map(rows.__getitem__, of), asked, map(values.__getitem__, of))
 
 
 def is_known(past: Pasts, candidates: Candidates) -> Bool[np.ndarray, "S C"]:
