@@ -76,7 +76,7 @@ def past_of(profiles: np.ndarray, heard: Heard, now_ms: Each, rows: Int32[np.nda
 
 
 def favourites(past: Pasts, most: int = MOST_FAVOURITES) -> Int32[np.ndarray, "S f"]:
-    """The tracks of each listener with the largest sums of shares played.
+    """The tracks of each listener with the largest sums of shares played, compared to three digits.
 
     Args:
         past: of the listener of each session.
@@ -86,7 +86,8 @@ def favourites(past: Pasts, most: int = MOST_FAVOURITES) -> Int32[np.ndarray, "S
         Their rows, the largest sum first; -1 fills up.
     """
     sums = np.where(past.rows >= 0, past.entries["shares"], np.float32(0)) + np.float32(0)  # without −0
-    values, place = smallest(-sums.view(np.int32), most)  # as integers, positive numbers have the same order
+    # as integers, positive numbers have the same order; those of 16 bits take a third of the time
+    values, place = smallest(-sums.astype(np.float16).view(np.int16), most)
     return np.where(values < 0, np.take_along_axis(past.rows, place, 1), np.int32(-1))
 
 
