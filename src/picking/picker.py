@@ -303,11 +303,12 @@ class Picker:
             own = self.artists.artist_of[heard[:, 0]]
             first, ends = self.artists.starts[own], self.artists.ends[own]
         avoided = heard if self.arm.avoids_heard else heard[:, : int(source == "artist")]
+        if not avoided.shape[1]:
+            return tracks, first, ends - first, avoided
         places = np.sort(place_of[avoided], axis=1)
         is_out = (places >= first[:, None]) & (places < ends[:, None])
-        is_out &= np.diff(places, axis=1, prepend=-1) > 0  # each track once
-        if source == "random":
-            is_out &= is_out.sum(1, keepdims=True) < len(tracks)
+        is_out[:, 1:] &= places[:, 1:] > places[:, :-1]  # each track once
+        is_out &= (source != "random") | (is_out.sum(1, keepdims=True) < len(tracks))
         return tracks, first, ends - first, np.where(is_out, places, -1)
 
     def _of_list(self, tracks: Candidates, heard: Heard) -> Chances:
@@ -335,8 +336,9 @@ class Picker:
             return rows, found
         # without a line of probabilities: sources are long
         tracks, first, num, left_out = self._equal(source, heard)
-        is_out = left_out >= 0
-        num_left = num - is_out.sum(1)
+        if len(tracks) and not left_out.shape[1]:
+            return tracks[first + uniform_place(u, num)], 1 / num
+        num_left = num - (is_out := left_out >= 0).sum(1)
         place = first + uniform_place(u, num_left)
         place += (is_out & (left_out - is_out.cumsum(1) < place[:, None])).sum(1)
         rows, found = np.full(len(heard), -1), num_left > 0

@@ -3,7 +3,7 @@
 S sessions, K places of a list, C candidates, T tracks of a session, h of them whose shares matter.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float32, Float64, Int, Int64
 _TINY = np.finfo(np.float64).tiny  # a divisor for the weights of a list without an open place
 _MANY = 2**13  # comparisons of a session that take more time than to look its rows up in a table
 
-_Lines = Iterable[Any]
 Heard = Int[np.ndarray, "S T"]
 """Rows of the tracks that each session has heard, the last one first; -1 for tracks that are not in the catalogue, and
 after the first one."""
@@ -92,7 +91,7 @@ def are_in(rows: Candidates, others: Heard) -> Bool[np.ndarray, "S C"]:
     return found
 
 
-def looked_up(table: Any, rows: _Lines, keys: Candidates, values: _Lines, put: Any = np.ndarray.__setitem__) -> Any:
+def looked_up(table: Any, rows: Any, keys: Candidates, values: Any, put: Any = np.ndarray.__setitem__) -> Any:
     """Look keys of each session up in a table of its own values.
 
     Args:
