@@ -25,6 +25,11 @@ def ranker_of(vectors: np.ndarray, plays: np.ndarray | None = None) -> Any:
 
         item = query
 
+        def item_vectors(self) -> torch.Tensor:
+            return self.table
+
+        query_vectors = item_vectors
+
     last = LastTrack(example_vocabulary(), ["track"], learns=False)
     order = np.zeros(len(vectors), np.int64) if plays is None else plays
     return RestoredHead(Table(), last, order)

@@ -18,7 +18,7 @@ from segue.models.ranker import Ranker, Scoring
 from segue.models.repeats import MOST_AGES
 from segue.models.retrieval.lists import ListSearch
 from segue.models.retrieval.nearest import near_lists
-from segue.models.retrieval.ranks import add_entries, boost_heard, refuse_non_finite
+from segue.models.retrieval.ranks import add_entries, block_size, boost_heard, refuse_non_finite
 from segue.runs.counted_part import CountedPart
 from segue.runs.session_vectors import SessionVectors
 
@@ -101,7 +101,7 @@ def _product_with(items: Float[Tensor, "N V"]) -> Callable[[Tensor], Tensor]:
 
     def product(vectors: Float[Tensor, "B V"]) -> Float[Tensor, "B N"]:
         if len(kept[0]) < len(vectors):
-            kept[0] = items.new_empty(len(vectors), len(items))
+            kept[0] = items.new_empty(max(len(vectors), block_size(len(items))), len(items))
         return torch.mm(vectors.detach(), items.detach().T, out=kept[0][: len(vectors)])
 
     return product

@@ -36,7 +36,7 @@ Among = Bool[np.ndarray, "N"] | None
 Scoring = Callable[[Histories], Float[Tensor, "B N"]]
 """From histories to the scores of all tracks, which the caller may overwrite, and the next call does."""
 
-_AT_ONCE = 256  # histories whose best candidates are searched for together, at most
+_AT_ONCE = 512  # histories whose best candidates are searched for together, at most
 
 
 class Ranker(ABC):

@@ -19,7 +19,7 @@ TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
 ndcg = partial(ndcg_at, k=10)
 """From the ranks of queries to ndcg@10 of each."""
-_MAX_SCORES = 2**24  # number of scores in memory at once
+_MAX_SCORES = 2**25  # number of scores in memory at once
 
 
 def block_size(num_tracks: int) -> int:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+_MORE = 8  # candidates beyond the K best: nearly always all that tie with the last one are among them
 _FIRST = 16  # times K candidates, the first in the order, in which the last of equal ones are looked for
 
 
@@ -16,8 +17,8 @@ def top_k(
 ) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
     """Find the K highest scores of each line, best first.
 
-    Candidates are taken in groups: those with the K + 1 largest maxima contain the K + 1 best, which takes half the
-    time of looking at each candidate. Where the last of them ties with the next one, the order decides which are taken.
+    Candidates are taken in groups: those with the M largest maxima contain the M best, which takes half the time of
+    looking at each candidate. Where the last of the K ties with all that follow it, the order decides which are taken.
 
     Args:
         scores: scores of all candidates; −∞ for what is none.
@@ -32,26 +33,25 @@ def top_k(
         order = torch.arange(scores.shape[1], device=scores.device)
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     size = max(32, 2 ** round(np.log2(max(1, scores.shape[1] / (k + 1))) / 2))
-    values, places = _highest(scores, k + 1, size, decimals)
-    lines = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
-    values, places = values[:, :k], places[:, :k]
+    values, places = _highest(scores, min(k + _MORE, scores.shape[1]), size, decimals)
+    lines = (values[:, k - 1] == values[:, -1]).nonzero()[:, 0]
+    last, values[lines, k:] = values[lines, k - 1 : k], -torch.inf
     for num in (_FIRST * (k + 1), scores.shape[1]):  # nearly always the first ones are enough
         if not len(lines):
             break
-        last = values[lines, -1:]
-        num_above = (values[lines] > last).sum(1, keepdim=True)
+        num_above = (values[lines, :k] > last).sum(1, keepdim=True)
         columns = order[:num]
         is_tied = _rounded(scores[lines[:, None], columns], decimals) == last
         first = columns[is_tied.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :k]]
         slot = torch.arange(k, device=scores.device) - num_above
         is_enough = is_tied.sum(1) >= k - num_above[:, 0]
-        chosen = torch.where(slot < 0, places[lines], first.gather(1, slot.clamp(min=0, max=first.shape[1] - 1)))
-        places[lines[is_enough]] = chosen[is_enough]
-        lines = lines[~is_enough]
+        chosen = torch.where(slot < 0, places[lines, :k], first.gather(1, slot.clamp(min=0, max=first.shape[1] - 1)))
+        places[lines[is_enough], :k] = chosen[is_enough]
+        lines, last = lines[~is_enough], last[~is_enough]
     by_order = place[places].argsort(dim=1)
     values, places = values.gather(1, by_order), places.gather(1, by_order)
     values, best = values.sort(dim=1, descending=True, stable=True)
-    return values, places.gather(1, best)
+    return values[:, :k], places.gather(1, best)[:, :k]
 
 
 def _highest(
