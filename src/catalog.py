@@ -218,7 +218,8 @@ class Listens:
     Args:
         session: number of the session of each event, ascending.
         track: row of the track that was played.
-        played_ratio: share of the track that was played, in [0, 1]; NaN where the source does not report it.
+        played_ratio: share of the track that was played, in [0, 1]; NaN where the source does not report it. Until
+            pairs are made milliseconds, where a share is of the longest play of its track (`TrackFacts.shares`).
     """
 
     session: Int64[np.ndarray, "E"]

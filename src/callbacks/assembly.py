@@ -134,6 +134,8 @@ def build_callbacks(
 ) -> tuple[list[Callback], AfterTest]:
     """All callbacks. Their order has no meaning, except that the first keeps what others read.
 
+    Lightning calls each before the same hook of the model.
+
     Args:
         chosen: those of `conf/callbacks`, by name: a callback, what makes one from the context of the run, a step after
             the test, or None where it is left out.

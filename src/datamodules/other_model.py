@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from segue.catalog import Catalog, quoted
 from segue.datamodules.log_source import LogSource
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.pairs_in_splits import split_pairs
+from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 
@@ -45,7 +45,7 @@ def as_test_of(read: PairDataModule, catalog: Catalog, plays: Int64[np.ndarray, 
     cut = replace(cut, listens=replace(cut.listens, track=rows[cut.listens.track]))
     rules = replace(read.source.rules, split="auto", cold_share=0.0)  # whole sessions
     parts = np.full(len(cut), SPLITS.index("test"), np.int8)
-    data = split_pairs(cut, parts, rules, catalog, read.data.reading)
+    data = pairs_in_splits(cut, parts, rules, catalog, read.data.reading)
     if not len(data.pairs["test"]):
         raise InputError(f"no pair of {read.path} has two tracks of the model; give longer logs of its tracks")
     other = copy(read)

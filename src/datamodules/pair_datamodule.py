@@ -20,7 +20,7 @@ from segue.datamodules.batches import BatchSampler, PairDataset
 from segue.datamodules.calendar import calendar_of
 from segue.datamodules.log_source import LogSource
 from segue.datamodules.pairs.pairs import Pairs
-from segue.datamodules.pairs.pairs_in_splits import split_pairs
+from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits
 from segue.datamodules.pairs.profiles_of_sessions import profiles_of
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.datamodules.pairs.split_pairs import SplitPairs
@@ -99,7 +99,7 @@ class PairDataModule(LightningDataModule):
             sessions = cut_sessions(events, rules)  # events → sessions
         parts = parts_of(sessions, rules)  # sessions → splits
         self.cut = sessions, parts
-        self._take(split_pairs(sessions, parts, rules, events.catalog, events.reading))  # splits → pairs
+        self._take(pairs_in_splits(sessions, parts, rules, events.catalog, events.reading))  # splits → pairs
         if empty := [name for name, pairs in self.pairs.items() if not len(pairs)]:
             kind, num_pairs = rules.split_of(has_clock=sessions.has_clock), sum(map(len, self.pairs.values()))
             found = f"no pairs left for {' and '.join(empty)}: {len(self.sessions):,} sessions with {num_pairs:,} pairs"
@@ -125,7 +125,7 @@ class PairDataModule(LightningDataModule):
             assert self.cut is not None
             sessions, parts = self.cut
             rules = replace(self.source.rules, cold_share=0.0)
-            other._take(split_pairs(sessions, np.zeros_like(parts), rules, self.catalog, self.data.reading))
+            other._take(pairs_in_splits(sessions, np.zeros_like(parts), rules, self.catalog, self.data.reading))
         if chosen is not None and (own := other.vocabulary.calendar) is not None:
             chosen = replace(own, half_life=chosen.half_life, newest_days=chosen.newest_days)
         other.vocabulary = replace(other.vocabulary, calendar=chosen)

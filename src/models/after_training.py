@@ -1,4 +1,9 @@
-"""What is fitted around a head after training, and after each epoch: to validation queries, or to training targets.
+"""What is fitted around a head after each epoch, by its weights: one after another, since each needs those before it.
+
+1. what is counted, to validation queries (`Counted.choose`);
+2. the listener's part, to validation queries or to pairs whose shares are known;
+3. boosts of tracks already heard, to training targets (`fit_boosts`; a refit, which has no validation, does it alone);
+4. whether these boosts are used, by validation: `Repeats.choose`, as it ranks validation queries anyway.
 
 Q queries, B queries of a block, N tracks in the catalogue, P pairs.
 """
@@ -6,6 +11,7 @@ Q queries, B queries of a block, N tracks in the catalogue, P pairs.
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -21,7 +27,7 @@ from segue.runs.counted_part import CountedPart
 def fit_around(
     ranker: HeadRanker, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None
 ) -> None:
-    """Fit how much the parts weigh to validation queries; each is left out where validation is not better with it.
+    """Fit 1 to 3: how much the parts weigh; 1 and 2 are left out where validation is not better with them.
 
     Args:
         ranker: the head with its parts.
@@ -41,8 +47,10 @@ def fit_around(
             counts.choose(lambda: _scored(ranker, None, *queries), is_last=ranker.context.is_last)
         if listener is not None and histories.timeline is not None:
             _fit_listener_to_ranks(ranker, listener, *sample_of(histories, following, MOST_FITTED))
+    fit_boosts(ranker)
 
 
+@torch.inference_mode()
 def fit_boosts(ranker: HeadRanker) -> None:
     """Fit the boosts of tracks already heard to training targets, by the weights of the epoch."""
     repeats, unit = ranker.context.repeats, ranker.temperature

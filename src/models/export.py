@@ -1,4 +1,4 @@
-"""The K next tracks of every track and the vectors of a head: from the weights under test to files."""
+"""The K next tracks of every track and the vectors of a head: from a model to files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,10 @@ import torch
 from jaxtyping import Int64
 
 from segue.catalog import Vocabulary
-from segue.errors import InputError
-from segue.models.contracts import Context, Scorer
-from segue.models.listener_part import ListenerPart
 from segue.models.ranker import OnBlock, Ranker
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
-from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import FORMATS, check_k, write_lists
-from segue.runs.session_vectors import FILE, SessionVectors
+from segue.runs.session_vectors import FILE
 from segue.settings import Setting, settings
 
 OF_EVALUATED = "evaluated"
@@ -108,42 +104,3 @@ class Export:
             says = f"recommendations are approximate: they hold {recall:.1%} of the exact lists of a sample, and "
             note = says + f"callbacks.export.recall={self._recall}; callbacks.export.index=exact takes longer"
         return Exported(path=path, rows=rows, metrics=metrics, note=note)
-
-
-def session_vectors(
-    scorer: Scorer, context: Context, counted: CountedPart | None = None, listener: ListenerPart | None = None
-) -> SessionVectors:
-    """The vectors of a trained head, and the numbers of its context: all that a session query needs without torch.
-
-    Args:
-        scorer: the head.
-        context: which query vector a history gives.
-        counted: what is added to its scores.
-        listener: the listener's part; without weights it adds nothing.
-
-    Raises:
-        InputError: a vector is not finite.
-    """
-    with torch.inference_mode():
-        tables, parts = (scorer.query_vectors(), scorer.item_vectors()), scorer.query_parts()
-        queries, items = (table.float().cpu().numpy() for table in tables)
-        ages = torch.arange(1 if context.is_last else context.max_length, device=tables[0].device)
-        unknown, none = torch.full_like(ages, torch.nan, dtype=torch.float32), ages[:1] * 0.0
-        if not (np.isfinite(queries).all() and np.isfinite(items).all()):
-            raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
-        weights = None if listener is None else listener.weights
-        return SessionVectors(
-            queries=queries,
-            items=items,
-            parts=tuple(parts),
-            ends=np.array([part.columns.stop for part in parts.values()], np.int64),
-            shares=np.array([np.nan if one.share is None else float(one.share) for one in parts.values()], np.float32),
-            age_weights=np.stack([context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]),
-            skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
-            boosts=context.repeats.boosts(),
-            artist_boosts=context.repeats.artist_boosts(),
-            context="listener" if weights is not None else "last" if context.is_last else "session",
-            listener=weights,
-            counted=counted,
-            orders=context.orders(),
-        )

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Context, Scorer
 from segue.models.counted import add_counts, blocks_of
-from segue.models.export import session_vectors
+from segue.models.listener_part import ListenerPart
 from segue.models.ranker import Ranker, Scoring
 from segue.models.repeats import MOST_AGES
 from segue.models.retrieval.lists import ListSearch
@@ -59,7 +60,7 @@ class HeadRanker(Ranker):
         product = _product_with(items)
 
         def score(histories: Histories) -> Float[Tensor, "B N"]:
-            vectors = query_vectors(self.scorer, self.context, histories)
+            vectors = session_queries(self.scorer, self.context, histories)
             refuse_non_finite(vectors)
             scores = product(vectors)
             if part is not None:
@@ -95,6 +96,45 @@ class HeadRanker(Ranker):
         return session_vectors(self.scorer, self.context, self.counted, self.listener)
 
 
+def session_vectors(
+    scorer: Scorer, context: Context, counted: CountedPart | None = None, listener: ListenerPart | None = None
+) -> SessionVectors:
+    """The vectors of a trained head, and the numbers of its context: all that a session query needs without torch.
+
+    Args:
+        scorer: the head.
+        context: which query vector a history gives.
+        counted: what is added to its scores.
+        listener: the listener's part; without weights it adds nothing.
+
+    Raises:
+        InputError: a vector is not finite.
+    """
+    with torch.inference_mode():
+        tables, parts = (scorer.query_vectors(), scorer.item_vectors()), scorer.query_parts()
+        queries, items = (table.float().cpu().numpy() for table in tables)
+        ages = torch.arange(1 if context.is_last else context.max_length, device=tables[0].device)
+        unknown, none = torch.full_like(ages, torch.nan, dtype=torch.float32), ages[:1] * 0.0
+        if not (np.isfinite(queries).all() and np.isfinite(items).all()):
+            raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
+        weights = None if listener is None else listener.weights
+        return SessionVectors(
+            queries=queries,
+            items=items,
+            parts=tuple(parts),
+            ends=np.array([part.columns.stop for part in parts.values()], np.int64),
+            shares=np.array([np.nan if one.share is None else float(one.share) for one in parts.values()], np.float32),
+            age_weights=np.stack([context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]),
+            skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
+            boosts=context.repeats.boosts(),
+            artist_boosts=context.repeats.artist_boosts(),
+            context="listener" if weights is not None else "last" if context.is_last else "session",
+            listener=weights,
+            counted=counted,
+            orders=context.orders(),
+        )
+
+
 def _product_with(items: Float[Tensor, "N V"]) -> Callable[[Tensor], Tensor]:
     """Products of vectors with items, in the memory of the product before: new memory takes as long as a product."""
     kept = [items.new_empty(0, len(items))]
@@ -107,7 +147,7 @@ def _product_with(items: Float[Tensor, "N V"]) -> Callable[[Tensor], Tensor]:
     return product
 
 
-def query_vectors(scorer: Scorer, context: Context, histories: Histories) -> Float[Tensor, "B V"]:
+def session_queries(scorer: Scorer, context: Context, histories: Histories) -> Float[Tensor, "B V"]:
     """The query vector of each history."""
     place, columns = next(scorer.parameters()).device, histories.newest(max(1, context.max_length))
     found = context.queries(scorer, *(torch.from_numpy(one).to(place) for one in (histories.previous, *columns)))
@@ -127,7 +167,7 @@ def score_pairs(
     """
     items, scores = scorer.item_vectors(), []
     for own, rows in blocks_of(histories, following, _PAIRS_AT_ONCE):
-        vectors = query_vectors(scorer, context, own)
+        vectors = session_queries(scorer, context, own)
         scores.append(torch.linalg.vecdot(vectors, items[torch.from_numpy(rows).to(items.device)]))
     return torch.cat(scores)
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.after_training import fit_around, fit_boosts
+from segue.models.after_training import fit_around
 from segue.models.contracts import Context, Loss, PairBatch, Rated, Scorer
 from segue.models.counted import Counted
 from segue.models.head_ranker import HeadRanker
@@ -99,11 +99,6 @@ class PairRanker(HeadRanker, LightningModule):
         """The same for `test`."""
         self.validation_step(batch, nth, "test")
 
-    @torch.inference_mode()
-    def on_validation_epoch_start(self) -> None:
-        """Fit the boosts of tracks already heard to the weights of the epoch."""
-        fit_boosts(self)
-
     def on_validation_epoch_end(self, stage: str = "val") -> None:
         """Log regression metrics, where the loss predicts shares, and the numbers of the parts.
 
@@ -163,5 +158,5 @@ class PairRanker(HeadRanker, LightningModule):
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
-        """Fit how much the parts around the head weigh."""
+        """Fit the parts around the head to the weights of the epoch."""
         fit_around(self, histories, following, rated)

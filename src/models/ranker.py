@@ -76,7 +76,10 @@ class Ranker(ABC):
         """
 
     def scoring_of_tracks(self) -> Scoring:
-        """Prepare the scores after one track alone, as its list has them: without the rule for tracks already heard."""
+        """Prepare the scores after one track alone, as its list has them.
+
+        Heads and counts leave out the rule for tracks already heard: whoever plays the list decides.
+        """
         return self.scoring()
 
     @property

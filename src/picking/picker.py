@@ -1,8 +1,10 @@
 """How the next track of a session is picked, and with which probability.
 
-The service, the simulator, the listening test and the estimates from logs all call this. S sessions, K candidates of a
-list, T tracks that a session has heard, A tracks that are asked for, N tracks of the catalogue, P popular
-tracks, Q lists.
+Scores only order a list; probabilities depend on the place in it. The service, the simulator, the listening test and
+the estimates from logs all call this.
+
+S sessions, K candidates of a list, T tracks that a session has heard, R tracks of a source, A tracks that are asked
+for, N tracks of the catalogue, P popular tracks, Q lists.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int32, Int64
+from jaxtyping import Float64, Int, Int32, Int64
 
 from segue.catalog import Catalog
 from segue.picking.arm import Arm, OwnRule, check_probabilities, own_rule
@@ -23,8 +25,6 @@ from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import FILE, SessionVectors
 
-Played = Float[np.ndarray, "S T"] | None
-"""The share that was played of each track that a listener has heard, for an arm of one's own."""
 NUM_POPULAR = 100
 """Most played tracks among which `popular` picks, as in the service of 2023."""
 
@@ -187,7 +187,7 @@ class Picker:
         return self.lists[heard[:, 0]] if self.arm.has_lists else np.empty((len(heard), 0), np.int32)
 
     def pick_next(
-        self, candidates: Candidates, heard: Heard, rng: np.random.Generator, shares: Played = None
+        self, candidates: Candidates, heard: Heard, rng: np.random.Generator, shares: Shares | None = None
     ) -> Picked:
         """Pick the next track of each session.
 
@@ -214,7 +214,8 @@ class Picker:
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
         """As `pick_next`, for one session, where only its last track matters.
 
-        Without arrays of one session: they would take as long as all else that `/next` does for such a request.
+        The arm has `pick=uniform` and avoids nothing (`needs_session`): all tracks of a source are alike probable. No
+        arrays of one session are made: they would take as long as all else that `/next` does for such a request.
 
         Args:
             candidates: the list; -1 fills it up.
@@ -238,9 +239,11 @@ class Picker:
         raise AssertionError("a catalogue has tracks that may be picked")
 
     def row_of(
-        self, source: str, candidates: Candidates, heard: Heard, shares: Played = None
+        self, source: str, candidates: Candidates, heard: Heard, shares: Shares | None = None
     ) -> tuple[Int[np.ndarray, "S R"], Float64[np.ndarray, "S R"]]:
-        """The tracks of a source with their probabilities: a draw and the logged propensity are both read from them.
+        """The tracks of a source with their probabilities, from which a draw from a list and its propensity are read.
+
+        The other sources are long, and all of their tracks alike probable: these are drawn without such a line.
 
         Args:
             source: one of `Arm.sources`; of `random` it is a line of all tracks.
@@ -264,7 +267,7 @@ class Picker:
         return tracks.take(places, mode="clip"), shares_of(is_open.astype(np.float64))
 
     def choices(
-        self, asked: Int[np.ndarray, "S A"], candidates: Candidates, heard: Heard, shares: Played = None
+        self, asked: Int[np.ndarray, "S A"], candidates: Candidates, heard: Heard, shares: Shares | None = None
     ) -> Choices:
         """Compute the probability with which `pick_next` picks each track.
 
@@ -325,7 +328,7 @@ class Picker:
         return chances
 
     def _drawn(
-        self, source: str, candidates: Candidates, heard: Heard, shares: Played, u: Float64[np.ndarray, "S"]
+        self, source: str, candidates: Candidates, heard: Heard, shares: Shares | None, u: Float64[np.ndarray, "S"]
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
         if source == "list":
@@ -340,6 +343,7 @@ class Picker:
             return tracks[first + uniform_place(u, num)], 1 / num
         num_left = num - (is_out := left_out >= 0).sum(1)
         place = first + uniform_place(u, num_left)
+        # the n-th track that is left: each one left out at or before it moves it by one, as places ascend
         place += (is_out & (left_out - is_out.cumsum(1) < place[:, None])).sum(1)
         rows, found = np.full(len(heard), -1), num_left > 0
         rows[found] = tracks[place[found]]

@@ -1,7 +1,9 @@
 """The score of a candidate for a session: a search is for the best ones, and an explanation is of one.
 
 A score is the inner product of the query of the session and the item vector of the candidate, plus what was counted,
-what the listener's own past says, and what a candidate gets that the session has heard, or whose artist it has.
+what the listener's own past says, and what a candidate gets whose artist the session has heard. What it gets for having
+been heard itself comes last, after the share of what is known was set (`SessionSearch.best`). `HeadRanker.scoring` is
+the same for training, over the whole catalogue.
 
 faiss computes the inner products: it reads the vectors of scattered rows where they are. numpy copies them first, which
 makes a step of the simulator 1.4 to 1.6 times as long (docs/dependencies.md); it is the plain form, on systems without

@@ -164,7 +164,7 @@ class ServiceApp:
         if recommender.own and remembers:  # in any arm, as users change theirs
             last_plays = await state.last_plays.play(user_key, track_key, played.time, now)
         if call == "next":
-            if recommender.remembers(arm):
+            if recommender.needs_session(arm):
                 session = last_plays if arm in recommender.own else None
                 session = session or await state.sessions.play(user_key, track_key, played.time, now)
                 following, fallback, propensity = await recommender.ask(arm, user_key, row, session, past)
@@ -180,7 +180,7 @@ class ServiceApp:
             if self._with_propensity:
                 extra = f', "propensity": {propensity}, "release": {recommender.version}'
         else:
-            if recommender.remembers(arm):
+            if recommender.needs_session(arm):
                 await state.sessions.end(user_key)
             recommendation, answer = "null", f'{{"user": {listener}}}'
         if self._with_fallback:

@@ -28,7 +28,7 @@ ACCEPT_CHANGES = Setting("whether an id may get another title or artist than in 
 
 _OF_ARMS = ("pick", "artist_gap", "exploration", "familiar", "fallback", "num_lists")
 
-Request = Callable[[FolderStore], Loaded]
+ReleaseWriter = Callable[[FolderStore], Loaded]
 """Writes the release that the command line names into a folder and makes it current there."""
 
 
@@ -38,7 +38,7 @@ def requested(
     world: Callable[[], Any],
     locate: Callable[[str], Path],
     provenance: Callable[[], Mapping[str, str]],
-) -> Request | None:
+) -> ReleaseWriter | None:
     """The release that the composed config names; None where it names none.
 
     Args:
@@ -114,7 +114,7 @@ def _load_into(
         ) from None
 
 
-def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Callable[[str], None]) -> None:
+def load_to_serve(request: ReleaseWriter | None, settings: ServiceSettings, warn: Callable[[str], None]) -> None:
     """Make sure that the folder which is served from has a current release.
 
     Raises:
@@ -187,7 +187,7 @@ def _fetch(store: Store) -> str | None:
 
 
 def load(
-    request: Request | None, given: Mapping[str, Any], warn: Callable[[str], None] = lambda _: None
+    request: ReleaseWriter | None, given: Mapping[str, Any], warn: Callable[[str], None] = lambda _: None
 ) -> tuple[Loaded, str]:
     """Load a release into the store of a running service; returns it and the store.
 

@@ -108,7 +108,7 @@ class Recommender:
         """Name of the arm of a user."""
         return self._arm_names[treatment(user, salt=self._salt, num_arms=len(self._arm_names))]
 
-    def remembers(self, arm: str) -> bool:
+    def needs_session(self, arm: str) -> bool:
         """Whether an arm needs the tracks that the session has played."""
         return arm in self.own or self._pickers[arm].needs_session
 
@@ -133,7 +133,7 @@ class Recommender:
             familiar: another one than that of the arm; only with `context=listener`.
         """
         picker = self._pickers[arm]
-        if self.remembers(arm):
+        if self.needs_session(arm):
             return self._together(arm, [user], [row], [played], [past], familiar)[0]
         if picker.users is not None:
             candidates = lists_of(user, picker.users, picker.lists)
@@ -191,7 +191,7 @@ class Recommender:
     ) -> list[Next]:
         picker, heard = self._pickers[arm], np.array(rows)[:, None]
         shares = np.empty((len(rows), 0), np.float32)
-        if self.remembers(arm):
+        if self.needs_session(arm):
             heard, shares = self.newest_first(played)
         past = None if picker.search is None else self.past_of(picker.search, heard, pasts)
         candidates = picker.candidates(heard, shares, np.array(users), past, familiar)

@@ -26,7 +26,7 @@ import uvloop
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.serving.last_plays import make_last_plays
-from segue.serving.loading import Request, check_last_plays, load_to_serve
+from segue.serving.loading import ReleaseWriter, check_last_plays, load_to_serve
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.release import Release
 from segue.serving.settings import TOKEN, ServiceSettings, check_token
@@ -58,7 +58,7 @@ _log = logging.getLogger("segue.serving")
 
 @contextlib.contextmanager
 def prepared_service(
-    given: Mapping[str, Any], request: Request | None, *, warn: Warn, busy: Busy
+    given: Mapping[str, Any], request: ReleaseWriter | None, *, warn: Warn, busy: Busy
 ) -> Iterator[tuple[ServiceSettings, Release]]:
     """Check the settings, load the release, and write `serve.json`; if this fails, a store that it created is removed.
 
@@ -137,7 +137,7 @@ def hold_port(host: str, port: int) -> socket.socket:
     return held
 
 
-def _load_and_import(request: Request | None, settings: ServiceSettings, *, warn: Warn, busy: Busy) -> None:
+def _load_and_import(request: ReleaseWriter | None, settings: ServiceSettings, *, warn: Warn, busy: Busy) -> None:
     """Load in a separate process, whose libraries and memory the service does not keep; import the service meanwhile.
 
     A signal interrupts the loading, once the imports are complete: interrupted imports print errors of libraries. The
@@ -157,7 +157,7 @@ def _load_and_import(request: Request | None, settings: ServiceSettings, *, warn
             raise
 
 
-def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Warn) -> None:
+def _load_elsewhere(request: ReleaseWriter | None, settings: ServiceSettings, warn: Warn) -> None:
     try:
         with interruptible():
             load_to_serve(request, settings, warn)

@@ -20,7 +20,7 @@ from segue.verbs.terminal.entry import verb
 from segue.verbs.terminal.words import EXPERIMENT, commands_of, renamed
 
 if TYPE_CHECKING:
-    from segue.serving.loading import Request
+    from segue.serving.loading import ReleaseWriter
 
 _COMMANDS = ("serve", "load", "rollback", "versions", "forget")
 
@@ -47,7 +47,7 @@ def serve(config: DictConfig) -> None:
     (_serve if given["do"] == "serve" else _manage)(given, request)
 
 
-def _serve(given: dict[str, Any], request: "Request | None") -> None:
+def _serve(given: dict[str, Any], request: "ReleaseWriter | None") -> None:
     from segue.serving.server import prepared_service, run
 
     remedy = "choose another folder with run_dir=<folder>"
@@ -79,7 +79,7 @@ def _room(given: dict[str, Any]) -> Any:
     return made(**{key: value for key, value in given.items() if key != "_target_"}).open
 
 
-def _manage(given: dict[str, Any], request: "Request | None") -> None:
+def _manage(given: dict[str, Any], request: "ReleaseWriter | None") -> None:
     from segue.serving.loading import load, store_of
 
     undo = ""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.picking.session_query import SessionQuery
 from tests.conftest import make_vocabulary
 from tests.contracts.building import composed, make_loss, names

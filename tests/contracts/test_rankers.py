@@ -15,7 +15,7 @@ from pytorch_lightning import LightningModule
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.models.ranker import Ranker
 from segue.models.restoring import CHECKPOINT, restore
 from segue.picking.listener_scores import FEATURES

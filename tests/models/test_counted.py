@@ -16,7 +16,7 @@ from segue.histories import Histories
 from segue.models import counted
 from segue.models.baselines.counting import Rules
 from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, values_of
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.counted_scores import CountedScores
 from segue.runs.session_vectors import FILE, SessionVectors

@@ -18,7 +18,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
 from segue.models.contracts import Rated
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.models.listener_part import ListenerPart, past_before
 from segue.models.pair_ranker import PairRanker
 from segue.picking.listener_scores import FEATURES, Pasts, features_of, past_of

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segue.errors import InputError
 from segue.models.contexts import Session
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.models.heads import CosineMix
 from segue.models.order import Encoder, prefixes_of
 from segue.picking.session_query import SessionQuery

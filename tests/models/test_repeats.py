@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from segue.catalog import Listens
 from segue.histories import Histories
+from segue.models.after_training import fit_boosts
 from segue.models.baselines.counting import Rules
 from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, SoftmaxLoss
@@ -248,7 +249,7 @@ def test_a_head_expects_as_many_repeats_as_there_are() -> None:
     repeats = made.context.repeats
     targets = repeats.asked
     assert targets is not None
-    made.on_validation_epoch_start()
+    fit_boosts(made)
     boosts = repeats.boosts(every=True)
     logits = (made.products(None)(targets.histories) / 0.1).double().numpy()
     for line, heard in enumerate(targets.histories.newest_rows(MOST_AGES).tolist()):
@@ -266,7 +267,7 @@ def test_a_head_expects_as_many_tracks_of_the_artists_heard_as_there_are() -> No
     repeats = made.context.repeats
     targets = repeats.asked
     assert targets is not None
-    made.on_validation_epoch_start()
+    fit_boosts(made)
     repeats.by_artist = True
     artist = targets.histories.newest_rows(2)[:, 1] % NUM_ARTISTS
     of_artist = torch.from_numpy(np.arange(NUM)[None] % NUM_ARTISTS == artist[:, None])
@@ -288,7 +289,7 @@ def test_a_head_expects_as_many_tracks_of_the_artists_heard_as_there_are() -> No
 
 def test_scores_that_are_no_probabilities_are_not_boosted() -> None:
     made = head(BCELoss)
-    made.on_validation_epoch_start()
+    fit_boosts(made)
     assert made.context.repeats.asked is None
     assert not made.context.repeats.fitted.any()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from segue.errors import InputError
 from segue.models.contracts import Scorer
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.models.repeats import OF_ARTISTS
 from segue.models.retrieval.ranks import boost_heard
 from segue.picking.session_query import SessionQuery, age_weight, share_weight

@@ -14,7 +14,7 @@ import pytest
 from segue.errors import InputError
 from segue.runs.profiles import Profiles, entries_of_events
 from segue.serving import loading
-from segue.serving.loading import Request, check_last_plays, load, load_to_serve, requested, store_of
+from segue.serving.loading import ReleaseWriter, check_last_plays, load, load_to_serve, requested, store_of
 from segue.serving.log_writer import now_ms
 from segue.serving.profile_memory import FILE as PROFILES
 from segue.serving.profile_memory import MappedProfiles
@@ -53,7 +53,7 @@ class Shared:
         return str(self._current)
 
 
-def request(**named: Any) -> Request | None:
+def request(**named: Any) -> ReleaseWriter | None:
     usual: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "fallback": "artist", "num_lists": 4}
     usual |= {"exploration": 0.0, "familiar": 1.0}
     more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
@@ -88,7 +88,7 @@ def share(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shared]:
     return put
 
 
-def serve(asked: Request | None, given: Mapping[str, Any]) -> list[str]:
+def serve(asked: ReleaseWriter | None, given: Mapping[str, Any]) -> list[str]:
     """Warnings of a service that starts."""
     warnings: list[str] = []
     load_to_serve(asked, ServiceSettings.of(given), warnings.append)

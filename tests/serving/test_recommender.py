@@ -50,7 +50,7 @@ def test_only_arms_without_repeats_or_with_a_gap_remember_sessions(tmp_path: Pat
         top_tracks=[0],
     )
     ours = recommender(release)
-    assert [ours.remembers(name) for name in ("C", "T1", "T2")] == [False, True, True]
+    assert [ours.needs_session(name) for name in ("C", "T1", "T2")] == [False, True, True]
 
 
 def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) -> None:
@@ -85,7 +85,7 @@ def test_an_arm_with_lists_of_users_ignores_the_last_track_and_a_user_without_on
         assert {ours.choose("C", 7, row, [100 + row]).row for _ in range(50)} == ({2} if pick == "ranked" else {2, 4})
         for user in (-1, 6, 9, 10**18):
             assert ours.choose("C", user, row, [100 + row]) == Chosen(1 - row, "artist")
-    assert ours.remembers("C") == (pick != "uniform")
+    assert ours.needs_session("C") == (pick != "uniform")
     if pick != "uniform":
         assert ours.choose("C", 7, 0, [102, 100]) == Chosen(4, None), "no track is repeated in a session"
         assert ours.choose("C", 7, 0, [102, 104, 100]) == Chosen(1, "artist")

@@ -142,7 +142,7 @@ class Paired(NamedTuple):
     dropped: Mapping[str, int]
 
 
-def pairs_in_splits(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, facts: TrackFacts) -> Paired:
+def paired(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, facts: TrackFacts) -> Paired:
     """Leave out what training says to leave out, and pair the rest.
 
     Args:
@@ -172,7 +172,7 @@ def pairs_in_splits(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: Pai
     )
 
 
-def split_pairs(
+def pairs_in_splits(
     sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, catalog: Catalog, reading: Reading
 ) -> SplitPairs:
     """The pairs of all sessions of a source.
@@ -185,9 +185,9 @@ def split_pairs(
     """
     plays = (training_plays(sessions, of, rules, len(catalog)) for of in [parts])  # only if it is needed
     facts = track_facts(plays, catalog, rules, is_longest=reading.share == "longest")
-    paired = pairs_in_splits(sessions, parts, rules, facts)
+    found = paired(sessions, parts, rules, facts)
     kind = rules.split_of(has_clock=sessions.has_clock)
-    found = {**paired._asdict(), "dropped": {**reading.dropped, **paired.dropped}}
+    columns = {**found._asdict(), "dropped": {**reading.dropped, **found.dropped}}
     return SplitPairs(
-        catalog=catalog, reading=reading, hidden=facts.hidden, is_by_time=kind in ("time", "order"), **found
+        catalog=catalog, reading=reading, hidden=facts.hidden, is_by_time=kind in ("time", "order"), **columns
     )

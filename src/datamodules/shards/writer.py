@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 from jaxtyping import Int8
 
-from segue.datamodules.pairs.pairs_in_splits import Paired, pairs_in_splits, track_facts, training_plays
+from segue.datamodules.pairs.pairs_in_splits import Paired, paired, track_facts, training_plays
 from segue.datamodules.pairs.sessions import session_keys
 from segue.datamodules.shards.columns import PAIR, TABLES, GrowingColumn, mapped
 from segue.datamodules.shards.cut_parts import CutParts, write_events
@@ -98,7 +98,7 @@ def _written(
     ranges = [SessionRange(first, end, in_splits[begins[first] : begins[end]]) for first, end in ends]
     plays = engine.map(partial(_of_range, parts, training_plays, len(catalog)), ranges)
     facts = track_facts(plays, catalog, rules, is_longest=reading.share == "longest")
-    made = engine.map(partial(_of_range, parts, pairs_in_splits, facts), ranges)
+    made = engine.map(partial(_of_range, parts, paired, facts), ranges)
     num_sessions, dropped, shards = _write_columns(made, staging, is_mixed=kind == "session")
     for one in cut:
         dropped.update(one.counts)

@@ -169,7 +169,6 @@ class _Checks(Callback):
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         module.eval()
         self._fit(ranker_of(module))
-        module.on_validation_epoch_start()  # fits the boosts of tracks already heard
         ranker = ranker_of(module)
         self._values[trainer.global_step] = ranker.context.repeats.choose(lambda: self._gains(ranker))
         module.train()

@@ -16,6 +16,8 @@ from segue.callbacks.assembly import Refitted
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
+from segue.models.after_training import fit_boosts
+from segue.models.head_ranker import HeadRanker
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.models.retrieval.ranks import refuse_non_finite
 from segue.runs.folder import as_dict
@@ -173,9 +175,10 @@ class _InsteadOfValidation(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log its value of the epoch; fit the boosts of tracks already heard, before the checkpoint is written."""
-        if trainer.current_epoch == len(self._epochs) - 1:
+        is_last = trainer.current_epoch == len(self._epochs) - 1
+        if is_last and isinstance(ranker := ranker_of(pl_module), HeadRanker):
             pl_module.eval()
-            pl_module.on_validation_epoch_start()
+            fit_boosts(ranker)
             pl_module.train()
         if (value := self._epochs[trainer.current_epoch].get(self._name)) is not None:
             pl_module.log(self._name, value)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segue.errors import InputError
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.models.heads import CosineMix
 from segue.models.parts import Biases
 from segue.serving.release import Release

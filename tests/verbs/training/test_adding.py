@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from segue.attributes import Values
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.models.export import session_vectors
+from segue.models.head_ranker import session_vectors
 from segue.models.heads import CosineMix
 from segue.models.restoring import lists_of_vectors
 from segue.picking.counted_scores import CountedScores
