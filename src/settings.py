@@ -104,7 +104,7 @@ def refuse_unknown(config: Mapping[str, Any], known: Sequence[str], *, key: str)
     for name in config:
         if name not in known:
             nearest = get_close_matches(str(name), known, 1)
-            remedy = f"did you mean {nearest[0]}?" if nearest else f"the keys are {', '.join(known)}"
+            remedy = f"did you mean {nearest[0]}?" if nearest else f"the keys are {', '.join(known) or 'none'}"
             raise InputError(f"{key} has no key {name!r}; {remedy}")
 
 

@@ -1,5 +1,6 @@
 """The control of 2026, compared with a slow loop written from its rules."""
 
+import re
 from fractions import Fraction
 from typing import Any
 from unittest.mock import Mock
@@ -12,7 +13,7 @@ from scipy.stats import chisquare
 
 from examples.course_2026.control_2026 import LIST_LENGTH, Control
 from segue.errors import InputError
-from segue.picking.arm import Arm
+from segue.picking.arm import MOST_PLAYS, Arm, checked_probabilities, own_rule
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.picker import Picked, Picker
 
@@ -168,10 +169,12 @@ def test_a_track_that_left_the_catalogue_has_no_list_and_hides_no_candidate() ->
 @pytest.mark.parametrize(
     ("rows", "chances", "message"),
     [
-        ([[0]], [[0.5, 0.5]], r"1 lines of rows from -1 to 2, and chances.*got \[\[0\]\] and \[\[0.5, 0.5\]\]"),
+        ([[0]], [[0.5, 0.5]], r"1 lines of rows from -1 to 2, whole numbers, and chances.*got \(array\(\[\[0\]\]\)"),
+        ([[1.5]], [[1.0]], r"whole numbers"),
+        ([0], [1.0], r"arrays: 1 lines"),
         ([[0], [1]], [[1.0], [1.0]], r"1 lines"),
-        ([[0, 3]], [[0.5, 0.5]], r"rows from -1 to 2, .*got \[\[0, 3\]\]"),
-        ([[0, 1]], [[0.5, 0.4]], r"with the sum 1 or 0; got \[\[0, 1\]\] and \[\[0.5, 0.4\]\]"),
+        ([[0, 3]], [[0.5, 0.5]], r"rows from -1 to 2, .*got \(array\(\[\[0, 3\]\]\)"),
+        ([[0, 1]], [[0.5, 0.4]], r"with the sum 1 or 0; got \(array\(\[\[0, 1\]\]\), array\(\[\[0.5, 0.4\]\]\)\)"),
         ([[0, 1]], [[1.5, -0.5]], r"with the sum 1 or 0"),
         ([[0, 1]], [[np.nan, 1.0]], r"with the sum 1 or 0"),
         ([[0, -1]], [[0.5, 0.5]], r"0 for row -1"),
@@ -182,6 +185,27 @@ def test_what_a_class_of_ones_own_must_not_return_is_refused(rows: Any, chances:
     ours = Picker(arm=Arm(recommender="r", policy=POLICY), artists=ArtistTracks.of(np.zeros(3, np.int64)), own=own)
     with pytest.raises(InputError, match=f"^policy={POLICY} must return .*{message}"):
         pick(ours, plays_of([(0, 100)]), np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("found", [None, ([[0]], [[1.0]]), (np.zeros((1, 1), np.int64),)])
+def test_what_is_no_pair_of_arrays_is_refused(found: Any) -> None:
+    with pytest.raises(InputError, match=f"^policy={POLICY} must return arrays: 1 lines"):
+        checked_probabilities(POLICY, found, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("a..b:C", "name a class that is built from lists"),
+        ("json:JSONDecoder", "unexpected keyword argument 'lists'; name a class that is built from lists"),
+        ("math:pi", "not callable; name a class"),
+        ("no_such_module:C", "No module named 'no_such_module'; name a class"),
+        ("builtins:dict", f"must have probabilities, and num_plays from 1 to {MOST_PLAYS}, got None"),
+    ],
+)
+def test_what_is_no_class_of_ones_own_is_refused(policy: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^policy={re.escape(policy)}.*{re.escape(message)}"):
+        own_rule(policy, lists=np.zeros((1, 1), np.int32))
 
 
 def test_a_class_of_ones_own_may_have_nothing_to_say() -> None:

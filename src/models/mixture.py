@@ -75,7 +75,12 @@ class Members:
         """
         folder, known = self.folders[name], self._vocabulary
         for evaluated in (True, False):
-            found = FittedModel.read(folder, name, evaluated=evaluated)
+            try:
+                found = FittedModel.read(folder, name, evaluated=evaluated)
+            except InputError as error:
+                raise InputError(f"model.models.{name} must be the folder of a finished run: {error}") from None
+            if found.ranker.scorer is not None and found.ranker.temperature is None:
+                raise InputError(f"model.models.{name}={folder} has no probabilities; train it with loss=softmax")
             if np.array_equal(found.catalog.keys, known.catalog.keys) and np.array_equal(found.plays, known.plays):
                 return found.ranker
         raise InputError(
@@ -258,12 +263,9 @@ class Mixture(OneStep):
 
 def _scoring_of(ranker: Ranker, every: bool = False) -> Scoring:
     """The scores of a run without its own counted part, as logarithms of probabilities, plus a constant."""
-    unit = ranker.temperature
-    if ranker.scorer is None and unit is None:  # a model that counts
+    if (unit := ranker.temperature) is None:  # a model that counts
         return lambda histories: ranker.shares(histories, every=every).div_(UNIT).log1p_()
     of = ranker.scoring(every=every, alone=True)
-    if unit is None:
-        raise InputError("a run of model=mixture has scores that are no probabilities; train it with loss=softmax")
     return lambda histories: of(histories).div_(unit)
 
 

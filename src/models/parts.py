@@ -191,8 +191,8 @@ def build_parts(names: Sequence[str], vocabulary: Vocabulary, dim: int, std: flo
             parts[name] = Lookup(catalog.artist_of, plays > 0, dim, std)
         elif attribute is None or hasattr(nn.ParameterDict, name):
             raise InputError(
-                f"model.parts: the data have no attribute {name!r}, or torch uses the name itself; they have track, "
-                f"artist, {', '.join(catalog.attributes)}; give datamodule.attributes, or leave out {name}"
+                f"model.parts: the data have no attribute {name!r}, or torch uses the name itself; they have "
+                f"{', '.join(['track', 'artist', *catalog.attributes])}; give datamodule.attributes or leave {name} out"
             )
         elif isinstance(attribute, Values):
             parts[name] = Bag(attribute, seen, dim, std)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Int
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from segue.errors import InputError
-from segue.picking.places import PICKS
+from segue.picking.places import PICKS, Candidates, Chances
 from segue.runs.recommendations import key_of_lines
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import context_of
@@ -170,8 +170,8 @@ def read_arm(where: str, given: Any, *, defaults: Mapping[str, Any], locate: Loc
         how |= {"policy": "user_lists", "context": "last"}
     elif has_lists and file is not None:
         how["context"] = context_of(where, how.get("context"), file)
-    if how.get("context") == "last":  # one list
-        how.pop("num_lists", None)
+    if how.get("context") == "last" and how.pop("num_lists", None) and "num_lists" in own:
+        raise InputError(f"{where}: num_lists={own['num_lists']} needs context=session or listener; this arm has last")
     try:
         return Arm(recommender=name, **how), file
     except InputError as error:
@@ -213,39 +213,40 @@ def own_rule(policy: str, **catalogue: np.ndarray) -> OwnRule:
         catalogue: `lists`, `artist_of` and `track_ids`, as for `OwnRule`.
 
     Raises:
-        InputError: there is no such class, or it looks at too many plays.
+        InputError: there is no such class, or it is none as `OwnRule` says.
     """
     try:
-        made = resolve_name(policy)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"policy={policy}: {error}; name a class that Python can import") from None
-    rule: OwnRule = made(**catalogue)
-    if not 1 <= rule.num_plays <= MOST_PLAYS:
-        raise InputError(f"policy={policy}: num_plays must lie between 1 and {MOST_PLAYS}, got {rule.num_plays}")
+        rule = resolve_name(policy)(**catalogue)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"policy={policy}: {error}; name a class that is built from {', '.join(catalogue)}") from None
+    num = getattr(rule, "num_plays", None)
+    if not (isinstance(rule, OwnRule) and isinstance(num, int) and 1 <= num <= MOST_PLAYS):
+        raise InputError(f"policy={policy} must have probabilities, and num_plays from 1 to {MOST_PLAYS}, got {num!r}")
     return rule
 
 
-def check_probabilities(
-    policy: str, rows: np.ndarray, chances: np.ndarray, num_listeners: int, num_tracks: int
-) -> None:
+def checked_probabilities(policy: str, found: Any, num_listeners: int, num_tracks: int) -> tuple[Candidates, Chances]:
     """Check what a class of one's own returns: the log would have its wrong probabilities, and estimates believe them.
 
     Args:
         policy: `package.module:Class`.
-        rows: as `OwnRule.probabilities` returns them.
-        chances: as `OwnRule.probabilities` returns them.
+        found: what `OwnRule.probabilities` returned.
         num_listeners: S.
         num_tracks: N.
 
     Raises:
         InputError: they are not as `OwnRule` says.
     """
+    is_pair = isinstance(found, tuple) and [getattr(one, "ndim", 0) for one in found] == [2, 2]
+    rows, chances = found if is_pair else (np.empty(0), np.empty(0))
     if not (
-        rows.shape == chances.shape == (num_listeners, *rows.shape[1:2])
+        rows.dtype.kind + chances.dtype.kind in ("if", "uf")
+        and rows.shape == chances.shape == (num_listeners, *rows.shape[1:2])
         and ((rows >= np.where(chances == 0, -1, 0)) & (rows < num_tracks) & (chances >= 0)).all()
         and ((np.abs(chances.sum(1) - 1) < 1e-6) | ~chances.any(1)).all()
     ):
         raise InputError(
-            f"policy={policy} must return {num_listeners} lines of rows from -1 to {num_tracks - 1}, and chances, "
-            f"0 for row -1, with the sum 1 or 0; got {str(rows.tolist())[:200]} and {str(chances.tolist())[:200]}"
+            f"policy={policy} must return arrays: {num_listeners} lines of rows from -1 to {num_tracks - 1}, whole "
+            f"numbers, and chances, 0 for row -1, with the sum 1 or 0; got {str(found)[:400]}"
         )
+    return rows, chances

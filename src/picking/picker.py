@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Int32, Int64
 
 from segue.catalog import Catalog
-from segue.picking.arm import Arm, OwnRule, check_probabilities, own_rule
+from segue.picking.arm import Arm, OwnRule, checked_probabilities, own_rule
 from segue.picking.artist_tracks import ArtistTracks
 from segue.picking.listener_scores import Pasts
 from segue.picking.places import PICKS, Candidates, Chances, Each, Heard, Shares, are_in, shares_of, uniform_place
@@ -256,9 +256,8 @@ class Picker:
         """
         if source == "list" and self.own is not None:
             assert shares is not None
-            rows, chances = self.own.probabilities(heard[:, : self.own.num_plays], shares[:, : self.own.num_plays])
-            check_probabilities(self.arm.policy, rows, chances, len(heard), len(self.artists.artist_of))
-            return rows, chances
+            found = self.own.probabilities(heard[:, : self.own.num_plays], shares[:, : self.own.num_plays])
+            return checked_probabilities(self.arm.policy, found, len(heard), len(self.artists.artist_of))
         if source == "list":
             return candidates, self._of_list(candidates, heard)
         tracks, first, num, left_out = self._equal(source, heard)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 
 _TINY = np.finfo(np.float64).tiny  # a divisor for the weights of a list without an open place
 _MANY = 2**13  # comparisons of a session that take more time than to look its rows up in a table
@@ -17,8 +17,8 @@ Heard = Int[np.ndarray, "S T"]
 after the first one."""
 Each = Int64[np.ndarray, "S"]
 """A whole number for each session, such as the row of a track, or the key of a user."""
-Shares = Float32[np.ndarray, "S h"]
-"""Share of each of them that was played; NaN where it is unknown."""
+Shares = Float[np.ndarray, "S h"]
+"""Share of each of them that was played; NaN where it is unknown. An arm of one's own gets float64, others float32."""
 Candidates = Int[np.ndarray, "S C"]
 """Rows of tracks for each session, such as its list, best first; -1 fills up."""
 Scores = Float32[np.ndarray, "S C"]

@@ -296,11 +296,14 @@ def test_a_fit_that_stops_early_has_the_weights_that_it_came_to(monkeypatch: pyt
     assert fit_weights(candidates).tolist() == [0.5, 0.5], "no weights are no mixture"
 
 
-def test_a_run_whose_scores_are_no_probabilities_is_refused(ring: PairDataModule, heads: dict[str, Ranker]) -> None:
+def test_a_run_whose_scores_are_no_probabilities_is_refused(
+    ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     of_shares = copy(heads["sum"])
     of_shares.temperature = None
-    with pytest.raises(InputError, match="scores that are no probabilities; train it with loss=softmax"):
-        mixture_of(ring, {"a": of_shares, "b": heads["gru4rec"]}).scoring()
+    monkeypatch.setattr("segue.models.mixture.FittedModel.read", lambda *_, **__: SimpleNamespace(ranker=of_shares))
+    with pytest.raises(InputError, match=r"^model.models.a=/.*/x has no probabilities; train it with loss=softmax"):
+        Members(ring.vocabulary, models={"a": "x", "b": "y"}).read("a")
 
 
 def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(

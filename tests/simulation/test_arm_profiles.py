@@ -239,7 +239,8 @@ def test_a_listening_test_counts_what_listeners_knew_before(world: World, profil
 
 
 def test_the_run_decides_the_context_and_the_arm_can_leave_the_listener_out(world: World, folder: Path) -> None:
-    arms = {context: an_arm(world, folder, context=context) for context in (None, "listener", "session", "last")}
+    arms = {context: an_arm(world, folder, context=context) for context in (None, "listener", "session")}
+    arms["last"] = Lists.of(path=str(folder / "r.jsonl"), world=world, context="last")
     named = [arm.description.get("context", "last") for arm in arms.values()]
     assert named == ["listener", "listener", "session", "last"]
     assert hints({"C": arms["listener"]}) == [

@@ -182,7 +182,7 @@ def folder(world: World, tmp_path: Path) -> Path:
 def test_lists_of_users_have_no_session_and_no_last_plays(world: World, folder: Path) -> None:
     track, user = int(world.catalog.track_ids[0]), int(world.listeners.user_ids[0])
     write_lines(folder / "r.jsonl", [{"user": user, "tracks": [track]}])
-    assert type(with_session(world, folder)) is Lists
+    assert type(Lists.of(path=str(folder / "r.jsonl"), world=world)) is Lists
     for own in ({"context": "session"}, {"policy": POLICY}):
         with pytest.raises(InputError, match=r"needs lists of tracks, and .* has lists of users"):
             Lists.of(path=str(folder / "r.jsonl"), world=world, **own)

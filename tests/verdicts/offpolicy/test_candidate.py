@@ -58,6 +58,7 @@ def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path, file: str) -
         ({"pick": "best"}, r"candidate: pick: String should match pattern .*uniform\|ranked\|weighted.*, got 'best'"),
         ({"familiar": 0.5}, "candidate: familiar=0.5 needs context=listener, which knows the listener"),
         ({"num_lists": 21}, "candidate: num_lists: Input should be less than or equal to 20, got 21"),
+        ({"num_lists": 3, "context": "last"}, "candidate: num_lists=3 needs context=session or listener; this arm has"),
         ({"context": "listener"}, "candidate: context=listener, and the run of .* was trained with context=session"),
         ({"policy": POLICY, "pick": "ranked"}, "candidate: pick applies to lists, and .*Control has a rule of its own"),
     ],
